@@ -1,0 +1,1 @@
+"""Listeners: bytes in, the right door out."""

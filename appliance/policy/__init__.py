@@ -1,0 +1,1 @@
+"""Policy text to who may reach whom."""

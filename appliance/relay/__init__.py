@@ -1,0 +1,1 @@
+"""DERP and STUN servers."""

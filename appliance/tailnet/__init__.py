@@ -1,0 +1,1 @@
+"""What a tailnet is and how it may change."""

@@ -1,0 +1,1 @@
+"""Which certificate is served and where it comes from."""
