@@ -1,0 +1,186 @@
+"""The nouns: what a tailnet consists of, as frozen values.
+
+Not for rules (``tailnet`` has the verbs) and not for the wire (``tailcfg.Node`` is what a node is
+told, ``records.Node`` is what we know). Sits on ``wire``; everything above uses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NewType
+
+from appliance.wire import tailcfg
+from appliance.wire.keys import DiscoKey, LockKey, MachineKey, NodeKey
+
+TailnetID = NewType("TailnetID", int)
+UserID = NewType("UserID", int)
+NodeID = NewType("NodeID", int)
+AuthKeyID = NewType("AuthKeyID", int)
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+TAGGED_USER_ID = UserID(2147455555)
+"""The pseudo user that owns tagged nodes on the wire. Source: headscale, known to its API tools."""
+
+
+class RegisterMethod(StrEnum):
+    """How a node came in."""
+
+    AUTH_KEY = "auth-key"
+    CLI = "cli"
+    OIDC = "oidc"
+
+
+@dataclass(frozen=True, slots=True)
+class Tailnet:
+    """One private network. ``domain`` is its MagicDNS suffix, without dots at the ends."""
+
+    id: TailnetID
+    name: str
+    domain: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person (or a service account) who owns nodes."""
+
+    id: UserID
+    name: str
+    created_at: datetime
+    display_name: str = ""
+    email: str = ""
+    profile_pic_url: str = ""
+    provider: str = ""
+    provider_id: str = ""
+
+    @property
+    def login_name(self) -> str:
+        """The name that clients and SSH rules compare: the e-mail where there is one."""
+        return self.email or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class AuthKey:
+    """A pre-auth key; the secret itself is never kept, only ``prefix`` and ``secret_hash``.
+
+    ``user_id`` is None for a key that only gives tags. ``used_at`` is set by the first use.
+    """
+
+    id: AuthKeyID
+    prefix: str
+    secret_hash: str
+    created_at: datetime
+    user_id: UserID | None = None
+    tags: tuple[str, ...] = ()
+    reusable: bool = False
+    ephemeral: bool = False
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A device in the tailnet. Owned by a user or tagged, never both.
+
+    ``name`` is its MagicDNS label (unique), ``hostname`` what the machine says of itself;
+    ``name_pinned`` means that an administrator chose the name, so the machine cannot change it.
+    ``home_derp`` 0 means unknown. ``expires_at`` None means never. ``hostinfo`` never carries
+    NetInfo: that is ``net_info``, kept when a later message leaves it out.
+    """
+
+    id: NodeID
+    stable_id: str
+    machine_key: MachineKey
+    node_key: NodeKey
+    name: str
+    hostname: str
+    created_at: datetime
+    user_id: UserID | None = None
+    tags: tuple[str, ...] = ()
+    disco_key: DiscoKey | None = None
+    ipv4: IPv4Address | None = None
+    ipv6: IPv6Address | None = None
+    hostinfo: tailcfg.Hostinfo = field(default_factory=tailcfg.Hostinfo)
+    net_info: tailcfg.NetInfo | None = None
+    endpoints: tuple[tailcfg.AddrPort, ...] = ()
+    home_derp: int = 0
+    capver: int = 0
+    expires_at: datetime | None = None
+    ephemeral: bool = False
+    auth_key_id: AuthKeyID | None = None
+    register_method: RegisterMethod = RegisterMethod.AUTH_KEY
+    name_pinned: bool = False
+    approved_routes: tuple[Network, ...] = ()
+    lock_key: LockKey | None = None
+    key_signature: bytes = b""
+
+    @property
+    def is_tagged(self) -> bool:
+        """Tell whether the node belongs to its tags rather than to a user."""
+        return bool(self.tags)
+
+    @property
+    def owner_id(self) -> UserID:
+        """The user that the wire names as owner: the pseudo user for tagged nodes."""
+        return TAGGED_USER_ID if self.user_id is None else self.user_id
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The node's addresses, IPv4 first (clients expect exactly this order)."""
+        return tuple(a for a in (self.ipv4, self.ipv6) if a is not None)
+
+    def is_expired(self, now: datetime) -> bool:
+        """Tell whether the node key has run out at ``now``."""
+        return self.expires_at is not None and self.expires_at <= now
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Whether a node is connected: not a record of the database, but for ``last_seen``.
+
+    ``sessions`` counts open map sessions; a node in its grace time has 0 and is still online.
+    ``expired`` is set when the clock has passed ``Node.expires_at``, so that expiry is a change
+    like any other and needs no clock in the netmap.
+    """
+
+    online: bool = False
+    sessions: int = 0
+    last_seen: datetime | None = None
+    expired: bool = False
+
+
+OFFLINE = Presence()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the site's configuration says about a tailnet; changes to it are ordinary changes.
+
+    ``prefix_v4`` or ``prefix_v6`` may be None, not both. ``key_expiry`` None means that keys of
+    user-owned nodes do not run out. ``nameservers`` and ``split_dns`` hold resolver addresses in
+    the forms that clients know (an IP, ``ip:port`` or a DoH URL).
+    """
+
+    prefix_v4: IPv4Network | None = IPv4Network("100.64.0.0/10")
+    prefix_v6: IPv6Network | None = IPv6Network("fd7a:115c:a1e0::/48")
+    random_addresses: bool = False
+    magic_dns: bool = True
+    override_local_dns: bool = False
+    nameservers: tuple[str, ...] = ()
+    split_dns: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    search_domains: tuple[str, ...] = ()
+    extra_records: tuple[tailcfg.DNSRecord, ...] = ()
+    derp_map: tailcfg.DERPMap = field(default_factory=tailcfg.DERPMap)
+    key_expiry: timedelta | None = None
+    ephemeral_timeout: timedelta = timedelta(minutes=30)
+    file_sharing: bool = True
+    disable_logs: bool = True
+
+
+Record = Tailnet | User | AuthKey | Node
+"""What an ``Edit`` can put and the store can keep."""

@@ -1,0 +1,50 @@
+"""What the passing of time does to a tailnet: grace times end, keys expire, ephemeral nodes go.
+
+``tick`` is called now and then with the time; it makes ordinary edits, so that expiry reaches the
+nodes as any other change does. No clock and no timers here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from appliance.records import Node, Presence
+from appliance.tailnet.snapshot import Edit, Snapshot
+
+OFFLINE_GRACE = timedelta(seconds=10)
+"""How long a node stays online after its last map session: a reconnect takes less."""
+
+
+def is_due(snapshot: Snapshot, now: datetime) -> bool:
+    """Tell whether a ``tick`` at ``now`` would change anything."""
+    return any(
+        _after(snapshot, node, now) is not snapshot.presence_of(node.id)
+        for node in snapshot.nodes.values()
+    )
+
+
+def tick(edit: Edit, now: datetime) -> None:
+    """Let everything happen that is due at ``now``."""
+    for node in list(edit.nodes.values()):
+        presence = _after(edit, node, now)
+        if presence is None:
+            edit.drop(node)
+        else:
+            edit.set_presence(node.id, presence)
+
+
+def _after(state: Snapshot | Edit, node: Node, now: datetime) -> Presence | None:
+    """Give the node's presence at ``now`` (the same object if unchanged); None: it must go."""
+    presence = state.presence_of(node.id)
+    changed = presence
+    expired = node.expires_at is not None and node.expires_at <= now
+    if expired != changed.expired:
+        changed = replace(changed, expired=expired)
+    if not presence.sessions:
+        idle_since = presence.last_seen or node.created_at
+        if presence.online and idle_since + OFFLINE_GRACE <= now:
+            changed = replace(changed, online=False)
+        if node.ephemeral and idle_since + state.settings.ephemeral_timeout <= now:
+            return None
+    return changed

@@ -1,0 +1,28 @@
+"""A node's map sessions come and go: what that means for its being online.
+
+A node is online while a session is open, and for a grace time after the last one closed, so that
+a reconnect is not seen by anybody. The grace ends in ``clockwork``. No clock here: ``now`` is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from appliance.records import NodeID
+from appliance.tailnet.snapshot import Edit
+
+
+def enter(edit: Edit, node_id: NodeID) -> None:
+    """Count a new map session of the node; it is online from now on."""
+    old = edit.presence_of(node_id)
+    edit.set_presence(node_id, replace(old, online=True, sessions=old.sessions + 1))
+
+
+def leave(edit: Edit, node_id: NodeID, now: datetime) -> None:
+    """Count one map session less; the last one starts the grace time."""
+    old = edit.presence_of(node_id)
+    sessions = max(0, old.sessions - 1)
+    edit.set_presence(
+        node_id, replace(old, sessions=sessions, last_seen=old.last_seen if sessions else now)
+    )
