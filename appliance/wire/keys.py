@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from nacl import bindings as sodium
 
 from appliance.wire.errors import ProtocolError
 
-KEY_BYTES = 32
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_LOWER_HEX = frozenset("0123456789abcdefABCDEF")
+KEY_BYTES = 32
+HARDWARE_KEY_BYTES = 65
+UNCOMPRESSED_POINT = 4
+"""First byte of an elliptic curve point that is written as 0x04, x, y."""
+
+_HEX = frozenset("0123456789abcdefABCDEF")
 
 
 class PublicKey:
@@ -111,6 +116,36 @@ class LockKey(PublicKey):
         return super().parse(text)
 
 
+class HardwareKey:
+    """The P-256 key of a node's hardware attestation: ``hwattestpub:`` and 130 hex digits."""
+
+    __slots__ = ("raw",)
+    prefix: ClassVar[str] = "hwattestpub:"
+    raw: bytes
+
+    def __init__(self, raw: bytes) -> None:
+        if len(raw) != HARDWARE_KEY_BYTES or raw[0] != UNCOMPRESSED_POINT:
+            raise ProtocolError("hardware key: want an uncompressed point of 65 bytes")
+        self.raw = bytes(raw)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text form. Raises ProtocolError for a wrong prefix, length, digit or point."""
+        return cls(_unhex(cls.prefix, text, "hardware key", HARDWARE_KEY_BYTES))
+
+    def __str__(self) -> str:
+        return self.prefix + self.raw.hex()
+
+    def __repr__(self) -> str:
+        return f"HardwareKey([{base64.b64encode(self.raw[1:]).decode()[:5]}])"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is HardwareKey and self.raw == other.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+
 class PrivateKey:
     """A Curve25519 private key, clamped; never printed, never compared with ``==``.
 
@@ -199,10 +234,10 @@ class MeshKey:
     __hash__ = None  # type: ignore[assignment]  # nor used as keys of a mapping
 
 
-def _unhex(prefix: str, text: str, what: str) -> bytes:
+def _unhex(prefix: str, text: str, what: str, size_bytes: int = KEY_BYTES) -> bytes:
     if not text.startswith(prefix):
         raise ProtocolError(f"{what}: the text does not start with {prefix!r}")
     digits = text[len(prefix) :]
-    if len(digits) != 2 * KEY_BYTES or not _LOWER_HEX.issuperset(digits):
-        raise ProtocolError(f"{what}: want {2 * KEY_BYTES} hex digits after {prefix!r}")
+    if len(digits) != 2 * size_bytes or not _HEX.issuperset(digits):
+        raise ProtocolError(f"{what}: want {2 * size_bytes} hex digits after {prefix!r}")
     return bytes.fromhex(digits)

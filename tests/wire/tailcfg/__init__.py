@@ -1,0 +1,1 @@
+"""Messages between a node and control."""
