@@ -1,0 +1,30 @@
+"""What all tests share: the event loops that asynchronous tests run on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+try:
+    import uvloop
+except ImportError:  # the program then runs on asyncio, and so do the tests
+    uvloop = None  # type: ignore[assignment]
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+ON_BOTH_LOOPS = frozenset({"front", "relay", "control"})
+"""The folders of tests whose code sits on sockets: transports differ between the loops."""
+
+
+@pytest.hookimpl
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, LoopFactory]:
+    """Run tests of code near sockets on asyncio and on uvloop, the rest on asyncio."""
+    factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    folder = item.path.relative_to(config.rootpath / "tests").parts[0]
+    if uvloop is not None and folder in ON_BOTH_LOOPS:
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
