@@ -1,0 +1,130 @@
+"""What nodes ask inside Noise: paths to handlers, and the check that a node is who it says.
+
+Not for transport (``link``) nor rules (``tailnet``). A newcomer's first page of the nodes' door.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+
+from appliance.control import calls, register
+from appliance.control.exchange import TEXT, Exchange
+from appliance.control.mapsession import MapSessions
+from appliance.errors import Rejected
+from appliance.identity.principals import Principal, PrincipalKind
+from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
+from appliance.netmap.encoded import Encoder
+from appliance.records import Node, TailnetID
+from appliance.tailnet import checkin
+from appliance.wire import tailcfg
+from appliance.wire.errors import ProtocolError
+from appliance.wire.tailcfg import capver
+
+log = logging.getLogger(__name__)
+
+_LENGTH = struct.Struct("<I")
+
+
+class MachineDoor:
+    """The application behind the nodes' door. ``handle`` is what a link calls for each request."""
+
+    def __init__(
+        self,
+        tailnets: LiveTailnets,
+        sessions: Mapping[TailnetID, MapSessions],
+        encoders: Mapping[TailnetID, Encoder],
+        *,
+        rng: Random,
+    ) -> None:
+        self._tailnets = tailnets
+        self._sessions = sessions
+        self._encoders = encoders
+        self._rng = rng
+        self.pings = calls.Pings()
+        self._routes: dict[str, Callable[[Exchange], Awaitable[None] | None]] = {
+            "/machine/register": self._register,
+            "/machine/map": self._map,
+            "/machine/whoami": self._whoami,
+            "/machine/update-health": _accept,
+        }
+
+    def handle(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Route one request; an unknown or later feature is refused in words, never left open."""
+        route = self._routes.get(exchange.path)
+        if route is not None:
+            return route(exchange)
+        if exchange.path.startswith(calls.PING_PATH):
+            self.pings.answered(exchange)
+            return None
+        calls.refuse(exchange)
+        return None
+
+    def _register(self, exchange: Exchange) -> Awaitable[None] | None:
+        if exchange.method != "POST":
+            return _wrong_method(exchange)
+        return register.answer(exchange, self._tailnets, self._rng)
+
+    def _whoami(self, exchange: Exchange) -> None:
+        exchange.respond(200, str(exchange.machine_key).encode(), content_type=TEXT)
+
+    def _map(self, exchange: Exchange) -> Awaitable[None] | None:
+        if exchange.method != "POST":
+            return _wrong_method(exchange)
+        try:
+            request = tailcfg.decode_map_request(exchange.body)
+        except ProtocolError as error:
+            exchange.respond(400, f"bad map request: {error}".encode(), content_type=TEXT)
+            return None
+        if request.version < capver.MINIMUM:
+            text = f"client too old: update it to release {capver.MINIMUM_RELEASE} or newer"
+            exchange.respond(400, text.encode(), content_type=TEXT)
+            return None
+        found = self._tailnets.find_node(request.node_key)
+        if found is None or found[1].machine_key != exchange.machine_key:
+            # The same answer for both, so that node keys cannot be probed.
+            exchange.respond(404, b"no such node for this machine", content_type=TEXT)
+            return None
+        exchange.vouch()
+        live, node = found
+        if request.stream:
+            return self._sessions[live.id].open(exchange, node.id, request)
+        return self._check_in(exchange, live, node, request)
+
+    async def _check_in(
+        self, exchange: Exchange, live: LiveTailnet, node: Node, request: tailcfg.MapRequest
+    ) -> None:
+        """Take over what the node says of itself; then, if it wants, tell it everything once."""
+        if not request.read_only:
+            by = Principal(PrincipalKind.NODE, node.name)
+            try:
+                async with live.edit(by=by) as edit:
+                    if node.id in edit.nodes and not exchange.closed:
+                        checkin.check_in(edit, node.id, request, live.clock())
+            except Rejected as refusal:
+                exchange.respond(400, refusal.sentence.encode(), content_type=TEXT)
+                return
+            except CommitFailed:
+                exchange.respond(503, b"could not be stored; try again", content_type=TEXT)
+                return
+        if request.omit_peers and not request.read_only:
+            exchange.respond(200)
+            return
+        snapshot = live.snapshot
+        if node.id not in snapshot.nodes:
+            exchange.respond(404, b"no such node for this machine", content_type=TEXT)
+            return
+        out = exchange.open_stream(200)
+        zstd = request.compress == "zstd"
+        out.write(self._encoders[live.id].full(snapshot, node.id, request.version, zstd=zstd))
+        out.close()
+
+
+def _wrong_method(exchange: Exchange) -> None:
+    exchange.respond(405, b"POST is the only method here", content_type=TEXT)
+
+
+def _accept(exchange: Exchange) -> None:
+    exchange.respond(204)

@@ -1,0 +1,286 @@
+"""The map poll: every open session is brought from what it has seen to what is true now.
+
+One pump per tailnet walks over all its sessions after each publication, once a coalescing pause is
+over, and sends each the difference. A session whose client does not take its bytes is left alone
+and skips versions; it continues from its own last one when the backlog is gone. Nothing is queued.
+Why one pump and not a task per session: docs/decisions/0002-one-pump-for-map-sessions.md.
+
+Not for what is told (``netmap``) nor for requests that are no polls (``machine``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.control.exchange import Exchange, OutStream
+from appliance.identity.principals import SYSTEM
+from appliance.live import CommitFailed, LiveTailnet
+from appliance.netmap.encoded import Encoder, compress
+from appliance.records import NodeID
+from appliance.tailnet import presence
+from appliance.tailnet.snapshot import Snapshot
+from appliance.wire import tailcfg
+
+log = logging.getLogger(__name__)
+
+COALESCE_S = 0.1
+"""Pause between a publication and its distribution: a joining node makes three edits within it."""
+MAX_COALESCE_S = 1.0
+"""The pause grows up to this while changes keep coming: a storm becomes few messages, not many."""
+COALESCE_GROWTH = 1.6
+"""Factor from one busy round's pause to the next."""
+SLICE_S = 0.01
+"""How long the pump works before others may run: below the 20 ms that a packet may wait."""
+SLICE_CHECK = 8
+"""Sessions between two looks at the clock."""
+KEEP_ALIVE_S = 50
+"""Clients give up after 120 s of silence; proxies often after 60."""
+KEEP_ALIVE_JITTER_S = 9
+"""Spread of keep-alives, so that sessions that began together do not stay together."""
+STALL_S = 120.0
+"""A session whose client takes nothing for this long is ended: it watches for 120 s itself."""
+MAX_MAILBOX = 16
+"""Ping requests that wait for one session."""
+
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(slots=True)
+class MapCounters:
+    """What the map sessions of a tailnet have done since the start."""
+
+    sessions: int = 0
+    full_maps: int = 0
+    deltas: int = 0
+    keep_alives: int = 0
+    replaced: int = 0
+    stalled: int = 0
+    rounds: int = 0
+
+
+class MapSession:
+    """One open map poll of one node."""
+
+    __slots__ = ("behind", "capver", "heard_at", "mailbox", "node_id", "out", "seen", "zstd")
+
+    def __init__(self, node_id: NodeID, capver: int, *, zstd: bool, out: OutStream) -> None:
+        self.node_id = node_id
+        self.capver = capver
+        self.zstd = zstd
+        self.out = out
+        self.seen: Snapshot | None = None
+        self.behind = False
+        self.heard_at = 0.0
+        self.mailbox: deque[bytes] | None = None
+
+
+class MapSessions:
+    """The open sessions of one tailnet. ``run()`` must be running."""
+
+    def __init__(
+        self,
+        live: LiveTailnet,
+        encoder: Encoder,
+        *,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self.live = live
+        self.counters = MapCounters()
+        self._encoder = encoder
+        self._clock = clock
+        self._jitter = jitter
+        self._sessions: dict[NodeID, MapSession] = {}
+        self._due: defaultdict[int, list[MapSession]] = defaultdict(list)
+        self._left: list[NodeID] = []
+        self._someone_left = asyncio.Event()
+        self._distributed = live.snapshot
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def open(self, exchange: Exchange, node_id: NodeID, request: tailcfg.MapRequest) -> None:
+        """Answer a map poll: the full map now, differences and keep-alives from then on.
+
+        An older session of the same node ends: the newest poll is the one that is read.
+        """
+        async with self.live.edit(by=SYSTEM) as edit:
+            presence.enter(edit, node_id)
+        if exchange.closed:
+            self._leave(node_id)
+            return
+        out = exchange.open_stream(200)
+        session = MapSession(
+            node_id, request.version, zstd=request.compress == "zstd", out=out
+        )
+        old = self._sessions.pop(node_id, None)
+        self._sessions[node_id] = session
+        if old is not None:
+            self.counters.replaced += 1
+            self._leave(node_id)
+            old.out.on_closed(None)
+            old.out.close()
+        out.on_closed(lambda: self._closed(session))
+        out.on_drained(lambda: self._drained(session))
+        self.counters.sessions += 1
+        if not out.closed:
+            self._advance(session, self.live.snapshot)
+            if request.keep_alive:
+                self._arm(session)
+
+    def post(self, node_id: NodeID, response: tailcfg.MapResponse) -> bool:
+        """Send a message that is not state (a ping request); False if the node has no session."""
+        session = self._sessions.get(node_id)
+        if session is None or session.seen is None:
+            return False
+        data = tailcfg.encode(response)
+        body = compress(data) if session.zstd else data
+        frame = _LENGTH.pack(len(body)) + body
+        if not session.out.backlog:
+            self._send(session, [frame])
+            return True
+        if session.mailbox is None:
+            session.mailbox = deque()
+        if len(session.mailbox) >= MAX_MAILBOX:
+            return False
+        session.mailbox.append(frame)
+        return True
+
+    async def run(self) -> None:
+        """Distribute publications, keep sessions alive, note who left; never returns."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pump(), name="pump")
+            tasks.create_task(self._keep_alive(), name="keep-alive")
+            tasks.create_task(self._note_leavers(), name="leavers")
+
+    async def close(self) -> None:
+        """End all sessions, as at a shutdown; clients come back by themselves."""
+        for session in list(self._sessions.values()):
+            session.out.on_closed(None)
+            session.out.close()
+        self._sessions.clear()
+
+    async def _pump(self) -> None:
+        pause = COALESCE_S
+        while True:
+            await self.live.newer(than=self._distributed)
+            await asyncio.sleep(pause)
+            new = self._distributed = self.live.snapshot
+            started = self._clock()
+            await self._distribute(new)
+            self.counters.rounds += 1
+            spent = self._clock() - started
+            # More came while this round went out: wait longer for the next, but not for ever.
+            busy = self.live.snapshot is not new
+            wanted = max(pause * COALESCE_GROWTH, 4 * spent) if busy else COALESCE_S
+            pause = min(wanted, MAX_COALESCE_S)
+
+    async def _distribute(self, new: Snapshot) -> None:
+        slice_end = self._clock() + SLICE_S
+        for count, session in enumerate(list(self._sessions.values())):
+            self._advance(session, new)
+            if count % SLICE_CHECK == 0 and self._clock() > slice_end:
+                await asyncio.sleep(0)
+                slice_end = self._clock() + SLICE_S
+
+    def _advance(self, session: MapSession, new: Snapshot) -> None:
+        """Bring one session to ``new``, unless it is there, gone, or still busy with the last."""
+        out, seen = session.out, session.seen
+        if out.closed or out.ending or (seen is not None and seen.version >= new.version):
+            return
+        if out.backlog:
+            session.behind = True
+            return
+        if session.node_id not in new.nodes:
+            self._end(session)
+            return
+        if seen is None:
+            self.counters.full_maps += 1
+            session.seen = new
+            self._send(
+                session,
+                self._encoder.full(new, session.node_id, session.capver, zstd=session.zstd),
+            )
+            return
+        parts = self._encoder.delta(seen, new, session.node_id, session.capver, zstd=session.zstd)
+        session.seen = new
+        if parts is not None:
+            self.counters.deltas += 1
+            self._send(session, parts)
+
+    def _send(self, session: MapSession, parts: list[bytes]) -> None:
+        session.heard_at = self._clock()
+        session.out.write(parts)
+
+    def _drained(self, session: MapSession) -> None:
+        session.heard_at = self._clock()
+        while session.mailbox and not session.out.backlog:
+            self._send(session, [session.mailbox.popleft()])
+        if session.behind and not session.out.backlog:
+            session.behind = False
+            # What the pump has handed out, not what is newest: the pause holds for everybody.
+            self._advance(session, self._distributed)
+
+    def _end(self, session: MapSession) -> None:
+        session.out.on_closed(None)
+        session.out.close()
+        self._closed(session)
+
+    def _closed(self, session: MapSession) -> None:
+        if self._sessions.get(session.node_id) is session:
+            del self._sessions[session.node_id]
+            self._leave(session.node_id)
+
+    def _leave(self, node_id: NodeID) -> None:
+        self._left.append(node_id)
+        self._someone_left.set()
+
+    async def _note_leavers(self) -> None:
+        """Write down who left, all in one edit: when a network breaks, hundreds leave at once."""
+        while True:
+            await self._someone_left.wait()
+            self._someone_left.clear()
+            left, self._left = self._left, []
+            try:
+                async with self.live.edit(by=SYSTEM) as edit:
+                    now = self.live.clock()
+                    for node_id in left:
+                        presence.leave(edit, node_id, now)
+            except CommitFailed:
+                self._left += left
+                await asyncio.sleep(COALESCE_S)
+                self._someone_left.set()
+
+    def _arm(self, session: MapSession) -> None:
+        after = KEEP_ALIVE_S + self._jitter() * KEEP_ALIVE_JITTER_S
+        self._due[int(self._clock() + after)].append(session)
+
+    async def _keep_alive(self) -> None:
+        looked_until = int(self._clock())
+        while True:
+            await asyncio.sleep(1)
+            now = int(self._clock())
+            for second in range(looked_until, now + 1):
+                for session in self._due.pop(second, ()):
+                    self._keep_one_alive(session)
+            looked_until = now + 1
+
+    def _keep_one_alive(self, session: MapSession) -> None:
+        if session.out.closed or self._sessions.get(session.node_id) is not session:
+            return
+        silent_s = self._clock() - session.heard_at
+        if session.out.backlog:
+            if silent_s > STALL_S:
+                self.counters.stalled += 1
+                session.out.abort()
+                self._closed(session)
+                return
+        elif silent_s >= KEEP_ALIVE_S / 2:
+            self.counters.keep_alives += 1
+            self._send(session, [self._encoder.keep_alive(zstd=session.zstd)])
+        self._arm(session)

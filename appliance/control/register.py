@@ -1,0 +1,89 @@
+"""``/machine/register``: find the tailnet that is meant, ask ``tailnet.registration``, answer.
+
+Not for the rules of registration. A refusal is an answer with status 200 and an ``Error`` text:
+that is what clients show to people.
+"""
+
+from __future__ import annotations
+
+import logging
+from random import Random
+
+from appliance.control.exchange import Exchange
+from appliance.errors import Rejected
+from appliance.identity.principals import Principal, PrincipalKind
+from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
+from appliance.records import AuthKey
+from appliance.tailnet import registration
+from appliance.tailnet.keys import parse_auth_key
+from appliance.wire import tailcfg
+from appliance.wire.errors import ProtocolError
+from appliance.wire.keys import MachineKey
+from appliance.wire.tailcfg import capver
+
+log = logging.getLogger(__name__)
+
+
+async def answer(exchange: Exchange, tailnets: LiveTailnets, rng: Random) -> None:
+    """Answer one register request."""
+    try:
+        request = tailcfg.decode_register_request(exchange.body)
+    except ProtocolError as error:
+        exchange.respond(400, f"bad register request: {error}".encode(), content_type=b"text/plain")
+        return
+    try:
+        response = await _register(exchange.machine_key, request, tailnets, rng)
+    except Rejected as refusal:
+        log.info(
+            "registration refused",
+            extra={"machine_key": exchange.machine_key.short, "reason": refusal.code},
+        )
+        response = tailcfg.RegisterResponse(error=refusal.sentence)
+    except CommitFailed:
+        exchange.respond(
+            503, b"the change could not be stored; try again", content_type=b"text/plain"
+        )
+        return
+    if not response.error:
+        exchange.vouch()
+    exchange.respond(200, tailcfg.encode(response))
+
+
+async def _register(
+    machine: MachineKey, request: tailcfg.RegisterRequest, tailnets: LiveTailnets, rng: Random
+) -> tailcfg.RegisterResponse:
+    if request.version < capver.MINIMUM:
+        return tailcfg.RegisterResponse(
+            error=f"this client is too old (capability version {request.version}): "
+            f"update it to release {capver.MINIMUM_RELEASE} or newer"
+        )
+    live, auth_key = _choose(machine, request, tailnets)
+    by = Principal(PrincipalKind.NODE, machine.short)
+    async with live.edit(by=by) as edit:
+        result = registration.register(
+            edit, machine, request, live.clock(), auth_key=auth_key, rng=rng
+        )
+    if result.node is not None:
+        log.info(
+            "node registered", extra={"node": result.node.name, "machine_key": machine.short}
+        )
+    return result.response
+
+
+def _choose(
+    machine: MachineKey, request: tailcfg.RegisterRequest, tailnets: LiveTailnets
+) -> tuple[LiveTailnet, AuthKey | None]:
+    """Choose the tailnet: the node key's, then the auth key's, then the machine's, then the first."""
+    auth_key: tuple[LiveTailnet, AuthKey] | None = None
+    if request.auth is not None and request.auth.auth_key:
+        prefix, _secret = parse_auth_key(request.auth.auth_key)
+        auth_key = tailnets.find_auth_key(prefix)
+    known = tailnets.find_node(request.node_key)
+    if auth_key is not None:
+        return auth_key
+    if known is not None:
+        return known[0], None
+    previous = tailnets.find_node(request.old_node_key)
+    if previous is not None:
+        return previous[0], None
+    return tailnets.find_machine(machine) or tailnets.default, None
