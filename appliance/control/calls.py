@@ -58,7 +58,9 @@ class Pings:
     """Pings on their way: sent in a map session, answered by a request of the same machine."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, tuple[MachineKey, asyncio.Future[tailcfg.PingResponse | None]]] = {}
+        self._waiting: dict[
+            str, tuple[MachineKey, asyncio.Future[tailcfg.PingResponse | None]]
+        ] = {}
 
     async def ping(
         self,

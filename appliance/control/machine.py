@@ -64,7 +64,8 @@ class MachineDoor:
 
     def _register(self, exchange: Exchange) -> Awaitable[None] | None:
         if exchange.method != "POST":
-            return _wrong_method(exchange)
+            _wrong_method(exchange)
+            return None
         return register.answer(exchange, self._tailnets, self._rng)
 
     def _whoami(self, exchange: Exchange) -> None:
@@ -72,14 +73,15 @@ class MachineDoor:
 
     def _map(self, exchange: Exchange) -> Awaitable[None] | None:
         if exchange.method != "POST":
-            return _wrong_method(exchange)
+            _wrong_method(exchange)
+            return None
         try:
             request = tailcfg.decode_map_request(exchange.body)
         except ProtocolError as error:
             exchange.respond(400, f"bad map request: {error}".encode(), content_type=TEXT)
             return None
-        if request.version < capver.MINIMUM:
-            text = f"client too old: update it to release {capver.MINIMUM_RELEASE} or newer"
+        if request.version < capver.OLDEST_SUPPORTED:
+            text = f"client too old: update it to release {capver.first_release(capver.OLDEST_SUPPORTED)}"
             exchange.respond(400, text.encode(), content_type=TEXT)
             return None
         found = self._tailnets.find_node(request.node_key)

@@ -115,9 +115,7 @@ class MapSessions:
             self._leave(node_id)
             return
         out = exchange.open_stream(200)
-        session = MapSession(
-            node_id, request.version, zstd=request.compress == "zstd", out=out
-        )
+        session = MapSession(node_id, request.version, zstd=request.compress == "zstd", out=out)
         old = self._sessions.pop(node_id, None)
         self._sessions[node_id] = session
         if old is not None:

@@ -52,10 +52,10 @@ async def answer(exchange: Exchange, tailnets: LiveTailnets, rng: Random) -> Non
 async def _register(
     machine: MachineKey, request: tailcfg.RegisterRequest, tailnets: LiveTailnets, rng: Random
 ) -> tailcfg.RegisterResponse:
-    if request.version < capver.MINIMUM:
+    if request.version < capver.OLDEST_SUPPORTED:
         return tailcfg.RegisterResponse(
             error=f"this client is too old (capability version {request.version}): "
-            f"update it to release {capver.MINIMUM_RELEASE} or newer"
+            f"update it to release {capver.first_release(capver.OLDEST_SUPPORTED)} or newer"
         )
     live, auth_key = _choose(machine, request, tailnets)
     by = Principal(PrincipalKind.NODE, machine.short)
@@ -64,9 +64,7 @@ async def _register(
             edit, machine, request, live.clock(), auth_key=auth_key, rng=rng
         )
     if result.node is not None:
-        log.info(
-            "node registered", extra={"node": result.node.name, "machine_key": machine.short}
-        )
+        log.info("node registered", extra={"node": result.node.name, "machine_key": machine.short})
     return result.response
 
 

@@ -13,8 +13,8 @@ from appliance.wire import tailcfg
 
 ALLOW_ALL: tuple[tailcfg.FilterRule, ...] = (
     tailcfg.FilterRule(
-        src_ips=["*"],
-        dst_ports=[tailcfg.NetPortRange(ip="*", ports=tailcfg.PortRange(first=0, last=65535))],
+        src_ips=("*",),
+        dst_ports=(tailcfg.NetPortRange(ip="*", ports=tailcfg.PortRange(first=0, last=65535)),),
     ),
 )
 
