@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from appliance.front.plainstream import PlainStream, Sink, SocketStream, Stream
 from appliance.front.tlsstream import HandshakeGate, TlsStream, note_server_name, tune
+from appliance.front.websocketstream import WebSocketStream
 
 __all__ = [
     "Listener",
@@ -24,6 +25,7 @@ __all__ = [
     "Stream",
     "TlsSource",
     "TlsStream",
+    "WebSocketStream",
     "dial",
     "listen",
     "note_server_name",
