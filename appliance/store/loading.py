@@ -1,0 +1,108 @@
+"""Everything in the database as snapshots, checked on the way.
+
+Records go through ``Edit.put``, which builds the indexes and refuses names, keys and addresses that
+two nodes share. Not for writing. Blocking; runs in the database's thread only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from sqlalchemy import Connection, Table, delete, func, select
+
+from appliance.errors import Conflict
+from appliance.records import OFFLINE, Tailnet, TailnetID
+from appliance.store import schema
+from appliance.store.errors import DatabaseDamaged
+from appliance.store.rows import (
+    Loaded,
+    row_to_auth_key,
+    row_to_node,
+    row_to_tailnet,
+    row_to_user,
+)
+from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
+
+T = TypeVar("T")
+
+
+def load(connection: Connection) -> tuple[list[Snapshot], dict[str, int]]:
+    """Read all tailnets, in order of id, and the id counters by table name.
+
+    Raises DatabaseDamaged if a row cannot be read or contradicts another one.
+    """
+    _drop_orphans(connection)
+    tailnets = [
+        _read(row_to_tailnet, row, schema.tailnets) for row in _rows(connection, schema.tailnets)
+    ]
+    users = _by_tailnet(connection, schema.users)
+    auth_keys = _by_tailnet(connection, schema.auth_keys)
+    nodes = _by_tailnet(connection, schema.nodes)
+    seen = {row["id"]: row["at"] for row in _rows(connection, schema.last_seen)}
+    snapshots = []
+    for tailnet in tailnets:
+        edit = Edit(Snapshot(tailnet), Sequences())
+        for row in users[tailnet.id]:
+            edit.put(_read(row_to_user, row, schema.users))
+        for row in auth_keys[tailnet.id]:
+            edit.put(_read(row_to_auth_key, row, schema.auth_keys))
+        for row in nodes[tailnet.id]:
+            _put_node(edit, tailnet, row)
+            if (at := seen.get(row["id"])) is not None:
+                edit.set_presence(row["id"], replace(OFFLINE, last_seen=at))
+        snapshots.append(edit.finish()[0])
+    return snapshots, _counters(connection)
+
+
+def read_counters(connection: Connection) -> dict[str, int]:
+    """Read the table of counters as it is."""
+    return {row["name"]: row["last"] for row in _rows(connection, schema.sequences)}
+
+
+def _counters(connection: Connection) -> dict[str, int]:
+    """Read the counters; never lower than the ids in use, should somebody have added rows."""
+    counters = read_counters(connection)
+    for table in (schema.tailnets, schema.users, schema.auth_keys, schema.nodes):
+        highest = connection.scalar(select(func.max(table.c.id))) or 0
+        counters[table.name] = max(highest, counters.get(table.name, 0))
+    return counters
+
+
+def _drop_orphans(connection: Connection) -> None:
+    """Delete last-seen times of nodes that never made it into the database."""
+    known = select(schema.nodes.c.id)
+    connection.execute(delete(schema.last_seen).where(schema.last_seen.c.id.not_in(known)))
+
+
+def _rows(connection: Connection, table: Table) -> list[Loaded]:
+    key = next(iter(table.primary_key.columns))
+    return [dict(row) for row in connection.execute(select(table).order_by(key)).mappings()]
+
+
+def _by_tailnet(connection: Connection, table: Table) -> dict[TailnetID, list[Loaded]]:
+    grouped: dict[TailnetID, list[Loaded]] = defaultdict(list)
+    for row in _rows(connection, table):
+        grouped[row["tailnet_id"]].append(row)
+    return grouped
+
+
+def _put_node(edit: Edit, tailnet: Tailnet, row: Loaded) -> None:
+    try:
+        edit.put(_read(row_to_node, row, schema.nodes))
+    except Conflict as error:
+        raise DatabaseDamaged(
+            f"node {row['id']} of tailnet {tailnet.name}: {error.sentence}; "
+            "restore a backup, or remove one of the two nodes from the database"
+        ) from error
+
+
+def _read(convert: Callable[[Loaded], T], row: Loaded, table: Table) -> T:
+    try:
+        return convert(row)
+    except Exception as error:
+        raise DatabaseDamaged(
+            f"{table.name}, id {row['id']}: the row cannot be read: {error}"
+        ) from error

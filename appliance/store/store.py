@@ -1,0 +1,338 @@
+"""The database: read once at start, written at each commit, by one thread of its own.
+
+All edits that wait are written in one transaction. If that fails, each batch is tried again in a
+transaction of its own, so that only the one at fault fails; of a batch that fails nothing stays.
+Last-seen times are gathered and written every half minute, and at close.
+
+Not for SQL texts (``writer``), opening (``engine``) or migrations (``upgrade``). No request handler
+queries it. Sits below ``live``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, Generic, Self, TypeVar, cast
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from appliance.records import NodeID, Tailnet, TailnetID
+from appliance.store import engine, loading, schema, upgrade
+from appliance.store.errors import DatabaseClosed, DatabaseInDoubt, StoreError
+from appliance.store.rows import last_seen_to_row
+from appliance.store.writer import Changes, Writer
+from appliance.tailnet.snapshot import Rows, Sequences, Snapshot
+
+log = logging.getLogger(__name__)
+
+LAST_SEEN_PERIOD_S = 30.0
+"""How often last-seen times are written: what a power cut may lose of them."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Write:
+    tailnet_id: TailnetID
+    batch: Sequence[Rows]
+    done: Future[None]
+
+
+@dataclass(slots=True)
+class _Call(Generic[T]):
+    work: Callable[[], T]
+    done: Future[T]
+
+
+class _Stop:
+    """Tell the thread to finish."""
+
+
+_Job = _Write | _Call[object] | _Stop
+_STOP: Final = _Stop()
+
+
+class Database:
+    """One database, open for this process alone. Fulfils ``live.Store``.
+
+    Order of use: ``open``, ``migrate``, ``load``, then writes, then ``close``. Safe to call from
+    the event loop's thread; everything that waits is async.
+    """
+
+    def __init__(self, opened: engine.Opened, *, last_seen_period_s: float) -> None:
+        self._opened = opened
+        self._period_s = last_seen_period_s
+        self._writer = Writer(opened.engine.dialect)
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._seen: dict[NodeID, datetime] = {}
+        self._seen_lock = threading.Lock()
+        self._counters: dict[str, int] = {}
+        self._commits = 0
+        self._doubt: int | None = None
+        self._connection: Connection | None = None
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="database", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        busy_timeout_s: float = engine.BUSY_TIMEOUT_S,
+        last_seen_period_s: float = LAST_SEEN_PERIOD_S,
+    ) -> Self:
+        """Open ``sqlite:///path``, ``sqlite://`` (memory, for tests) or ``postgresql://…``.
+
+        Raises StoreError: unknown URL, or another process has it open. A PostgreSQL server is
+        only asked at ``migrate``.
+        """
+        opened = engine.open_engine(url, busy_timeout_s=busy_timeout_s)
+        return cls(opened, last_seen_period_s=last_seen_period_s)
+
+    async def migrate(self) -> Path | None:
+        """Bring the database to this program's schema; give the copy made before, if any.
+
+        Raises DatabaseTooNew, DatabaseDamaged or DatabaseInUse, saying what to do.
+        """
+        now = datetime.now(UTC)
+        return await self._call(lambda: upgrade.migrate(self._opened, self._connected(), now))
+
+    async def load(self) -> tuple[list[Snapshot], Sequences]:
+        """Read everything: a snapshot per tailnet, oldest tailnet first, and the id counters.
+
+        Raises DatabaseDamaged if the records contradict each other.
+        """
+        return await self._call(self._load)
+
+    async def write(self, tailnet: TailnetID, batch: Sequence[Rows]) -> None:
+        """Commit the rows of some edits, in order, all or none; on disk when it returns.
+
+        Raises what the driver raised if the database did not take them.
+        """
+        done: Future[None] = Future()
+        self._submit(_Write(tailnet, batch, done))
+        await asyncio.wrap_future(done)
+
+    def note_last_seen(self, seen: Sequence[tuple[NodeID, datetime]]) -> None:
+        """Write these times some time soon, in bulk."""
+        with self._seen_lock:
+            self._seen.update(seen)
+
+    async def create_tailnet(
+        self, ids: Sequences, *, name: str, domain: str, created_at: datetime
+    ) -> Tailnet:
+        """Add a tailnet with the next id. Raises IntegrityError if the name is taken."""
+        ids.tailnet += 1
+        tailnet = Tailnet(TailnetID(ids.tailnet), name, domain, created_at)
+        await self.write(tailnet.id, [Rows(puts=(tailnet,))])
+        return tailnet
+
+    async def back_up(self, target: Path) -> None:
+        """Write a verified copy of the live SQLite database. Raises StoreError for PostgreSQL."""
+        if not self._opened.is_sqlite:
+            raise StoreError("copy a PostgreSQL database with pg_dump")
+        await self._call(
+            lambda: engine.back_up(upgrade.driver_connection(self._connected()), target)
+        )
+
+    async def close(self) -> None:
+        """Write what waits, last-seen times too, and close. Closing twice does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._jobs.put(_STOP)
+        await asyncio.to_thread(self._thread.join)
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        done: Future[T] = Future()
+        self._submit(cast(_Call[object], _Call(work, done)))
+        return await asyncio.wrap_future(done)
+
+    def _submit(self, job: _Job) -> None:
+        if self._is_closed:
+            raise DatabaseClosed("the database is closed")
+        self._jobs.put(job)
+
+    # ── from here on: the database's thread ──────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        flush_at = time.monotonic() + self._period_s
+        held: _Job | None = None
+        while True:
+            if held is None:
+                held = self._next_job(flush_at)
+            job, held = held, None
+            match job:
+                case _Write():
+                    writes, held = self._gather(job)
+                    self._commit(writes)
+                case _Call():
+                    _settle(job.done, job.work)
+                case _Stop():
+                    self._flush_last_seen()
+                    self._shut()
+                    return
+                case None:
+                    pass
+            if time.monotonic() >= flush_at:
+                self._flush_last_seen()
+                flush_at = time.monotonic() + self._period_s
+
+    def _next_job(self, deadline: float) -> _Job | None:
+        try:
+            return self._jobs.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def _gather(self, first: _Write) -> tuple[list[_Write], _Job | None]:
+        """Take every write that waits, and the other job that stands behind them, if any."""
+        writes = [first]
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return writes, None
+            if not isinstance(job, _Write):
+                return writes, job
+            writes.append(job)
+
+    def _commit(self, writes: Sequence[_Write]) -> None:
+        writes = [write for write in writes if write.done.set_running_or_notify_cancel()]
+        if not writes:
+            return
+        try:
+            self._transact(writes)
+        except Exception as error:  # noqa: BLE001 the waiter gets it
+            if len(writes) == 1:
+                writes[0].done.set_exception(error)
+                return
+        else:
+            for write in writes:
+                write.done.set_result(None)
+            return
+        log.warning("a commit of %d batches failed; trying them one by one", len(writes))
+        for write in writes:
+            _settle(write.done, partial(self._transact, [write]), started=True)
+
+    def _transact(self, writes: Sequence[_Write]) -> None:
+        changes = Changes()
+        for write in writes:
+            changes.add(write.tailnet_id, write.batch)
+        counters = {
+            name: last
+            for name, last in changes.counters.items()
+            if last > self._counters.get(name, 0)
+        }
+        if not self._opened.is_sqlite:
+            counters["commits"] = self._commits + 1
+        self._settle_doubt()
+        try:
+            self._apply(changes, counters)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            log.warning("lost the connection to the database; connecting again")
+            if not self._was_taken(counters["commits"]):
+                self._apply(changes, counters)
+        self._counters.update(counters)
+        self._commits = counters.get("commits", 0)
+
+    def _apply(self, changes: Changes, counters: dict[str, int]) -> None:
+        connection = self._connected()
+        with connection.begin():
+            self._writer.apply(connection, changes)
+            rows = [{"name": name, "last": last} for name, last in counters.items()]
+            self._writer.put(connection, schema.sequences, rows)
+
+    def _was_taken(self, commit: int) -> bool:
+        """Ask, over a new connection, whether the commit that was cut off is in the database."""
+        self._doubt = commit
+        connection = self._connected()
+        with connection.begin():
+            taken = loading.read_counters(connection).get("commits", 0) >= commit
+        self._doubt = None
+        return taken
+
+    def _settle_doubt(self) -> None:
+        if self._doubt is None:
+            return
+        commit = self._doubt
+        if self._was_taken(commit):
+            # Its edits were reported as failed, and what we hold in memory is without them.
+            self._doubt = commit
+            raise DatabaseInDoubt(
+                "the database took a change that was reported as failed, because the connection "
+                "was lost in that moment; restart headwater to load what is true"
+            )
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._opened.engine.connect()
+        return self._connection
+
+    def _load(self) -> tuple[list[Snapshot], Sequences]:
+        connection = self._connected()
+        with connection.begin():
+            snapshots, counters = loading.load(connection)
+        self._counters = counters
+        self._commits = counters.get("commits", 0)
+        ids = Sequences(
+            tailnet=counters.get("tailnets", 0),
+            user=counters.get("users", 0),
+            node=counters.get("nodes", 0),
+            auth_key=counters.get("auth_keys", 0),
+        )
+        return snapshots, ids
+
+    def _flush_last_seen(self) -> None:
+        with self._seen_lock:
+            seen, self._seen = self._seen, {}
+        if not seen:
+            return
+        try:
+            connection = self._connected()
+            with connection.begin():
+                rows = [last_seen_to_row(node_id, at) for node_id, at in seen.items()]
+                self._writer.put(connection, schema.last_seen, rows)
+        except Exception as error:  # noqa: BLE001 not worth stopping for: tried again later
+            log.warning("last-seen times were not written: %s", engine.reason(error))
+            with self._seen_lock:
+                self._seen = seen | self._seen
+
+    def _shut(self) -> None:
+        while True:  # nobody submits any more; those who raced with close() learn of it
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if not isinstance(job, _Stop):
+                job.done.set_exception(DatabaseClosed("the database is closed"))
+        try:
+            if self._connection is not None:
+                self._connection.close()
+            self._opened.close()
+        except Exception as error:  # noqa: BLE001 it is going away either way
+            log.warning("the database did not close cleanly: %s", engine.reason(error))
+
+
+def _settle(done: Future[T], work: Callable[[], T], *, started: bool = False) -> None:
+    """Do the work, and give its result or failure to who waits, if anybody still does."""
+    if not started and not done.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 the waiter gets it
+        done.set_exception(error)
+    else:
+        done.set_result(result)
