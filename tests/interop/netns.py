@@ -1,0 +1,293 @@
+"""A small internet in network namespaces: a switch, hosts on it, and hosts behind NATs.
+
+For: real direct, relayed, NATed and UDP-less paths between stock clients. Not for: what runs on the
+hosts (`node.py`, `server.py`). Everything is named `hw-<pid>-...`, so that what a killed run left
+behind is found by its dead pid and removed by the next run; besides, a small watcher process cleans
+up as soon as the tests are gone, however they ended.
+
+Addresses are from the documentation ranges, so nothing here can be mistaken for a real network:
+192.0.2.0/24 and 2001:db8:1::/64 are the "internet", 198.51.100.0/24 is cut up behind NATs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+SERVER_V4 = "192.0.2.1"
+SERVER_V6 = "2001:db8:1::1"
+SERVER_NAME = "headwater.test"
+
+_OURS = re.compile(r"^hw-(\d+)-\S+$")
+_ETC = Path("/etc/netns")
+_FIRST_HOST = 10
+_NAT_SLICE = 16  # addresses behind one NAT: a /28
+
+
+class Missing(Exception):
+    """Network namespaces cannot be had here; the text says why."""
+
+
+def require() -> None:
+    """Raise Missing unless this process may make network namespaces."""
+    if sys.platform != "linux":
+        raise Missing("network namespaces need Linux")
+    if os.geteuid() != 0:
+        raise Missing("network namespaces need root")
+    for tool, package in (("ip", "iproute2"), ("nft", "nftables")):
+        if shutil.which(tool) is None:
+            raise Missing(f"no `{tool}` (Debian package {package})")
+
+
+def _ip(*lines: str) -> None:
+    """Run `ip` commands in one process; the first mistake ends them."""
+    done = subprocess.run(
+        ["ip", "-batch", "-"],
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if done.returncode:
+        raise Missing(f"ip: {done.stderr.strip()}")
+
+
+def _inside(name: str, *command: str, text: str | None = None) -> None:
+    done = subprocess.run(
+        ["ip", "netns", "exec", name, *command],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if done.returncode:
+        raise Missing(f"{' '.join(command)} in {name}: {done.stderr.strip()}")
+
+
+def _listed() -> list[str]:
+    done = subprocess.run(
+        ["ip", "netns", "list"], capture_output=True, text=True, timeout=30, check=True
+    )
+    return [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+
+
+def remove(name: str) -> None:
+    """End every process in one of our namespaces, by pid, and remove it."""
+    done = subprocess.run(
+        ["ip", "netns", "pids", name], capture_output=True, text=True, timeout=30, check=False
+    )
+    for pid in done.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=30, check=False)
+    shutil.rmtree(_ETC / name, ignore_errors=True)
+
+
+def sweep(owner: int | None = None) -> None:
+    """Remove the namespaces of one owner, or those of all owners that are dead."""
+    for name in _listed():
+        match = _OURS.match(name)
+        if match is None:
+            continue
+        pid = int(match[1])
+        if pid == owner or (owner is None and not Path(f"/proc/{pid}").exists()):
+            remove(name)
+
+
+class Host:
+    """One machine: a namespace with an uplink."""
+
+    def __init__(self, net: Net, name: str, v4: str, v6: str | None, uplink: str) -> None:
+        self.net = net
+        self.name = name
+        self.v4 = v4
+        self.v6 = v6
+        self._uplink = uplink
+
+    @property
+    def prefix(self) -> list[str]:
+        """The command prefix that runs a program on this host."""
+        return ["ip", "netns", "exec", self.name]
+
+    def block_udp(self, *, allow_server: bool) -> None:
+        """Drop all UDP that leaves this host, except to the server where that is allowed."""
+        accepts = ""
+        if allow_server:
+            accepts = f"ip daddr {SERVER_V4} accept\n ip6 daddr {SERVER_V6} accept\n"
+        rules = f"""
+            add table inet headwater_udp
+            delete table inet headwater_udp
+            table inet headwater_udp {{
+              chain out {{
+                type filter hook output priority 0;
+                {accepts}
+                oifname "lo" accept
+                meta l4proto udp drop
+              }}
+            }}
+        """
+        _inside(self.name, "nft", "-f", "-", text=rules)
+
+    def unblock_udp(self) -> None:
+        """Undo `block_udp`."""
+        rules = "add table inet headwater_udp\ndelete table inet headwater_udp\n"
+        _inside(self.name, "nft", "-f", "-", text=rules)
+
+    def link(self, *, up: bool) -> None:
+        """Pull the host's cable, or plug it in again."""
+        _ip(f"-netns {self.name} link set {self._uplink} {'up' if up else 'down'}")
+        if up:
+            # A downed link forgets its routes, and its IPv6 addresses.
+            self.net.readdress(self)
+
+
+class Net:
+    """The switch with the server's address on it, and the hosts around."""
+
+    def __init__(self) -> None:
+        require()
+        sweep()
+        self._owner = os.getpid()
+        self._count = itertools.count(_FIRST_HOST)
+        self._serial = next(_serials)
+        self.switch = self._new("switch")
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-m", "tests.interop.netns", str(self._owner)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            cwd=Path(__file__).resolve().parent.parent.parent,
+        )
+        _ip(
+            f"-netns {self.switch} link add br0 type bridge",
+            f"-netns {self.switch} addr add {SERVER_V4}/24 dev br0",
+            f"-netns {self.switch} addr add {SERVER_V6}/64 dev br0 nodad",
+            f"-netns {self.switch} link set br0 up",
+        )
+        self._hosts: list[str] = []
+
+    @property
+    def server_prefix(self) -> list[str]:
+        """The command prefix that runs a program where the server lives."""
+        return ["ip", "netns", "exec", self.switch]
+
+    def _new(self, label: str) -> str:
+        name = f"hw-{self._owner}-{self._serial}-{label}"
+        _ip(f"netns add {name}", f"-netns {name} link set lo up")
+        # Every host knows the server by name and has no resolver to wait for.
+        etc = _ETC / name
+        etc.mkdir(parents=True, exist_ok=True)
+        hosts = ["127.0.0.1 localhost", f"{SERVER_V4} {SERVER_NAME}", f"{SERVER_V6} {SERVER_NAME}"]
+        (etc / "hosts").write_text("\n".join(hosts) + "\n")
+        (etc / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        return name
+
+    def _plug(self, name: str, number: int) -> str:
+        """Connect a namespace to the switch; return its interface."""
+        uplink = "wan"
+        port = f"p{number}"
+        _ip(
+            f"-netns {self.switch} link add {port} type veth peer name {uplink} netns {name}",
+            f"-netns {self.switch} link set {port} master br0 up",
+            *self._addressing(name, uplink, number),
+        )
+        return uplink
+
+    @staticmethod
+    def _addressing(name: str, uplink: str, number: int) -> list[str]:
+        return [
+            f"-netns {name} addr replace 192.0.2.{number}/24 dev {uplink}",
+            f"-netns {name} addr replace 2001:db8:1::{number}/64 dev {uplink} nodad",
+            f"-netns {name} link set {uplink} up",
+            f"-netns {name} route replace default via {SERVER_V4} dev {uplink}",
+            f"-netns {name} -6 route replace default via {SERVER_V6} dev {uplink}",
+        ]
+
+    def readdress(self, host: Host) -> None:
+        """Give a host on the switch its addresses and routes again."""
+        if host.v6 is not None:
+            _ip(*self._addressing(host.name, "wan", int(host.v4.rsplit(".", 1)[1])))
+        else:
+            _ip(f"-netns {host.name} route replace default via {_nat_gateway(host.v4)} dev lan")
+
+    def host(self, label: str) -> Host:
+        """Add a host with public addresses of both families."""
+        number = next(self._count)
+        name = self._new(label)
+        uplink = self._plug(name, number)
+        self._hosts.append(name)
+        return Host(self, name, f"192.0.2.{number}", f"2001:db8:1::{number}", uplink)
+
+    def natted(self, label: str, *, hard: bool = False) -> Host:
+        """Add a host behind a router of its own, with IPv4 only.
+
+        An easy NAT keeps one public port for all destinations; a hard one takes a random port for
+        each, so that what STUN saw is of no use to a peer.
+        """
+        number = next(self._count)
+        router = self._new(f"{label}-router")
+        self._plug(router, number)
+        name = self._new(label)
+        base = (number - _FIRST_HOST) * _NAT_SLICE % 256
+        gateway, inner = f"198.51.100.{base + 1}", f"198.51.100.{base + 2}"
+        _ip(
+            f"-netns {router} link add lan type veth peer name lan netns {name}",
+            f"-netns {router} addr add {gateway}/28 dev lan",
+            f"-netns {router} link set lan up",
+            f"-netns {name} addr add {inner}/28 dev lan",
+            f"-netns {name} link set lan up",
+            f"-netns {name} route add default via {gateway} dev lan",
+        )
+        rules = f"""
+            table ip headwater_nat {{
+              chain post {{
+                type nat hook postrouting priority 100;
+                oifname "wan" masquerade {"fully-random" if hard else ""}
+              }}
+              chain forward {{
+                type filter hook forward priority 0;
+                iifname "wan" ct state new drop
+              }}
+            }}
+        """
+        _inside(router, "nft", "-f", "-", text=rules)
+        _inside(router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        self._hosts += [name, router]
+        return Host(self, name, inner, None, "lan")
+
+    def close(self) -> None:
+        """Remove every namespace; safe to call twice."""
+        for name in [*self._hosts, self.switch]:
+            remove(name)
+        self._hosts.clear()
+        if self._watcher.stdin is not None and not self._watcher.stdin.closed:
+            self._watcher.stdin.write(b"done\n")
+            self._watcher.stdin.close()
+        self._watcher.wait(timeout=30)
+
+
+_serials = itertools.count(1)
+
+
+def _nat_gateway(inner: str) -> str:
+    head, last = inner.rsplit(".", 1)
+    return f"{head}.{int(last) - 1}"
+
+
+def _watch(owner: int) -> None:
+    """Wait until the owner closes our input; clean up after it unless it did so itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.stdin.readline().strip() != "done":
+        sweep(owner)
+
+
+if __name__ == "__main__":
+    _watch(int(sys.argv[1]))
