@@ -1,0 +1,216 @@
+"""From what a node was told to what is true now: the messages between two views.
+
+The law: a client that applies ``delta(old, new)`` to ``full(old)`` knows what ``full(new)`` tells.
+``delta`` is the readable form; ``encoded`` makes the same messages as shared bytes, from the same
+``Steps``. Sits on ``changes`` (what differs at all) and ``view``.
+
+Source: tailscale tailcfg/tailcfg.go (MapResponse), control/controlclient/map.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
+from appliance.netmap.changes import Changes, Patch, Resend, changes
+from appliance.netmap.dns import dns_config
+from appliance.netmap.peers import peer, self_node
+from appliance.netmap.relays import derp_map
+from appliance.netmap.users import profiles
+from appliance.netmap.view import BASE_FILTER, has_named_filters
+from appliance.policy.compile import Sight
+from appliance.records import NodeID, UserID
+from appliance.tailnet.snapshot import Snapshot
+from appliance.wire import tailcfg
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What all viewers of one visibility class are told of others between two snapshots.
+
+    ``gone`` first, in a message of its own if some of ``whole`` are among ``gone`` as well.
+    ``owners`` are the users whose profiles go along. Each list is in order.
+    """
+
+    gone: tuple[NodeID, ...] = ()
+    again: tuple[NodeID, ...] = ()
+    whole: tuple[NodeID, ...] = ()
+    patches: tuple[tailcfg.PeerChange, ...] = ()
+    unseen: tuple[NodeID, ...] = ()
+    owners: tuple[UserID, ...] = ()
+
+    def without(self, viewer: NodeID) -> Steps:
+        """Give the steps for a viewer that is itself among the nodes concerned."""
+        return Steps(
+            gone=tuple(node_id for node_id in self.gone if node_id != viewer),
+            again=tuple(node_id for node_id in self.again if node_id != viewer),
+            whole=tuple(node_id for node_id in self.whole if node_id != viewer),
+            patches=tuple(patch for patch in self.patches if patch.node_id != viewer),
+            unseen=tuple(node_id for node_id in self.unseen if node_id != viewer),
+            owners=self.owners,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What one viewer alone is told between two snapshots; None and () mean nothing."""
+
+    node: tailcfg.Node | None = None
+    packet_filter: tuple[tailcfg.FilterRule, ...] | None = None
+    owners: tuple[UserID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every node of the tailnet is told between two snapshots; None and "" mean nothing."""
+
+    dns_config: tailcfg.DNSConfig | None = None
+    derp_map: tailcfg.DERPMap | None = None
+    domain: str = ""
+    disable_logs: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing to say."""
+        return self == _NOTHING_COMMON
+
+
+_NOTHING_COMMON = Common()
+
+
+def delta(
+    old: Snapshot, new: Snapshot, viewer: NodeID, capver: int
+) -> tuple[tailcfg.MapResponse, ...]:
+    """Give the messages that bring a viewer from ``old`` to ``new``, to be sent in this order.
+
+    () if there is nothing to say; two where a peer must be removed before it is told again.
+    Raises KeyError if the viewer is not a node of both.
+    """
+    of = band(capver)
+    changed = changes(old, new)
+    seen_before, seen_now = old.compiled.sight(viewer), new.compiled.sight(viewer)
+    steps = steps_between(old, new, seen_before, seen_now, changed).without(viewer)
+    own = own_between(old, new, viewer, changed, of)
+    common = common_between(old, new, of)
+    owners = {*steps.owners, *own.owners}
+    last = tailcfg.MapResponse(
+        node=own.node,
+        derp_map=common.derp_map,
+        peers_removed=None if steps.again else steps.gone or None,
+        peers_changed=tuple(fit_node(peer(new, new.nodes[i]), of) for i in steps.whole) or None,
+        peers_changed_patch=steps.patches or None,
+        peer_seen_change=dict.fromkeys(steps.unseen, False) or None,
+        dns_config=common.dns_config,
+        domain=common.domain,
+        packet_filter=None if has_named_filters(of) else own.packet_filter,
+        packet_filters={BASE_FILTER: own.packet_filter}
+        if has_named_filters(of) and own.packet_filter is not None
+        else None,
+        user_profiles=profiles(new, owners) or None,
+        debug=tailcfg.Debug(disable_log_tail=True) if common.disable_logs else None,
+    )
+    if steps.again:
+        first = tailcfg.MapResponse(peers_removed=tuple(sorted((*steps.gone, *steps.again))))
+        return first, last
+    return () if last == _NOTHING else (last,)
+
+
+_NOTHING = tailcfg.MapResponse()
+
+
+def steps_between(
+    old: Snapshot, new: Snapshot, seen_before: Sight, seen_now: Sight, changed: Changes
+) -> Steps:
+    """Give what viewers of one visibility class are told of others.
+
+    A viewer's own id may be in it: see ``Steps.without``.
+    """
+    if seen_before is seen_now:
+        gone: Iterable[NodeID] = _shown(seen_now, changed.dropped)
+        whole = set(_shown(seen_now, changed.added))
+        stayed = set(_shown(seen_now, changed.transitions.keys()))
+    else:
+        before = _shown(seen_before, old.nodes.keys())
+        now = _shown(seen_now, new.nodes.keys())
+        gone = before - now
+        whole = set(now - before)
+        stayed = set(before & now & changed.transitions.keys())
+    again: list[NodeID] = []
+    patches: list[tailcfg.PeerChange] = []
+    unseen: list[NodeID] = []
+    for node_id in sorted(stayed):
+        found = changed.transitions[node_id]
+        if isinstance(found, Patch):
+            if found.change is not None:
+                patches.append(found.change)
+            if found.unseen:
+                unseen.append(node_id)
+        else:
+            whole.add(node_id)
+            if found is Resend.AGAIN:
+                again.append(node_id)
+    owners = {new.nodes[node_id].owner_id for node_id in whole}
+    if changed.users:
+        visible = _shown(seen_now, new.nodes.keys())
+        owners |= changed.users.intersection(new.nodes[node_id].owner_id for node_id in visible)
+    return Steps(
+        gone=tuple(sorted(gone)),
+        again=tuple(again),
+        whole=tuple(sorted(whole)),
+        patches=tuple(patches),
+        unseen=tuple(unseen),
+        owners=tuple(sorted(owners)),
+    )
+
+
+def own_between(old: Snapshot, new: Snapshot, viewer: NodeID, changed: Changes, of: Band) -> Own:
+    """Give what one viewer is told of itself."""
+    was, now = old.nodes[viewer], new.nodes[viewer]
+    owners: tuple[UserID, ...] = ()
+    if was.owner_id != now.owner_id or now.owner_id in changed.users:
+        owners = (now.owner_id,)
+    before, after = old.compiled.packet_filter(viewer), new.compiled.packet_filter(viewer)
+    node = None
+    if is_self_touched(old, new, viewer):
+        shown = self_node(new, now)
+        node = None if shown == self_node(old, was) else fit_node(shown, of)
+    return Own(
+        node=node,
+        packet_filter=None if before is after or before == after else after,
+        owners=owners,
+    )
+
+
+def is_self_touched(old: Snapshot, new: Snapshot, viewer: NodeID) -> bool:
+    """Tell whether a viewer's own node may look different to it."""
+    return (
+        old.nodes[viewer] is not new.nodes[viewer]
+        or old.presence_of(viewer).expired != new.presence_of(viewer).expired
+        or are_all_touched(old, new)
+    )
+
+
+def are_all_touched(old: Snapshot, new: Snapshot) -> bool:
+    """Tell whether every node may look different to itself."""
+    return (
+        old.settings.file_sharing != new.settings.file_sharing
+        or old.tailnet.domain != new.tailnet.domain
+    )
+
+
+def common_between(old: Snapshot, new: Snapshot, of: Band) -> Common:
+    """Give what every node of the tailnet is told."""
+    if old.settings is new.settings and old.tailnet is new.tailnet:
+        return _NOTHING_COMMON
+    dns, derps = dns_config(new), derp_map(new)
+    return Common(
+        dns_config=None if dns == dns_config(old) else dns,
+        derp_map=None if derps == derp_map(old) else fit_derp_map(derps, of),
+        domain="" if old.tailnet.domain == new.tailnet.domain else new.tailnet.domain,
+        disable_logs=new.settings.disable_logs and not old.settings.disable_logs,
+    )
+
+
+def _shown(sight: Sight, ids: Iterable[NodeID]) -> frozenset[NodeID]:
+    return frozenset(ids) if sight.nodes is None else sight.nodes.intersection(ids)

@@ -1,0 +1,140 @@
+"""A node as others see it, and as it sees itself: records to ``tailcfg.Node``.
+
+Both come in the newest form; ``capver`` makes the older ones. What a node says of itself reaches
+its peers in part only: what clients read of a peer, nothing else. Not for who sees whom (``view``).
+
+Source: tailscale tailcfg/tailcfg.go (Node); ipn/ipnlocal, ssh/tailssh (what they read of a peer).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from ipaddress import ip_network
+
+from appliance.records import Address, Network, Node, Presence
+from appliance.tailnet.snapshot import Snapshot
+from appliance.wire import tailcfg
+
+PEER_SERVICES = frozenset({"peerapi4", "peerapi6", "peerapi-dns-proxy"})
+"""Services that peers use; the others are for an administrator's eyes."""
+HOST_PREFIX_CACHE_ENTRIES = 32_768
+"""Prefixes kept: two addresses for each of some 10,000 nodes, about 8 MB at most."""
+
+CAP_FILE_SHARING = "https://tailscale.com/cap/file-sharing"
+CAP_IS_ADMIN = "https://tailscale.com/cap/is-admin"
+CAP_SSH = "https://tailscale.com/cap/ssh"
+CAP_DEFAULT_AUTO_UPDATE = "default-auto-update"
+
+_FALSE = tailcfg.Raw(b"false")
+_BASELINE: tailcfg.CapMap = {CAP_IS_ADMIN: (), CAP_SSH: (), CAP_DEFAULT_AUTO_UPDATE: (_FALSE,)}
+_WITH_FILE_SHARING: tailcfg.CapMap = {CAP_FILE_SHARING: (), **_BASELINE}
+
+
+def peer(snapshot: Snapshot, node: Node) -> tailcfg.Node:
+    """Give a node as its peers see it."""
+    presence = snapshot.presence_of(node.id)
+    addresses = _addresses(node)
+    routes = served_routes(node)
+    return tailcfg.Node(
+        id=node.id,
+        stable_id=node.stable_id,
+        name=fqdn(snapshot, node),
+        user=node.owner_id,
+        key=node.node_key,
+        key_expiry=node.expires_at,
+        key_signature=node.key_signature,
+        machine=node.machine_key,
+        disco_key=node.disco_key,
+        addresses=addresses,
+        allowed_ips=addresses + routes if routes else None,
+        endpoints=node.endpoints,
+        home_derp=node.home_derp,
+        hostinfo=peer_hostinfo(node.hostinfo),
+        created=node.created_at,
+        cap=node.capver,
+        tags=node.tags,
+        primary_routes=tuple(route for route in routes if route.prefixlen),
+        last_seen=shown_last_seen(presence),
+        online=presence.online,
+        machine_authorized=True,
+        expired=presence.expired,
+    )
+
+
+def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
+    """Give a node as it sees itself.
+
+    Who reads this is connected, so ``online`` is true. Endpoints, disco key and services are left
+    out: the node knows them best, and every change of them would make it rebuild its netmap.
+    """
+    addresses = _addresses(node)
+    routes = served_routes(node)
+    return tailcfg.Node(
+        id=node.id,
+        stable_id=node.stable_id,
+        name=fqdn(snapshot, node),
+        user=node.owner_id,
+        key=node.node_key,
+        key_expiry=node.expires_at,
+        key_signature=node.key_signature,
+        machine=node.machine_key,
+        addresses=addresses,
+        allowed_ips=addresses + routes if routes else None,
+        home_derp=node.home_derp,
+        hostinfo=tailcfg.Hostinfo(
+            os=node.hostinfo.os,
+            hostname=node.hostinfo.hostname,
+            routable_ips=node.hostinfo.routable_ips,
+        ),
+        created=node.created_at,
+        cap=node.capver,
+        tags=node.tags,
+        primary_routes=tuple(route for route in routes if route.prefixlen),
+        online=True,
+        machine_authorized=True,
+        cap_map=_WITH_FILE_SHARING if snapshot.settings.file_sharing else _BASELINE,
+        expired=snapshot.presence_of(node.id).expired,
+    )
+
+
+def fqdn(snapshot: Snapshot, node: Node) -> str:
+    """Give the node's full name with the dot at its end."""
+    domain = snapshot.tailnet.domain
+    return f"{node.name}.{domain}." if domain else f"{node.name}."
+
+
+def shown_last_seen(presence: Presence) -> datetime | None:
+    """Give the time that peers are told: only for nodes that are offline."""
+    return None if presence.online else presence.last_seen
+
+
+def served_routes(node: Node) -> tuple[Network, ...]:
+    """Give the routes that a node announces and that are approved, in a fixed order."""
+    if not node.approved_routes:
+        return ()
+    announced = frozenset(node.hostinfo.routable_ips)
+    served = announced.intersection(node.approved_routes)
+    return tuple(sorted(served, key=lambda route: (route.version, route)))
+
+
+def peer_hostinfo(hostinfo: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
+    """Give the part of a Hostinfo that peers may see."""
+    return tailcfg.Hostinfo(
+        os=hostinfo.os,
+        hostname=hostinfo.hostname,
+        sharee_node=hostinfo.sharee_node,
+        services=tuple(s for s in hostinfo.services if s.proto in PEER_SERVICES),
+        ssh_host_keys=hostinfo.ssh_host_keys,
+        app_connector=hostinfo.app_connector,
+        location=hostinfo.location,
+    )
+
+
+def _addresses(node: Node) -> tuple[Network, ...]:
+    return tuple(_host_prefix(address) for address in node.addresses)
+
+
+@lru_cache(maxsize=HOST_PREFIX_CACHE_ENTRIES)
+def _host_prefix(address: Address) -> Network:
+    return ip_network(address)

@@ -1,0 +1,98 @@
+"""All that one node should know, as a value; and the message that tells a client all of it.
+
+``view`` is also the answer to "what does this node see?" in API and console. Differences between
+two views are ``delta``'s, the fast way to bytes is ``encoded``'s. Sits on ``tailnet.snapshot``.
+
+Source: tailscale tailcfg/tailcfg.go (MapResponse), control/controlclient/map.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
+from appliance.netmap.dns import dns_config
+from appliance.netmap.peers import peer, self_node
+from appliance.netmap.relays import derp_map
+from appliance.netmap.users import profiles
+from appliance.policy.compile import Sight
+from appliance.records import NodeID, UserID
+from appliance.tailnet.snapshot import Snapshot
+from appliance.wire import tailcfg
+
+BASE_FILTER = "base"
+"""The name under which clients file a filter that comes without a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Netmap:
+    """What one node knows of its tailnet, in the newest form. ``peers`` are in order of their id."""
+
+    node: tailcfg.Node
+    peers: Mapping[NodeID, tailcfg.Node]
+    user_profiles: Mapping[UserID, tailcfg.UserProfile]
+    packet_filter: tuple[tailcfg.FilterRule, ...]
+    dns_config: tailcfg.DNSConfig
+    derp_map: tailcfg.DERPMap
+    domain: str
+    disable_logs: bool
+
+
+def visible(snapshot: Snapshot, sight: Sight) -> list[NodeID]:
+    """Give the ids of all nodes that a visibility class sees, in order.
+
+    A viewer's own id may be among them: it is never its own peer.
+    """
+    if sight.nodes is None:
+        return sorted(snapshot.nodes)
+    return sorted(snapshot.nodes.keys() & sight.nodes)
+
+
+def view(snapshot: Snapshot, viewer: NodeID) -> Netmap:
+    """Give all that a node should know. Raises KeyError if there is no such node."""
+    node = snapshot.nodes[viewer]
+    shown = visible(snapshot, snapshot.compiled.sight(viewer))
+    others = [snapshot.nodes[node_id] for node_id in shown if node_id != viewer]
+    owners = {node.owner_id, *(other.owner_id for other in others)}
+    return Netmap(
+        node=self_node(snapshot, node),
+        peers={other.id: peer(snapshot, other) for other in others},
+        user_profiles={UserID(user.id): user for user in profiles(snapshot, owners)},
+        packet_filter=snapshot.compiled.packet_filter(viewer),
+        dns_config=dns_config(snapshot),
+        derp_map=derp_map(snapshot),
+        domain=snapshot.tailnet.domain,
+        disable_logs=snapshot.settings.disable_logs,
+    )
+
+
+def full(snapshot: Snapshot, viewer: NodeID, capver: int) -> tailcfg.MapResponse:
+    """Give the first message of a map session, which tells all that the node should know.
+
+    Raises KeyError if there is no such node.
+    """
+    netmap = view(snapshot, viewer)
+    of = band(capver)
+    return tailcfg.MapResponse(
+        node=fit_node(netmap.node, of),
+        derp_map=fit_derp_map(netmap.derp_map, of),
+        peers=tuple(fit_node(other, of) for other in netmap.peers.values()) or None,
+        dns_config=netmap.dns_config,
+        domain=netmap.domain,
+        user_profiles=tuple(netmap.user_profiles.values()),
+        debug=tailcfg.Debug(disable_log_tail=True) if netmap.disable_logs else None,
+        default_auto_update=default_auto_update(of),
+        packet_filter=None if has_named_filters(of) else netmap.packet_filter,
+        packet_filters={BASE_FILTER: netmap.packet_filter} if has_named_filters(of) else None,
+    )
+
+
+def has_named_filters(of: Band) -> bool:
+    """Tell whether a band is told filters by name."""
+    return of >= Band.PACKET_FILTERS
+
+
+def default_auto_update(of: Band) -> bool | None:
+    """Give the field that older clients read where newer ones read the node attribute."""
+    return False if Band.DEFAULT_AUTO_UPDATE <= of < Band.AUTO_UPDATE_ATTRIBUTE else None
