@@ -1,0 +1,102 @@
+"""``headwater config``: check, show and convert site files, without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from appliance.cli.client import CommandFailed
+from appliance.cli.output import emit
+from appliance.cli.root import Command, Group, Invocation
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Check, show and convert site files.
+
+    \b
+    Example:
+      headwater config check site.yaml
+      headwater config convert /etc/headscale/config.yaml > site.yaml
+    """
+
+
+@click.command("check", cls=Command)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.pass_obj
+def check(invocation: Invocation, file: Path | None) -> None:
+    """Say every mistake in a site file; exit code 0 means that there is none.
+
+    Reads nothing but FILE: it works on machines that are not the server.
+    """
+    from appliance.config import ConfigError, load
+
+    path = _file(invocation, file)
+    try:
+        load(path)
+    except ConfigError as error:
+        if invocation.output:
+            found = [
+                {"path": m.path, "found": m.found, "allowed": m.allowed, "fix": m.fix}
+                for m in error.mistakes
+            ]
+            emit(invocation.output, {"ok": False, "mistakes": found}, "")
+            raise click.exceptions.Exit(1) from error
+        raise CommandFailed(str(error)) from error
+    emit(invocation.output, {"ok": True, "mistakes": []}, f"{path}: fine")
+
+
+@click.command("show", cls=Command)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.pass_obj
+def show(invocation: Invocation, file: Path | None) -> None:
+    """Print a site file with every default filled in."""
+    from appliance.config import ConfigError, load
+    from appliance.strict import to_plain
+    from appliance.yamlfile import dump
+
+    try:
+        plain = to_plain(load(_file(invocation, file)))
+    except ConfigError as error:
+        raise CommandFailed(str(error)) from error
+    emit(invocation.output, plain, lambda: dump(plain).rstrip())
+
+
+@click.command("convert", cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_obj
+def convert(invocation: Invocation, file: Path) -> None:
+    """Turn Headscale's configuration FILE into a site file on standard output.
+
+    What could not be carried over is listed on standard error.
+    """
+    from appliance.cli.convert import from_headscale
+    from appliance.config import ConfigError, read_document
+    from appliance.yamlfile import dump
+
+    try:
+        document = read_document(file)
+    except ConfigError as error:
+        raise CommandFailed(str(error)) from error
+    if not isinstance(document, dict):
+        raise CommandFailed(f"{file}: no mapping, so no configuration of Headscale")
+    settings, remarks = from_headscale(document)
+    for remark in remarks:
+        click.echo(f"not carried over: {remark}", err=True)
+    emit(invocation.output, settings, lambda: dump(settings).rstrip())
+
+
+config.add_command(check)
+config.add_command(show)
+config.add_command(convert)
+
+
+def _file(invocation: Invocation, named: Path | None) -> Path:
+    path = named or invocation.config_path
+    if path is None:
+        raise CommandFailed(
+            "no site file is named, and none is in /etc/headwater",
+            "name it: headwater config check FILE",
+        )
+    return path

@@ -1,0 +1,216 @@
+"""``headwater nodes``: the devices of the tailnet."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from typing import cast
+
+import click
+
+from appliance.cli.client import Client, CommandFailed, Plain
+from appliance.cli.output import confirm, emit, moment, parse_time, table
+from appliance.cli.preauthkeys import split
+from appliance.cli.root import Group, Invocation
+from appliance.cli.users import segment
+
+identifier_option = click.option(
+    "-i", "--identifier", required=True, help="Id or name of the node."
+)
+
+
+@click.group(cls=Group)
+def nodes() -> None:
+    """Manage the devices of the tailnet.
+
+    \b
+    Example:
+      headwater nodes list
+      headwater nodes rename -i 3 build-server
+      headwater nodes approve-routes -i 3 -r 10.1.0.0/16
+    """
+
+
+@nodes.verb("list", "ls", "show")
+@click.option("-u", "--user", default="", help="Only the nodes of this user.")
+@click.pass_obj
+def show(invocation: Invocation, user: str) -> None:
+    """List nodes."""
+    found = _nodes(invocation.client(), user)
+    emit(invocation.output, found, lambda: table(_COLUMNS, map(_row, found)))
+
+
+@nodes.verb("list-routes", "lsr", "routes")
+@click.option("-i", "--identifier", default="", help="Only this node.")
+@click.pass_obj
+def list_routes(invocation: Invocation, identifier: str) -> None:
+    """List the routes that nodes offer, and which of them are approved and serving."""
+    client = invocation.client()
+    found = [_node(client, identifier)] if identifier else _nodes(client)
+    found = [n for n in found if n["availableRoutes"] or n["approvedRoutes"]]
+    emit(
+        invocation.output,
+        found,
+        lambda: table(
+            ("ID", "Hostname", "Approved", "Available", "Serving (Primary)"),
+            (
+                (
+                    n["id"],
+                    n["givenName"],
+                    _join(n["approvedRoutes"]),
+                    _join(n["availableRoutes"]),
+                    _join(n["subnetRoutes"]),
+                )
+                for n in found
+            ),
+        ),
+    )
+
+
+@nodes.verb("expire", "logout", "exp", "e")
+@identifier_option
+@click.option("-e", "--expiry", default="", help="When, as RFC 3339; empty means now.")
+@click.option("-d", "--disable", is_flag=True, help="Let the node's key never expire.")
+@click.pass_obj
+def expire(invocation: Invocation, identifier: str, expiry: str, *, disable: bool) -> None:
+    """Make a node log in again, now or at a time; or never."""
+    if disable and expiry:
+        raise click.UsageError("--expiry and --disable contradict each other")
+    body: Plain = {}
+    if disable:
+        body = {"disableExpiry": True}
+    elif expiry:
+        try:
+            body = {"expiry": parse_time(expiry).isoformat()}
+        except ValueError as error:
+            hint = "a time like 2030-01-31T12:00:00Z"
+            raise click.BadParameter(hint, param_hint="--expiry") from error
+    client = invocation.client()
+    node = client.post(f"{_path(client, identifier)}/expire", body)["node"]
+    emit(invocation.output, node, "Node expiry disabled" if disable else "Node expired")
+
+
+@nodes.verb("rename")
+@identifier_option
+@click.argument("new_name")
+@click.pass_obj
+def rename(invocation: Invocation, identifier: str, new_name: str) -> None:
+    """Give a node the MagicDNS name NEW_NAME."""
+    client = invocation.client()
+    path = f"{_path(client, identifier)}/rename/{segment(new_name)}"
+    emit(invocation.output, client.post(path)["node"], "Node renamed")
+
+
+@nodes.verb("delete", "del")
+@identifier_option
+@click.pass_obj
+def delete(invocation: Invocation, identifier: str) -> None:
+    """Remove a node from the tailnet."""
+    client = invocation.client()
+    node = _node(client, identifier)
+    if not confirm(f"Remove the node {node['givenName']!r}?", force=invocation.force):
+        raise click.Abort
+    emit(invocation.output, client.delete(f"/api/v1/node/{node['id']}"), "Node deleted")
+
+
+@nodes.verb("tag", "tags", "t")
+@identifier_option
+@click.option("-t", "--tags", multiple=True, required=True, help="tag:a,tag:b.")
+@click.pass_obj
+def tag(invocation: Invocation, identifier: str, tags: tuple[str, ...]) -> None:
+    """Set a node's tags; the node then belongs to them, not to a user."""
+    client = invocation.client()
+    path = f"{_path(client, identifier)}/tags"
+    emit(invocation.output, client.post(path, {"tags": split(tags)})["node"], "Node tagged")
+
+
+@nodes.verb("approve-routes")
+@identifier_option
+@click.option("-r", "--routes", multiple=True, help="10.0.0.0/8,…; none approves nothing.")
+@click.pass_obj
+def approve_routes(invocation: Invocation, identifier: str, routes: tuple[str, ...]) -> None:
+    """Set which routes of a node are approved; what is not named loses its approval."""
+    client = invocation.client()
+    path = f"{_path(client, identifier)}/approve_routes"
+    node = client.post(path, {"routes": split(routes)})["node"]
+    emit(invocation.output, node, "Routes updated")
+
+
+@nodes.verb("backfillips")
+@click.pass_obj
+def backfillips(invocation: Invocation) -> None:
+    """Give nodes the addresses that they lack since a prefix was added."""
+    question = "Give every node an address of each family that is configured?"
+    if not confirm(question, force=invocation.force):
+        raise click.Abort
+    answer = invocation.client().post("/api/v1/node/backfillips", query={"confirmed": "true"})
+    changes = cast(list[str], answer["changes"])
+    emit(invocation.output, answer, "\n".join(changes) or "Every node has its addresses")
+
+
+_COLUMNS = (
+    "ID",
+    "Hostname",
+    "Name",
+    "MachineKey",
+    "NodeKey",
+    "User",
+    "Tags",
+    "IP addresses",
+    "Ephemeral",
+    "Last seen",
+    "Expiration",
+    "Connected",
+    "Expired",
+)
+
+
+def _nodes(client: Client, user: str = "") -> list[Plain]:
+    return cast(list[Plain], client.get("/api/v1/node", {"user": user})["nodes"])
+
+
+def _node(client: Client, identifier: str) -> Plain:
+    if identifier.isascii() and identifier.isdigit():
+        return cast(Plain, client.get(f"/api/v1/node/{identifier}")["node"])
+    for node in _nodes(client):
+        if node["givenName"] == identifier:
+            return node
+    raise CommandFailed(f"no node {identifier!r}", "see 'headwater nodes list'")
+
+
+def _path(client: Client, identifier: str) -> str:
+    is_id = identifier.isascii() and identifier.isdigit()
+    return f"/api/v1/node/{identifier if is_id else _node(client, identifier)['id']}"
+
+
+def _row(node: Plain) -> tuple[object, ...]:
+    user = cast(Plain, node["user"] or {})
+    key = cast(Plain, node["preAuthKey"] or {})
+    expiry = node["expiry"]
+    expired = isinstance(expiry, str) and parse_time(expiry) <= datetime.now(UTC)
+    tags = cast(list[str], node["tags"])
+    return (
+        node["id"],
+        node["name"],
+        node["givenName"],
+        _short(node["machineKey"]),
+        _short(node["nodeKey"]),
+        "" if tags else user.get("name", ""),
+        _join(tags),
+        _join(node["ipAddresses"]),
+        str(bool(key.get("ephemeral"))).lower(),
+        moment(node["lastSeen"]),
+        moment(expiry),
+        "online" if node["online"] else "offline",
+        "yes" if expired else "no",
+    )
+
+
+def _short(key: object) -> str:
+    """Show a key as the logs do: five characters of base64."""
+    raw = bytes.fromhex(str(key).partition(":")[2])
+    return f"[{base64.b64encode(raw).decode()[:5]}]"
+
+
+def _join(values: object) -> str:
+    return ", ".join(cast(list[str], values))

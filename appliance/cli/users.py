@@ -1,0 +1,110 @@
+"""``headwater users``: the people who own nodes."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import click
+
+from appliance.cli.client import Client, CommandFailed, Plain
+from appliance.cli.output import confirm, emit, moment, table
+from appliance.cli.root import Group, Invocation
+
+
+@click.group(cls=Group)
+def users() -> None:
+    """Manage the people who own nodes.
+
+    \b
+    Example:
+      headwater users create alice --email alice@example.com
+      headwater users list
+    """
+
+
+@users.verb("create", "c", "new")
+@click.argument("name")
+@click.option("-d", "--display-name", default="", help="Name for people.")
+@click.option("-e", "--email", default="", help="E-mail address; the login name where given.")
+@click.option("-p", "--picture-url", default="", help="URL of a picture.")
+@click.pass_obj
+def create(
+    invocation: Invocation, name: str, display_name: str, email: str, picture_url: str
+) -> None:
+    """Add the user NAME."""
+    body: Plain = {
+        "name": name,
+        "displayName": display_name,
+        "email": email,
+        "pictureUrl": picture_url,
+    }
+    user = invocation.client().post("/api/v1/user", body)["user"]
+    emit(invocation.output, user, "User created")
+
+
+@users.verb("list", "ls", "show")
+@click.option("-i", "--identifier", default="", help="Only the user with this id.")
+@click.option("-n", "--name", default="", help="Only the user with this name.")
+@click.option("-e", "--email", default="", help="Only users with this e-mail address.")
+@click.pass_obj
+def show(invocation: Invocation, identifier: str, name: str, email: str) -> None:
+    """List users."""
+    query = {"id": identifier, "name": name, "email": email}
+    found = cast(list[Plain], invocation.client().get("/api/v1/user", query)["users"])
+    emit(
+        invocation.output,
+        found,
+        lambda: table(
+            ("ID", "Name", "Username", "Email", "Created"),
+            (
+                (u["id"], u["displayName"], u["name"], u["email"], moment(u["createdAt"]))
+                for u in found
+            ),
+        ),
+    )
+
+
+@users.verb("destroy", "delete")
+@click.option("-i", "--identifier", default="", help="Id of the user.")
+@click.option("-n", "--name", default="", help="Name of the user.")
+@click.pass_obj
+def destroy(invocation: Invocation, identifier: str, name: str) -> None:
+    """Remove a user who owns no nodes (and the user's auth keys)."""
+    client = invocation.client()
+    user = one_user(client, identifier, name)
+    question = f"Remove the user {user['name']!r} ({user['id']}) and all auth keys of it?"
+    if not confirm(question, force=invocation.force):
+        raise click.Abort
+    answer = client.delete(f"/api/v1/user/{user['id']}")
+    emit(invocation.output, answer, "User destroyed")
+
+
+@users.verb("rename", "mv")
+@click.option("-i", "--identifier", default="", help="Id of the user.")
+@click.option("-n", "--name", default="", help="Name of the user.")
+@click.option("-r", "--new-name", required=True, help="The new name.")
+@click.pass_obj
+def rename(invocation: Invocation, identifier: str, name: str, new_name: str) -> None:
+    """Give a user another name."""
+    client = invocation.client()
+    user = one_user(client, identifier, name)
+    path = f"/api/v1/user/{user['id']}/rename/{segment(new_name)}"
+    emit(invocation.output, client.post(path)["user"], "User renamed")
+
+
+def one_user(client: Client, identifier: str, name: str) -> Plain:
+    """Find the one user that id or name means. Raises CommandFailed."""
+    if bool(identifier) == bool(name):
+        raise click.UsageError("say which user: --identifier ID or --name NAME")
+    found = cast(list[Plain], client.get("/api/v1/user", {"id": identifier, "name": name})["users"])
+    if len(found) != 1:
+        who = identifier or name
+        raise CommandFailed(f"no user {who!r}", "see 'headwater users list'")
+    return found[0]
+
+
+def segment(text: str) -> str:
+    """Escape text as one segment of a path."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")
