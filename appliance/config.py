@@ -270,8 +270,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def host(self) -> str:
-        """The host of ``server_url``."""
-        return urlsplit(self.server_url).hostname or ""
+        """The host of ``server_url``; empty if that is no URL."""
+        try:
+            return urlsplit(self.server_url).hostname or ""
+        except ValueError:
+            return ""
 
     @property
     def port(self) -> int:
