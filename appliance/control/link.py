@@ -103,7 +103,7 @@ class Link:
         *,
         machine_key: MachineKey,
         version: int,
-        head: bytes,
+        head: tuple[bytes, bytes],
         early: bytes = b"",
     ) -> None:
         self.machine_key = machine_key
@@ -116,7 +116,7 @@ class Link:
         self._handler = handler
         self._session = session
         self._http = http
-        self._greeting: tuple[bytes, bytes] | None = (head, early)
+        self._greeting: tuple[bytes, bytes, bytes] | None = (*head, early)
         self._stream: Stream | None = None
         self._open: dict[int, Exchange | OutStream] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -130,13 +130,16 @@ class Link:
     # -- the sink's face ------------------------------------------------------------------------
 
     def connected(self, stream: Stream) -> None:
-        """Greet: the head as it is, then the early payload and our SETTINGS sealed, in one write."""
+        """Greet in one write: the 101 as it is, then the Noise response, then sealed the early
+        payload and our SETTINGS."""
         self._stream = stream
         self.peer = stream.peer
-        head, early = self._greeting or (b"", b"")
+        if self._greeting is None:
+            raise RuntimeError("a link was connected twice")
+        switching, response, early = self._greeting
         self._greeting = None
-        plain = early + b"".join(self._http.take())
-        stream.write(head + self.wrap(self._session.seal(plain)))
+        sealed = self._session.seal(early + b"".join(self._http.take()))
+        stream.write(switching + self.wrap(response + sealed))
 
     def received(self, _buffer: bytearray, view: memoryview, end: int) -> int:
         """Take Noise records, in any pieces (the session keeps what is incomplete)."""
@@ -151,6 +154,18 @@ class Link:
     def wrap(self, sealed: bytes) -> bytes:
         """Put sealed bytes into what the stream carries: nothing, or a WebSocket message."""
         return sealed
+
+    def say(self, data: bytes) -> None:
+        """Write to the stream directly (the WebSocket layer's own frames)."""
+        if self._stream is not None:
+            self._stream.write(data)
+
+    def hang_up(self, reason: str, words: bytes) -> None:
+        """Close with the WebSocket layer's last words."""
+        self._reason = reason
+        if self._stream is not None:
+            self._stream.write(words)
+            self._stream.close()
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the Noise connection."""
@@ -376,18 +391,19 @@ class Link:
         self._pumping = True
         try:
             moved = True
-            while moved and self._waiting and not self._paused and self._stream is not None:
+            while moved and self._waiting:
                 moved = False
                 for out in list(self._waiting.values()):
-                    if not out.closed and self._turn(out):
+                    if self._may_write() and not out.closed and self._turn(out):
                         moved = True
-                    if self._paused:
-                        break
                 if moved:
                     self._stalled_since = self._owner.clock()
         finally:
             self._pumping = False
         self._flush()
+
+    def _may_write(self) -> bool:
+        return not self._paused and self._stream is not None
 
     def _turn(self, out: OutStream) -> bool:
         """Send up to TURN_BYTES of one stream; tell whether anything moved."""
