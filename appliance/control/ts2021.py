@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import json
 import logging
 import os
-import struct
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -25,7 +23,7 @@ from urllib.parse import parse_qsl
 from appliance.control.http2 import Http2Factory, engine
 from appliance.control.link import Link
 from appliance.wire import websocket
-from appliance.wire.controlbase import ServerHandshake, encode_error
+from appliance.wire.controlbase import ServerHandshake, encode_early_payload, encode_error
 from appliance.wire.errors import ProtocolError
 from appliance.wire.http1 import Answer, Head
 from appliance.wire.keys import ChallengeKey, PrivateKey
@@ -42,8 +40,8 @@ L = TypeVar("L", bound=Link)
 # What the protocol says.
 UPGRADE = "tailscale-control-protocol"
 HANDSHAKE_FIELD = "x-tailscale-handshake"
-EARLY_MAGIC = b"\xff\xff\xffTS"
 EARLY_MIN_VERSION = 49
+"""Clients below would take the early payload for HTTP/2."""
 SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
     b"Upgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n\r\n"
@@ -204,14 +202,17 @@ class Ts2021:
         self.clock = clock
         self.counters = Ts2021Counters()
         self.links: set[Link] = set()
-        self._key = private_key
+        self._handshake = ServerHandshake(private_key, random_bytes)
         self._handler = handler
         self._http2 = http2 or engine()
         self._is_known = is_known
         self._sources = sources or SourceBound()
         self._max_strangers = max_strangers
         self._strangers: dict[Link, None] = {}
-        self._early = encode_early(ChallengeKey(PrivateKey.generate(random_bytes).public_raw))
+        # Nothing of ours reads an answer to the challenge, and clients stopped to give one with
+        # 1.90, so one key serves the whole process.
+        challenge = PrivateKey.generate(random_bytes).public_raw
+        self._early = encode_early_payload(ChallengeKey(challenge))
 
     def open(self, head: Head, stream: Stream) -> Sink | Answer:
         """Take an upgrade request over, or refuse it (the route of ``/ts2021``)."""
@@ -298,7 +299,7 @@ class Ts2021:
         return link
 
     def _shake_hands(self, kind: type[L], initiation: bytes, switching: bytes) -> L:
-        machine_key, version, response, session = ServerHandshake(self._key).read(initiation)
+        machine_key, version, response, session = self._handshake.read(initiation)
         link = kind(
             self,
             self._handler,
@@ -338,17 +339,6 @@ class Ts2021:
         self.counters.failed += 1
         remote = stream.peer[0] if stream.peer else None
         log.debug("noise handshake failed", extra={"remote": remote, "reason": str(error)})
-
-
-def encode_early(challenge: ChallengeKey) -> bytes:
-    """Encode the early payload: magic FF FF FF 54 53, u32 big-endian length, JSON.
-
-    The Rust client takes at most 1024 bytes of JSON. Nothing of ours consumes an answer to the
-    challenge (clients stopped answering with 1.90), so one key serves the whole process.
-    Source: tailscale control/ts2021/conn.go (EarlyNoise), reference section 3.6.
-    """
-    text = json.dumps({"nodeKeyChallenge": str(challenge)}, separators=(",", ":")).encode()
-    return EARLY_MAGIC + struct.pack(">I", len(text)) + text
 
 
 def _decode_initiation(text: str | None) -> bytes | None:
