@@ -104,7 +104,7 @@ class MachineDoor:
             try:
                 async with live.edit(by=by) as edit:
                     if node.id in edit.nodes and not exchange.closed:
-                        checkin.check_in(edit, node.id, request, live.clock())
+                        checkin.check_in(edit, node.id, request)
             except Rejected as refusal:
                 exchange.respond(400, refusal.sentence.encode(), content_type=TEXT)
                 return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from appliance.records import NodeID
+from appliance.records import Node, NodeID
 from appliance.tailnet.snapshot import Edit
 
 
@@ -26,3 +26,10 @@ def leave(edit: Edit, node_id: NodeID, now: datetime) -> None:
     edit.set_presence(
         node_id, replace(old, sessions=sessions, last_seen=old.last_seen if sessions else now)
     )
+
+
+def note_expiry(edit: Edit, node: Node, now: datetime) -> None:
+    """Let the node's being expired follow from its record at once, not at the next tick."""
+    old = edit.presence_of(node.id)
+    if old.expired != node.is_expired(now):
+        edit.set_presence(node.id, replace(old, expired=not old.expired))

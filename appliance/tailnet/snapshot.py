@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, TypeVar, assert_never, cast
 
 from appliance.errors import Conflict
@@ -42,6 +43,7 @@ class Snapshot:
     """Everything that is true of one tailnet at one version. Never changed, only replaced.
 
     The mappings are plain dictionaries that nobody writes to once the snapshot exists.
+    ``last_ipv4`` and ``last_ipv6`` are where ``addresses`` goes on; None after a start.
     """
 
     tailnet: Tailnet
@@ -57,6 +59,8 @@ class Snapshot:
     by_name: Mapping[str, NodeID] = field(default_factory=dict)
     by_address: Mapping[Address, NodeID] = field(default_factory=dict)
     by_key_prefix: Mapping[str, AuthKeyID] = field(default_factory=dict)
+    last_ipv4: IPv4Address | None = None
+    last_ipv6: IPv6Address | None = None
 
     def node_of(self, node_key: NodeKey) -> Node | None:
         """Find a node by its current node key."""
@@ -126,6 +130,8 @@ class Edit:
         self.tailnet = base.tailnet
         self.settings = base.settings
         self.compiled = base.compiled
+        self.last_ipv4 = base.last_ipv4
+        self.last_ipv6 = base.last_ipv6
         self._users = _Draft(base.users)
         self._nodes = _Draft(base.nodes)
         self._auth_keys = _Draft(base.auth_keys)
@@ -291,6 +297,8 @@ class Edit:
             by_name=self._by_name.now,
             by_address=self._by_address.now,
             by_key_prefix=self._by_key_prefix.now,
+            last_ipv4=self.last_ipv4,
+            last_ipv6=self.last_ipv6,
         )
         return snapshot, rows
 

@@ -1,0 +1,52 @@
+"""Subnet and exit routes: what a node offers, what is approved, which of it is served.
+
+Not for choosing between several routers of one route, which needs their health (a later part).
+Sits on ``records``. Source: tailscale net/tsaddr (exit routes come as a pair).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
+
+from appliance.errors import Invalid
+from appliance.records import Network, Node
+
+EXIT_ROUTES: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+"""What makes an exit node; clients need both or take neither."""
+
+MAX_APPROVED_ROUTES = 4096
+"""As many as a node may offer: every peer that sees the node carries the served ones."""
+
+
+def is_exit(route: Network) -> bool:
+    """Tell whether a route is one of the two that make an exit node."""
+    return route.prefixlen == 0
+
+
+def check_approved(approved: Iterable[Network]) -> tuple[Network, ...]:
+    """Give routes in order and once each, exit routes as a pair. Raises Invalid for too many."""
+    found = set(approved)
+    if any(is_exit(route) for route in found):
+        found.update(EXIT_ROUTES)
+    if len(found) > MAX_APPROVED_ROUTES:
+        raise Invalid("routes-too-many", f"a node has at most {MAX_APPROVED_ROUTES} routes")
+    return tuple(sorted(found, key=order))
+
+
+def order(route: Network) -> tuple[int, int, int]:
+    """Give the sorting key of routes: IPv4 first, then by address and length."""
+    return route.version, int(route.network_address), route.prefixlen
+
+
+def offered(node: Node) -> tuple[Network, ...]:
+    """Give the routes that the machine offers."""
+    return tuple(sorted(set(node.hostinfo.routable_ips), key=order))
+
+
+def served(node: Node) -> tuple[Network, ...]:
+    """Give the routes that are offered and approved: what the node may carry for others."""
+    if not node.approved_routes:
+        return ()
+    approved = set(node.approved_routes)
+    return tuple(route for route in offered(node) if route in approved)

@@ -1,0 +1,53 @@
+"""What the site's configuration says about a tailnet, taken over into the snapshot.
+
+Not for reading configuration (``config``). Sits on ``snapshot``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
+
+from appliance.errors import Invalid
+from appliance.records import Network, Settings
+from appliance.tailnet import addresses
+from appliance.tailnet.snapshot import Edit
+
+CLIENT_V4 = IPv4Network("100.64.0.0/10")
+CLIENT_V6 = IPv6Network("fd7a:115c:a1e0::/48")
+"""The ranges that clients treat as tailnet addresses. Source: tailscale net/tsaddr."""
+
+
+def take_over(edit: Edit, settings: Settings, *, domain: str = "") -> None:
+    """Take over settings and, if given, the MagicDNS suffix. Raises Invalid.
+
+    Nodes keep the addresses that they have; ``nodes.backfill_addresses`` gives those of a new
+    family.
+    """
+    check(settings)
+    edit.set_settings(settings)
+    domain = domain.strip(".").lower()
+    if domain:
+        edit.put(replace(edit.tailnet, domain=domain))
+
+
+def check(settings: Settings) -> None:
+    """Raise Invalid if no node could get an address."""
+    prefixes = [p for p in (settings.prefix_v4, settings.prefix_v6) if p is not None]
+    if not prefixes:
+        raise Invalid("prefixes-missing", "a tailnet needs an IPv4 or an IPv6 prefix, or both")
+    for prefix in prefixes:
+        if addresses.pool(prefix).size < 1:
+            raise Invalid(
+                "prefix-empty", f"{prefix} has no address for a node", concerns=str(prefix)
+            )
+
+
+def outside_client_ranges(settings: Settings) -> list[Network]:
+    """List the prefixes that clients do not take for tailnet addresses: SSH and more fail there."""
+    outside: list[Network] = []
+    if settings.prefix_v4 is not None and not settings.prefix_v4.subnet_of(CLIENT_V4):
+        outside.append(settings.prefix_v4)
+    if settings.prefix_v6 is not None and not settings.prefix_v6.subnet_of(CLIENT_V6):
+        outside.append(settings.prefix_v6)
+    return outside

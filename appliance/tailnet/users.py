@@ -1,0 +1,208 @@
+"""The verbs for users, and what the wire says of a node's owner.
+
+Not for who may log in (``identity``). Sits on ``snapshot``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime
+
+from appliance.errors import Conflict, Invalid, NotFound
+from appliance.records import TAGGED_USER_ID, Node, User, UserID
+from appliance.tailnet.snapshot import Edit, Snapshot
+from appliance.wire import tailcfg
+
+MAX_NAME_CHARS = 254
+"""The longest e-mail address, since an identity provider's users may be named by theirs."""
+MAX_TEXT_CHARS = 1024
+"""For display names and picture URLs: they are sent to every node."""
+
+TAGGED_PROFILE = tailcfg.UserProfile(
+    id=TAGGED_USER_ID, login_name="tagged-devices", display_name="Tagged Devices"
+)
+"""The owner of tagged nodes, as clients know it from other servers."""
+
+_NAME = re.compile(r"[^\W\d_][\w.@+-]*")
+_EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
+_PICTURE_URL = re.compile(r"https?://\S+")
+
+
+def create(
+    edit: Edit,
+    name: str,
+    now: datetime,
+    *,
+    display_name: str = "",
+    email: str = "",
+    profile_pic_url: str = "",
+) -> User:
+    """Add a user. Raises Invalid, or Conflict if the name or the e-mail address is taken."""
+    name = check_name(name)
+    email = _check_email(email)
+    if profile_pic_url and not _PICTURE_URL.fullmatch(profile_pic_url[:MAX_TEXT_CHARS]):
+        raise Invalid(
+            "user-picture-invalid", "the picture of a user is a link that starts with https://"
+        )
+    _check_unique(edit, name, email)
+    user = User(
+        id=edit.ids.next_user(),
+        name=name,
+        created_at=now,
+        display_name=_plain(display_name),
+        email=email,
+        profile_pic_url=profile_pic_url[:MAX_TEXT_CHARS],
+    )
+    edit.put(user)
+    return user
+
+
+def get(state: Snapshot | Edit, user_id: UserID) -> User:
+    """Give a user. Raises NotFound."""
+    user = state.users.get(user_id)
+    if user is None:
+        raise NotFound("user-unknown", f"there is no user with the id {user_id}")
+    return user
+
+
+def find(
+    state: Snapshot | Edit, *, user_id: UserID | None = None, name: str = "", email: str = ""
+) -> list[User]:
+    """List users by id; of the filters that are given, name counts before e-mail before id."""
+    found = sorted(state.users.values(), key=lambda user: user.id)
+    if name:
+        return [user for user in found if user.name == name]
+    if email:
+        return [user for user in found if user.email == email]
+    if user_id is not None:
+        return [user for user in found if user.id == user_id]
+    return found
+
+
+def find_one(state: Snapshot | Edit, *, user_id: UserID | None = None, name: str = "") -> User:
+    """Give the user with this id or this name. Raises Invalid if none is asked for, NotFound."""
+    if user_id is not None:
+        return get(state, user_id)
+    if not name:
+        raise Invalid("user-not-named", "say which user: by id or by name")
+    found = find(state, name=name)
+    if not found:
+        raise NotFound("user-unknown", f"there is no user named {name!r}", concerns=name)
+    return found[0]
+
+
+def rename(edit: Edit, user_id: UserID, name: str) -> User:
+    """Give a user another name. Raises NotFound, Invalid, Conflict.
+
+    The name of a user who comes from an identity provider is the provider's to choose.
+    """
+    old = get(edit, user_id)
+    if old.provider:
+        raise Invalid(
+            "user-from-provider",
+            f"{old.name!r} comes from the identity provider {old.provider}; rename it there",
+            concerns=old.name,
+        )
+    name = check_name(name)
+    _check_unique(edit, name, "", besides=user_id)
+    user = replace(old, name=name)
+    edit.put(user)
+    return user
+
+
+def destroy(edit: Edit, user_id: UserID) -> User:
+    """Remove a user and their auth keys. Raises NotFound, or Conflict while they own nodes."""
+    user = get(edit, user_id)
+    owned = sum(node.user_id == user_id for node in edit.nodes.values())
+    if owned:
+        raise Conflict(
+            "user-has-nodes",
+            f"the user {user.name!r} still owns {owned} node(s); delete or move them first",
+            concerns=user.name,
+        )
+    for key in [key for key in edit.auth_keys.values() if key.user_id == user_id]:
+        edit.drop(key)
+    edit.drop(user)
+    return user
+
+
+def check_name(text: str) -> str:
+    """Read a user's name. Raises Invalid."""
+    name = text.strip()
+    if len(name) > MAX_NAME_CHARS or not _NAME.fullmatch(name) or name.count("@") > 1:
+        raise Invalid(
+            "user-name-invalid",
+            f"{text[:MAX_NAME_CHARS]!r} cannot be a user's name: start with a letter, then use "
+            "letters, digits and . _ + - with at most one @",
+            concerns=text[:MAX_NAME_CHARS],
+        )
+    if name.casefold() == TAGGED_PROFILE.login_name:
+        raise Invalid("user-name-reserved", f"the name {name!r} stands for all tagged nodes")
+    return name
+
+
+def profile(state: Snapshot | Edit, owner_id: UserID) -> tailcfg.UserProfile:
+    """Give what the wire says of ``Node.owner_id``: a user, or the owner of all tagged nodes."""
+    if owner_id == TAGGED_USER_ID:
+        return TAGGED_PROFILE
+    user = state.users[owner_id]
+    return tailcfg.UserProfile(
+        id=user.id,
+        login_name=user.login_name,
+        display_name=user.display_name or user.name,
+        profile_pic_url=user.profile_pic_url,
+    )
+
+
+def wire_owner(state: Snapshot | Edit, node: Node) -> tuple[tailcfg.User, tailcfg.Login]:
+    """Give the owner of a node in the two forms of a RegisterResponse."""
+    owner = profile(state, node.owner_id)
+    user = None if node.user_id is None else state.users[node.user_id]
+    return (
+        tailcfg.User(
+            id=owner.id,
+            display_name=owner.display_name,
+            profile_pic_url=owner.profile_pic_url,
+            created=None if user is None else user.created_at,
+        ),
+        tailcfg.Login(
+            id=owner.id,
+            provider="" if user is None else user.provider,
+            login_name=owner.login_name,
+            display_name=owner.display_name,
+            profile_pic_url=owner.profile_pic_url,
+        ),
+    )
+
+
+def _check_email(text: str) -> str:
+    email = text.strip()
+    if email and (len(email) > MAX_NAME_CHARS or not _EMAIL.fullmatch(email)):
+        raise Invalid(
+            "user-email-invalid",
+            f"{email[:MAX_NAME_CHARS]!r} is not an e-mail address",
+            concerns=email[:MAX_NAME_CHARS],
+        )
+    return email
+
+
+def _check_unique(edit: Edit, name: str, email: str, besides: UserID | None = None) -> None:
+    for user in edit.users.values():
+        if user.id == besides:
+            continue
+        if user.name.casefold() == name.casefold():
+            raise Conflict(
+                "user-name-taken", f"there is a user named {user.name!r} already", concerns=name
+            )
+        if email and user.email.casefold() == email.casefold():
+            raise Conflict(
+                "user-email-taken",
+                f"the address {email!r} belongs to the user {user.name!r}",
+                concerns=email,
+            )
+
+
+def _plain(text: str) -> str:
+    """Leave out what could steer a terminal, and bound the rest."""
+    return "".join(c for c in text[:MAX_TEXT_CHARS] if c.isprintable())
