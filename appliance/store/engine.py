@@ -16,9 +16,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from appliance.store.errors import DatabaseDamaged, DatabaseInUse, StoreError
@@ -149,6 +148,7 @@ def _open_postgresql(url: URL) -> Opened:
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "headwater",
+            "client_encoding": "utf8",
             "tcp_user_timeout": STATEMENT_TIMEOUT_S * 1000,
         },
     )
@@ -169,6 +169,18 @@ def _set_up_postgresql(connection: Any, _record: object) -> None:
             "another headwater serves from this PostgreSQL database; stop it first, "
             "or give this one a database of its own"
         )
+
+
+def connect(opened: Opened) -> Connection:
+    """Make the one connection. Raises StoreError with the driver's words."""
+    try:
+        return opened.engine.connect()
+    except OperationalError as error:
+        raise StoreError(f"the database cannot be opened: {reason(error)}") from error
+    except DBAPIError as error:
+        raise DatabaseDamaged(
+            f"the database cannot be read: {reason(error)}; restore a backup"
+        ) from error
 
 
 def back_up(connection: sqlite3.Connection, target: Path) -> None:
@@ -201,6 +213,6 @@ def _row_counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 def reason(error: Exception) -> str:
     """Give the driver's own words for a failure, without the statement and its parameters."""
-    if isinstance(error, sqlalchemy.exc.DBAPIError):
+    if isinstance(error, DBAPIError):
         return str(error.orig).strip()
     return str(error)

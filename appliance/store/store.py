@@ -278,7 +278,7 @@ class Database:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = self._opened.engine.connect()
+            self._connection = engine.connect(self._opened)
         return self._connection
 
     def _load(self) -> tuple[list[Snapshot], Sequences]:

@@ -32,7 +32,14 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 State = Row[tuple[int, int, str, str]]
 
 
-def migrate(opened: engine.Opened, connection: Connection, now: datetime) -> Path | None:
+def migrate(
+    opened: engine.Opened,
+    connection: Connection,
+    now: datetime,
+    *,
+    scripts: Path = MIGRATIONS,
+    version: int = schema.SCHEMA_VERSION,
+) -> Path | None:
     """Bring the database to this program's schema; give the path of the copy made before, if any.
 
     Raises DatabaseTooNew, or DatabaseDamaged for a database that is not ours.
@@ -40,19 +47,19 @@ def migrate(opened: engine.Opened, connection: Connection, now: datetime) -> Pat
     with connection.begin():
         state = _read_state(connection)
     if state is None:
-        _run_migrations(opened, connection)
+        _run_migrations(opened, connection, scripts, version)
         return None
-    if state.schema_version > schema.SCHEMA_VERSION:
+    if state.schema_version > version:
         _accept_newer(state)
         return None
-    if state.schema_version == schema.SCHEMA_VERSION:
+    if state.schema_version == version:
         return None
     copy = None
     if opened.path is None:
         log.info("migrating the database; a copy beforehand is the server's business")
     else:
-        copy = _back_up_before(opened.path, connection, state.schema_version, now)
-    _run_migrations(opened, connection)
+        copy = back_up_before(opened.path, connection, state.schema_version, now)
+    _run_migrations(opened, connection, scripts, version)
     return copy
 
 
@@ -84,7 +91,8 @@ def _accept_newer(state: State) -> None:
     log.warning("a newer release wrote this database; this one can work with it")
 
 
-def _back_up_before(path: Path, connection: Connection, version: int, now: datetime) -> Path:
+def back_up_before(path: Path, connection: Connection, version: int, now: datetime) -> Path:
+    """Make a verified copy beside the database, and remove the oldest such copies."""
     stem = f"{path.name}.before-upgrade-"
     target = path.with_name(f"{stem}{now:%Y%m%dT%H%M%SZ}-schema{version}")
     engine.back_up(driver_connection(connection), target)
@@ -103,13 +111,15 @@ def driver_connection(connection: Connection) -> sqlite3.Connection:
     return driver
 
 
-def _run_migrations(opened: engine.Opened, connection: Connection) -> None:
+def _run_migrations(
+    opened: engine.Opened, connection: Connection, scripts: Path, version: int
+) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     head = ScriptDirectory.from_config(config).get_revision("head").module
     if opened.is_sqlite:
@@ -125,15 +135,17 @@ def _run_migrations(opened: engine.Opened, connection: Connection) -> None:
                     raise DatabaseDamaged(
                         f"the upgrade left {len(broken)} rows without their owner"
                     )
-            _write_state(connection, head.OLDEST_READER, head.OLDEST_PROGRAM)
+            _write_state(connection, version, head.OLDEST_READER, head.OLDEST_PROGRAM)
     finally:
         if opened.is_sqlite:
             driver_connection(connection).execute("PRAGMA foreign_keys = ON")
 
 
-def _write_state(connection: Connection, oldest_reader: int, oldest_program: str) -> None:
+def _write_state(
+    connection: Connection, version: int, oldest_reader: int, oldest_program: str
+) -> None:
     values = {
-        "schema_version": schema.SCHEMA_VERSION,
+        "schema_version": version,
         "oldest_reader": oldest_reader,
         "oldest_program": oldest_program,
         "written_by": __version__,

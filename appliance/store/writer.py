@@ -51,12 +51,16 @@ class Changes:
                 table = table_of(record)
                 self._puts.get(table, {}).pop(record.id, None)
                 self._drops.setdefault(table, {})[record.id] = None
+                self._count(table, record.id)
             for record in rows.puts:
                 table = table_of(record)
                 self._drops.get(table, {}).pop(record.id, None)
                 self._puts.setdefault(table, {})[record.id] = _row_of(tailnet_id, record)
-                if record.id > self.counters.get(table.name, 0):
-                    self.counters[table.name] = record.id
+                self._count(table, record.id)
+
+    def _count(self, table: Table, record_id: int) -> None:
+        if record_id > self.counters.get(table.name, 0):
+            self.counters[table.name] = record_id
 
     def puts(self, table: Table) -> list[Row]:
         """Give the rows to write into a table."""

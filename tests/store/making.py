@@ -1,0 +1,184 @@
+"""Records for the tests of the store: plain ones, and random ones for hypothesis."""
+
+from __future__ import annotations
+
+import string
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from hypothesis import strategies as st
+
+from appliance.records import (
+    AuthKey,
+    Network,
+    Node,
+    NodeID,
+    RegisterMethod,
+    Tailnet,
+    TailnetID,
+    User,
+    UserID,
+)
+from appliance.tailnet.snapshot import Edit, Sequences
+from appliance.wire import tailcfg
+from appliance.wire.keys import DiscoKey, LockKey, MachineKey, NodeKey
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+TAILNET = Tailnet(TailnetID(1), "home", "home.example", NOW)
+
+
+def raw_key(number: int) -> bytes:
+    """Give 32 bytes that differ by number."""
+    return number.to_bytes(32, "big")
+
+
+def user(ids: Sequences, name: str = "alice") -> User:
+    """Make a user."""
+    return User(ids.next_user(), name, NOW)
+
+
+def node(ids: Sequences, user_id: UserID | None = None) -> Node:
+    """Make a node, unlike all others of these ids."""
+    number = ids.next_node()
+    return Node(
+        id=number,
+        stable_id=f"n{number}",
+        machine_key=MachineKey(raw_key(number)),
+        node_key=NodeKey(raw_key(number)),
+        name=f"node{number}",
+        hostname=f"Node {number}",
+        created_at=NOW,
+        user_id=user_id,
+        ipv4=IPv4Address(0x64400000 + number),
+        ipv6=IPv6Address((0xFD7A115CA1E0 << 80) + number),
+        hostinfo=tailcfg.Hostinfo(os="linux", hostname=f"Node {number}", app=""),
+        endpoints=(tailcfg.AddrPort.parse("192.0.2.1:41641"),),
+    )
+
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+times = st.datetimes(
+    datetime(1970, 1, 2), datetime(9000, 1, 1), timezones=st.just(UTC)  # noqa: DTZ001 hypothesis wants them naive
+)  # fmt: skip
+maybe_times = st.none() | times
+tags = st.lists(st.text(string.ascii_lowercase, min_size=1).map("tag:{}".format), max_size=3).map(
+    tuple
+)
+raw_keys = st.binary(min_size=32, max_size=32)
+networks: st.SearchStrategy[Network] = st.sampled_from(
+    (
+        IPv4Network("0.0.0.0/0"),
+        IPv6Network("::/0"),
+        IPv4Network("10.1.0.0/16"),
+        IPv6Network("fd00::/8"),
+    )
+)
+endpoints = st.builds(
+    tailcfg.AddrPort, st.ip_addresses(), st.integers(0, 65535)
+)  # fmt: skip
+int64s = st.integers(-(2**63), 2**63 - 1)
+hostinfos = st.builds(
+    tailcfg.Hostinfo,
+    os=texts,
+    hostname=texts,
+    container=st.none() | st.booleans(),
+    routable_ips=st.lists(networks, max_size=2).map(tuple),
+    request_tags=tags,
+    services=st.lists(
+        st.builds(tailcfg.Service, proto=texts, port=st.integers(0, 65535), description=texts),
+        max_size=2,
+    ).map(tuple),
+    ssh_host_keys=st.lists(texts, max_size=2).map(tuple),
+)
+net_infos = st.builds(
+    tailcfg.NetInfo,
+    working_udp=st.none() | st.booleans(),
+    preferred_derp=int64s,
+    derp_latency=st.dictionaries(texts, st.floats(0, 10), max_size=2),
+)
+
+
+@st.composite
+def users(draw: st.DrawFn, ids: Sequences) -> User:
+    """Draw a user."""
+    return User(
+        ids.next_user(), draw(texts), draw(times), draw(texts), draw(texts), draw(texts),
+        draw(texts), draw(texts),
+    )  # fmt: skip
+
+
+@st.composite
+def auth_keys(draw: st.DrawFn, ids: Sequences, edit: Edit) -> AuthKey:
+    """Draw an auth key of one of the edit's users, or of none."""
+    number = ids.next_auth_key()
+    return AuthKey(
+        id=number,
+        prefix=f"prefix{number}",
+        secret_hash=draw(texts),
+        created_at=draw(times),
+        user_id=draw(st.sampled_from((None, *edit.users))),
+        tags=draw(tags),
+        reusable=draw(st.booleans()),
+        ephemeral=draw(st.booleans()),
+        expires_at=draw(maybe_times),
+        used_at=draw(maybe_times),
+    )
+
+
+@st.composite
+def nodes(draw: st.DrawFn, number: NodeID, edit: Edit) -> Node:
+    """Draw a node; keys, name and addresses are its own by its number."""
+    return Node(
+        id=number,
+        stable_id=draw(texts),
+        machine_key=MachineKey(draw(raw_keys)),
+        node_key=NodeKey(raw_key(number * 1000 + draw(st.integers(0, 999)))),
+        name=f"{draw(texts)}-{number}",
+        hostname=draw(texts),
+        created_at=draw(times),
+        user_id=draw(st.sampled_from((None, *edit.users))),
+        tags=draw(tags),
+        disco_key=draw(st.none() | raw_keys.map(DiscoKey)),
+        ipv4=draw(st.none() | st.just(IPv4Address(0x64400000 + number))),
+        ipv6=draw(st.none() | st.just(IPv6Address((0xFD7A << 112) + number))),
+        hostinfo=draw(hostinfos),
+        net_info=draw(st.none() | net_infos),
+        endpoints=draw(st.lists(endpoints, max_size=3).map(tuple)),
+        home_derp=draw(int64s),
+        capver=draw(int64s),
+        expires_at=draw(maybe_times),
+        ephemeral=draw(st.booleans()),
+        auth_key_id=draw(st.sampled_from((None, *edit.auth_keys))),
+        register_method=draw(st.sampled_from(RegisterMethod)),
+        name_pinned=draw(st.booleans()),
+        approved_routes=draw(st.lists(networks, max_size=2).map(tuple)),
+        lock_key=draw(st.none() | raw_keys.map(LockKey)),
+        key_signature=draw(st.binary(max_size=40)),
+    )
+
+
+@st.composite
+def change(draw: st.DrawFn, ids: Sequences, edit: Edit) -> None:
+    """Draw one change and make it in the edit."""
+    owners = {node.user_id for node in edit.nodes.values()}
+    owners |= {key.user_id for key in edit.auth_keys.values()}
+    idle = [user for user in edit.users.values() if user.id not in owners]
+    match draw(
+        st.sampled_from(("user", "key", "node", "node", "again", "drop", "drop key", "drop user"))
+    ):
+        case "user":
+            edit.put(draw(users(ids)))
+        case "key":
+            edit.put(draw(auth_keys(ids, edit)))
+        case "node":
+            edit.put(draw(nodes(ids.next_node(), edit)))
+        case "again" if edit.nodes:
+            edit.put(draw(nodes(draw(st.sampled_from(sorted(edit.nodes))), edit)))
+        case "drop" if edit.nodes:
+            edit.drop(edit.nodes[draw(st.sampled_from(sorted(edit.nodes)))])
+        case "drop key" if edit.auth_keys:
+            edit.drop(edit.auth_keys[draw(st.sampled_from(sorted(edit.auth_keys)))])
+        case "drop user" if idle:
+            edit.drop(draw(st.sampled_from(idle)))
+        case _:
+            pass
