@@ -1,0 +1,282 @@
+"""The HTTP/2 server inside a Noise link, as narrow as this program needs it.
+
+Not for sockets, Noise or handlers (``link``), and not a general HTTP/2 server: no push, no
+priorities, no trailers. ``Http2Server`` is the face; ``http2_h2`` and ``http2_ngh2`` are the two
+implementations behind it and behind the same tests. What both share lives here: the gate that
+bounds floods before any parser sees them, and the intake that joins bodies within limits.
+Source: RFC 9113; reference sections 4.1 and 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.wire.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from appliance.control.exchange import Header
+
+# What RFC 9113 says.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_HEAD_BYTES = 9
+MAX_FRAME_BYTES = 16_384
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR = 0x0, 0x1, 0x2
+REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0x7, 0x8, 0xB
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
+PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
+END_STREAM, END_HEADERS = 0x1, 0x4
+
+# Ours, each with its reason.
+MAX_STREAMS = 200
+"""Go clients assume 100 before they read our SETTINGS; one node holds two or three for hours."""
+MAX_HEADER_LIST_BYTES = 16_384
+"""A client's request has about 300 bytes of fields."""
+MAX_HEADER_BLOCK_BYTES = MAX_HEADER_LIST_BYTES
+"""HEADERS and its CONTINUATIONs together; compressed, so never longer than the list."""
+MAX_BODY_BYTES = 1 << 20
+"""The largest true body is a Hostinfo with many services or a lock sync: some 100 KiB."""
+MAX_UNFINISHED_BYTES = 4 << 20
+"""All bodies of one link that are still arriving; a client sends one or two at a time."""
+BODY_TIMEOUT_S = 30.0
+"""A body of some KiB needs one round trip, even on a bad line."""
+
+CONTROL_BURST = 4_000.0
+"""Cheap frames that may come at once: a client answers a large map by hundreds of WINDOW_UPDATEs."""
+CONTROL_PER_S = 100.0
+"""Cheap frames in the long run; a node at rest sends one PING in 30 s."""
+BYTES_PER_CREDIT = 2_048
+"""Sent bytes that allow one more cheap frame: Go updates each of two windows every 4 KiB."""
+SMALL_DATA_BYTES = 1_024
+"""A DATA frame below this that does not end its stream counts as cheap frame."""
+_WEIGHTS = {PRIORITY: 1, RST_STREAM: 10, SETTINGS: 20, PING: 5, WINDOW_UPDATE: 1, CONTINUATION: 5}
+_OTHER_WEIGHT = 5
+
+
+class Request:
+    """A whole request: what the intake gives once the client has ended its stream."""
+
+    __slots__ = ("body", "headers", "method", "stream_id", "target")
+
+    def __init__(
+        self, stream_id: int, method: str, target: str, headers: Sequence[Header], body: bytes
+    ) -> None:
+        self.stream_id = stream_id
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+
+
+class Reset:
+    """The client has broken the stream off, or it was broken off for the client's mistake."""
+
+    __slots__ = ("stream_id",)
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+
+
+class Goodbye:
+    """The client will ask nothing more on this connection and reads nothing more."""
+
+    __slots__ = ()
+
+
+Event = Request | Reset | Goodbye
+
+
+class Http2Server(Protocol):
+    """One side of one connection, without any I/O.
+
+    After a ``ProtocolError`` from ``receive`` only ``take`` may be called (it gives the GOAWAY).
+    """
+
+    @property
+    def unfinished_since(self) -> float | None:
+        """When the oldest request that is still arriving began, or None."""
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Take bytes of the client. Raises ProtocolError if the connection cannot go on."""
+
+    def headers(self, stream_id: int, status: int, headers: Sequence[Header], *, end: bool) -> bool:
+        """Send the head of an answer; ``end`` if there is no body. False: the stream is gone."""
+
+    def window(self, stream_id: int) -> int:
+        """Give the bytes that the stream's and the connection's window allow now (0 if gone)."""
+
+    def data(self, stream_id: int, data: bytes | memoryview, *, end: bool = False) -> None:
+        """Send at most ``window()`` and at most ``MAX_FRAME_BYTES`` bytes of body.
+
+        Ignored if the stream is gone meanwhile.
+        """
+
+    def reset(self, stream_id: int, code: int = CANCEL) -> None:
+        """Break a stream off; unknown streams are ignored."""
+
+    def goaway(self, code: int = NO_ERROR) -> None:
+        """Say that no new request will be answered."""
+
+    def take(self) -> list[bytes | memoryview]:
+        """Give, and forget, everything that must be sent, in order."""
+
+
+Http2Factory = Callable[[float], Http2Server]
+"""Makes the server side of one connection; the argument is the time now."""
+
+
+def engine(name: str = "h2") -> Http2Factory:
+    """Give the factory of an implementation: ``h2``, or ``ngh2`` where it is installed.
+
+    Raises ModuleNotFoundError if ngh2 is asked for and missing.
+    """
+    if name == "ngh2":
+        from appliance.control.http2_ngh2 import Ngh2Server
+
+        return Ngh2Server
+    if name != "h2":
+        raise ValueError(f"unknown HTTP/2 engine {name!r}; there are h2 and ngh2")
+    from appliance.control.http2_h2 import H2Server
+
+    return H2Server
+
+
+class FrameGate:
+    """Looks at the frame heads of everything that arrives, before the parser does.
+
+    Every cheap-to-send frame costs tokens, which come back with time and with bytes that we send;
+    whoever runs out is flooding. Header blocks and frames are bounded here too, so that a parser
+    never buffers more than one frame.
+    """
+
+    __slots__ = ("_block", "_head", "_skip", "_stamp", "_tokens")
+
+    def __init__(self, now: float) -> None:
+        self._skip = len(PREFACE)
+        self._head = b""
+        self._block = 0
+        self._tokens = CONTROL_BURST
+        self._stamp = now
+
+    def credit(self, sent_bytes: int) -> None:
+        """Allow the window updates that answer these bytes."""
+        self._tokens += sent_bytes / BYTES_PER_CREDIT
+
+    def check(self, data: bytes, now: float) -> None:
+        """Look at the next bytes. Raises ProtocolError for a flood or an oversized frame."""
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        at = self._skip
+        end = len(data)
+        spent = 0
+        while at + FRAME_HEAD_BYTES <= end:
+            length = (data[at] << 16) | (data[at + 1] << 8) | data[at + 2]
+            if length > MAX_FRAME_BYTES:
+                raise ProtocolError(f"http2: a frame of {length} bytes")
+            spent += self._weigh(data[at + 3], data[at + 4], length)
+            at += FRAME_HEAD_BYTES + length
+        if at < end:
+            self._head = data[at:]
+            self._skip = 0
+        else:
+            self._skip = at - end
+        if spent:
+            self._spend(spent, now)
+
+    def _weigh(self, kind: int, flags: int, length: int) -> int:
+        if kind == DATA:
+            return 1 if length < SMALL_DATA_BYTES and not flags & END_STREAM else 0
+        if kind in (HEADERS, CONTINUATION):
+            self._block += length
+            if self._block > MAX_HEADER_BLOCK_BYTES:
+                raise ProtocolError("http2: a header block that does not end")
+            if flags & END_HEADERS:
+                self._block = 0
+            return 0 if kind == HEADERS else _WEIGHTS[CONTINUATION]
+        return _WEIGHTS.get(kind, _OTHER_WEIGHT)
+
+    def _spend(self, tokens: int, now: float) -> None:
+        have = self._tokens + (now - self._stamp) * CONTROL_PER_S
+        self._stamp = now
+        self._tokens = min(have, CONTROL_BURST) - tokens
+        if self._tokens < 0:
+            raise ProtocolError("http2: a flood of control frames")
+
+
+class BodyTooLargeError(Exception):
+    """A request's body, or all unfinished ones together, exceed the limit: answer 413."""
+
+
+class _Arriving:
+    __slots__ = ("body", "headers", "method", "since", "size", "target")
+
+    def __init__(self, method: str, target: str, headers: Sequence[Header], since: float) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body: list[bytes] = []
+        self.size = 0
+        self.since = since
+
+
+class Intake:
+    """Requests that are still arriving: head first, then pieces of body, then the end."""
+
+    __slots__ = ("_arriving", "_size")
+
+    def __init__(self) -> None:
+        self._arriving: dict[int, _Arriving] = {}
+        self._size = 0
+
+    @property
+    def since(self) -> float | None:
+        """When the oldest unfinished request began."""
+        for first in self._arriving.values():
+            return first.since
+        return None
+
+    def __contains__(self, stream_id: int) -> bool:
+        return stream_id in self._arriving
+
+    def open(self, stream_id: int, fields: Sequence[Header], now: float) -> None:
+        """Begin a request. Raises ProtocolError without a method and a path."""
+        method = target = None
+        headers: list[Header] = []
+        for name, value in fields:
+            if name[:1] != b":":
+                headers.append((name, value))
+            elif name == b":method":
+                method = value.decode("latin-1")
+            elif name == b":path":
+                target = value.decode("latin-1")
+        if not method or not target:
+            raise ProtocolError("http2: a request without method or path")
+        self._arriving[stream_id] = _Arriving(method, target, headers, now)
+
+    def add(self, stream_id: int, data: bytes) -> None:
+        """Add a piece of body. Raises BodyTooLargeError and forgets the request."""
+        request = self._arriving.get(stream_id)
+        if request is None:
+            return
+        request.size += len(data)
+        self._size += len(data)
+        if request.size > MAX_BODY_BYTES or self._size > MAX_UNFINISHED_BYTES:
+            self.drop(stream_id)
+            raise BodyTooLargeError
+        request.body.append(data)
+
+    def end(self, stream_id: int) -> Request | None:
+        """Give the whole request, if it was not forgotten meanwhile."""
+        request = self._arriving.pop(stream_id, None)
+        if request is None:
+            return None
+        self._size -= request.size
+        body = b"".join(request.body)
+        return Request(stream_id, request.method, request.target, request.headers, body)
+
+    def drop(self, stream_id: int) -> None:
+        """Forget a request."""
+        request = self._arriving.pop(stream_id, None)
+        if request is not None:
+            self._size -= request.size
