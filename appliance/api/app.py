@@ -1,0 +1,21 @@
+"""The API as one aiohttp application: all nouns, and what wraps every answer.
+
+Not for where it listens (``server``).
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from appliance.api import health, nodes, preauthkeys, users
+from appliance.api.door import DOOR, MAX_BODY_BYTES, Door
+from appliance.api.problem import refusals
+
+
+def build(door: Door) -> web.Application:
+    """Make the application."""
+    app = web.Application(middlewares=[refusals], client_max_size=MAX_BODY_BYTES)
+    app[DOOR] = door
+    for noun in (health, users, preauthkeys, nodes):
+        app.add_routes(noun.ROUTES)
+    return app

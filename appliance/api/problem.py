@@ -1,0 +1,73 @@
+"""How the API says no: one body that old and new clients of Headscale understand.
+
+Not for deciding what is refused. The body has the members of RFC 9457 and, beside them, the
+``code``, ``message`` and ``details`` that clients of Headscale up to 0.29 read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from appliance.errors import Kind, Rejected
+from appliance.live import CommitFailed
+
+log = logging.getLogger(__name__)
+
+_STATUS = {
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.INVALID: 400,
+    Kind.FORBIDDEN: 403,
+    Kind.TOO_MANY: 429,
+}
+_HEADSCALE_STATUS = {"user-has-nodes": 400, "node-name-taken": 400}
+"""Refusals that Headscale answers with another status than their kind has here."""
+
+_RPC_CODES = {400: 3, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}
+"""The ``code`` member of old bodies: a number of the gRPC status list."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def problem(status: int, sentence: str, *, code: str = "", concerns: str = "") -> web.Response:
+    """Make the answer for a refusal or a failure."""
+    body: dict[str, object] = {
+        "type": f"urn:headwater:{code}" if code else "about:blank",
+        "title": code or _title(status),
+        "status": status,
+        "detail": sentence,
+        "errors": [{"message": sentence, **({"value": concerns} if concerns else {})}],
+        "code": _RPC_CODES.get(status, 2),
+        "message": sentence,
+        "details": [],
+    }
+    return web.Response(
+        status=status, body=json.dumps(body).encode(), content_type="application/problem+json"
+    )
+
+
+@web.middleware
+async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn refusals into answers, and bugs into a 500 that is logged once."""
+    try:
+        return await handler(request)
+    except Rejected as refusal:
+        status = _HEADSCALE_STATUS.get(refusal.code, _STATUS[refusal.kind])
+        return problem(status, refusal.sentence, code=refusal.code, concerns=refusal.concerns)
+    except CommitFailed as failure:
+        return problem(503, str(failure), code="not-stored")
+    except web.HTTPException as answer:
+        if answer.status < 400:
+            raise
+        return problem(answer.status, f"{request.method} {request.path}: {answer.reason}")
+    except Exception:
+        log.exception("API handler failed", extra={"path": request.path})
+        return problem(500, "the server failed at this request; its log has the reason")
+
+
+def _title(status: int) -> str:
+    return {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "failed")

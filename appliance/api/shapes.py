@@ -1,0 +1,147 @@
+"""The objects of the API as Structs, and how records become them.
+
+Exactly Headscale's member names and forms: ids are decimal strings, unset times null, lists never
+null, every member present. Source: headscale API version 1, 0.27 to 0.30.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from appliance import records
+from appliance.tailnet.keys import TEXT_PREFIX
+from appliance.tailnet.snapshot import Snapshot
+from appliance.wire.keys import DiscoKey
+
+UNSET_TIME = datetime(1, 1, 1, tzinfo=UTC)
+"""What Go's clients read as "no time" where the member must not be null."""
+
+_METHODS = {
+    records.RegisterMethod.AUTH_KEY: "REGISTER_METHOD_AUTH_KEY",
+    records.RegisterMethod.CLI: "REGISTER_METHOD_CLI",
+    records.RegisterMethod.OIDC: "REGISTER_METHOD_OIDC",
+}
+
+
+class User(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A user."""
+
+    id: str
+    name: str
+    created_at: datetime
+    display_name: str = ""
+    email: str = ""
+    provider_id: str = ""
+    provider: str = ""
+    profile_pic_url: str = ""
+
+
+class PreAuthKey(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A pre-auth key; ``key`` is whole only in the answer that made it."""
+
+    user: User | None
+    id: str
+    key: str
+    reusable: bool
+    ephemeral: bool
+    used: bool
+    expiration: datetime | None
+    created_at: datetime
+    acl_tags: tuple[str, ...]
+
+
+class Node(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A node. ``name`` is what the machine calls itself, ``given_name`` its MagicDNS label."""
+
+    id: str
+    machine_key: str
+    node_key: str
+    disco_key: str
+    ip_addresses: tuple[str, ...]
+    name: str
+    user: User | None
+    last_seen: datetime | None
+    expiry: datetime | None
+    pre_auth_key: PreAuthKey | None
+    created_at: datetime
+    register_method: str
+    given_name: str
+    online: bool
+    approved_routes: tuple[str, ...]
+    available_routes: tuple[str, ...]
+    subnet_routes: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+TAGGED = User(id=str(records.TAGGED_USER_ID), name="tagged-devices", created_at=UNSET_TIME)
+"""The pseudo user that owns tagged nodes in lists."""
+
+
+def user(record: records.User) -> User:
+    """Show a user."""
+    name = record.name or record.email or record.provider_id or str(record.id)
+    return User(
+        id=str(record.id),
+        name=name,
+        created_at=record.created_at,
+        display_name=record.display_name,
+        email=record.email,
+        provider_id=record.provider_id,
+        provider=record.provider,
+        profile_pic_url=record.profile_pic_url,
+    )
+
+
+def pre_auth_key(
+    snapshot: Snapshot, record: records.AuthKey, *, text: str = "", in_node: bool = False
+) -> PreAuthKey:
+    """Show a key: masked, or with its whole text right after it was made."""
+    owner = None if record.user_id is None else snapshot.users.get(record.user_id)
+    return PreAuthKey(
+        user=None if owner is None else user(owner),
+        id=str(record.id),
+        key=text or f"{TEXT_PREFIX}{record.prefix}-***",
+        reusable=record.reusable,
+        ephemeral=record.ephemeral,
+        used=record.used_at is not None,
+        expiration=record.expires_at or (None if in_node else UNSET_TIME),
+        created_at=record.created_at,
+        acl_tags=record.tags,
+    )
+
+
+def node(snapshot: Snapshot, record: records.Node, *, in_list: bool) -> Node:
+    """Show a node; a tagged one has a pseudo user in lists and none on its own."""
+    presence = snapshot.presence_of(record.id)
+    key = None if record.auth_key_id is None else snapshot.auth_keys.get(record.auth_key_id)
+    available = record.hostinfo.routable_ips or ()
+    approved = record.approved_routes
+    return Node(
+        id=str(record.id),
+        machine_key=str(record.machine_key),
+        node_key=str(record.node_key),
+        disco_key=str(record.disco_key or DiscoKey.zero()),
+        ip_addresses=tuple(str(address) for address in record.addresses),
+        name=record.hostname,
+        user=_owner(snapshot, record, in_list=in_list),
+        last_seen=presence.last_seen or record.created_at,
+        expiry=record.expires_at,
+        pre_auth_key=None if key is None else pre_auth_key(snapshot, key, in_node=True),
+        created_at=record.created_at,
+        register_method=_METHODS[record.register_method],
+        given_name=record.name,
+        online=presence.online,
+        approved_routes=tuple(str(route) for route in approved),
+        available_routes=tuple(str(route) for route in available),
+        subnet_routes=tuple(str(route) for route in approved if route in available),
+        tags=record.tags,
+    )
+
+
+def _owner(snapshot: Snapshot, record: records.Node, *, in_list: bool) -> User | None:
+    if record.is_tagged or record.user_id is None:
+        return TAGGED if in_list else None
+    owner = snapshot.users.get(record.user_id)
+    return None if owner is None else user(owner)

@@ -1,0 +1,97 @@
+"""``headwater serve``: the server, from a site file until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from appliance.cli.client import CommandFailed
+from appliance.cli.root import Command, Invocation
+
+if TYPE_CHECKING:
+    from appliance.config import Settings
+
+NO_FILE_ADVICE = (
+    "write one (docs/configuration.md), name it with -c FILE, or try 'headwater dev' without any"
+)
+
+
+@click.command(cls=Command)
+@click.pass_obj
+def serve(invocation: Invocation) -> None:
+    """Run the server until SIGTERM or SIGINT; SIGHUP reloads settings and certificates.
+
+    \b
+    Example:
+      headwater serve -c /etc/headwater/config.yaml
+    """
+    path = invocation.config_path
+    if path is None:
+        raise CommandFailed("no site file is named, and none is in /etc/headwater", NO_FILE_ADVICE)
+    settings = load_settings(path)
+    from appliance import log
+    from appliance.server import Server  # the whole program
+
+    log.set_up(settings.log.level, settings.log.format)
+
+    async def main() -> None:
+        server = Server(settings, reload=lambda: load_settings(path, strict=True))
+        server.handle_signals()
+        await server.run()
+
+    run_loop(main, settings.event_loop)
+
+
+def load_settings(path: Path, *, strict: bool = False) -> Settings:
+    """Read a site file. Raises CommandFailed, or with ``strict`` the ConfigError itself."""
+    from appliance.config import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        if strict:
+            raise
+        raise CommandFailed(str(error), f"check it with 'headwater config check {path}'") from error
+
+
+def run_loop(main: Callable[[], Coroutine[None, None, None]], event_loop: str) -> None:
+    """Run until ``main`` returns; failures that people can mend become CommandFailed."""
+    from appliance.statedir import StateError
+    from appliance.store.errors import StoreError
+    from appliance.tls.certificates import CertificateError
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(event_loop)) as runner:
+            runner.run(main())
+    except* (StateError, StoreError, CertificateError) as group:
+        raise CommandFailed(str(_first(group))) from None
+    except* OSError as group:
+        error = _first(group)
+        advice = "allow the port (CAP_NET_BIND_SERVICE), or choose one above 1023"
+        denied = isinstance(error, PermissionError)
+        raise CommandFailed(str(error), advice if denied else "") from None
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give uvloop's factory where it is wanted and there; None means asyncio's own loop."""
+    if name == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        if name == "uvloop":
+            advice = "install it, or set event_loop to 'auto'"
+            raise CommandFailed("uvloop is asked for and not installed", advice) from None
+        return None
+    return uvloop.new_event_loop
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

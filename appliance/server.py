@@ -1,0 +1,347 @@
+"""The only place where parts are made and joined: start, reload and stop of the whole server.
+
+Not for what any part does. Start: state directory and keys, database, tailnets, certificates,
+doors, listeners, "ready". Stop: the same backwards. Every long task is a child of one task group:
+if one fails, everything stops, and the service manager starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import random
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiohttp import web
+
+from appliance import config, derived, localsocket, statedir, systemd
+from appliance import log as logs
+from appliance.api import app as api
+from appliance.api import public
+from appliance.api.door import Door
+from appliance.config import ConfigError, Settings, Tailnet
+from appliance.control.http2 import engine
+from appliance.control.machine import MachineDoor
+from appliance.control.mapsession import MapSessions
+from appliance.control.ts2021 import Ts2021
+from appliance.front.dispatch import Front, Route
+from appliance.front.http import start_web, trust_proxies
+from appliance.front.stream import Listener, TlsSource, listen
+from appliance.identity.principals import SYSTEM
+from appliance.live import LiveTailnet, LiveTailnets
+from appliance.netmap.encoded import Encoder
+from appliance.records import TailnetID
+from appliance.store.store import Database
+from appliance.strict import Endpoint
+from appliance.tailnet import settings as tailnet_settings
+from appliance.tailnet.snapshot import Rows, Sequences, Snapshot
+from appliance.tls.certificates import CertificateFiles
+from appliance.tls.localca import LocalCa, ensure_self_signed
+from appliance.wire.keys import MachineKey, PrivateKey
+
+log = logging.getLogger(__name__)
+
+DATABASE_PING_S = 1.0
+"""A health check must answer soon, also when the database does not."""
+RENEWAL_LOOK_S = 12 * 3600.0
+"""How often the local CA looks whether its certificate nears its end; it renews weeks before."""
+
+
+class Server:
+    """One server, from its settings to its end.
+
+    ``run`` does everything; ``stop`` may be called from a signal handler. The addresses that it
+    listens on are known once ``started`` has been called.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reload: Callable[[], Settings] | None = None,
+        certificate_names: Sequence[str] = (),
+        self_signed: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.listeners: list[Listener] = []
+        self.certificates: CertificateFiles | None = None
+        self.ca_file: Path | None = None
+        self.ports = derived.Ports()
+        self._read_again = reload
+        self._certificate_names = tuple(certificate_names) or (settings.host,)
+        self._self_signed = self_signed
+        self._stop = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, started: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Start, call ``started``, serve until ``stop``, end. Raises what made it fail."""
+        began = time.monotonic()
+        async with self._group, AsyncExitStack() as ending:
+            ending.callback(self._cancel_tasks)
+            await self._start(ending)
+            ending.callback(systemd.stopping)
+            systemd.ready(f"serving {self.settings.server_url}")
+            log.info("started", extra={"duration_ms": round(1000 * (time.monotonic() - began))})
+            if started is not None:
+                await started()
+            await self._stop.wait()
+            log.info("stopping")
+        log.info("stopped")
+
+    def stop(self) -> None:
+        """End the server soon."""
+        self._stop.set()
+
+    def reload(self) -> None:
+        """Read certificates and settings again, and take over what can change while running."""
+        self._begin(self._reload(), "reload")
+
+    def handle_signals(self) -> None:
+        """Stop at SIGTERM and SIGINT, reload at SIGHUP."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    # ── start, in order ──────────────────────────────────────────────────────────────────────
+
+    async def _start(self, ending: AsyncExitStack) -> None:
+        settings = self.settings
+        statedir.prepare(settings.state_dir)
+        noise_key = statedir.private_key(settings.state_dir / "noise.key", secrets.token_bytes)
+        await self._open_database(ending)
+        await self._load_tailnets()
+        gc.collect()
+        gc.freeze()
+        tls = self._open_certificates()
+        self._make_control(noise_key, ending)
+        door = Door(
+            tailnets=self.tailnets,
+            is_database_well=self._is_database_well,
+            random_bytes=secrets.token_bytes,
+            rng=random.SystemRandom(),
+            metrics=lambda: b"",
+        )
+        await self._open_front(door, MachineKey(noise_key.public_raw), tls, ending)
+        await self._apply_settings()
+        await self._open_local_socket(door, ending)
+
+    async def _open_database(self, ending: AsyncExitStack) -> None:
+        self._database = Database.open(_database_url(self.settings))
+        ending.push_async_callback(self._close_database)
+        await self._database.migrate()
+
+    async def _close_database(self) -> None:
+        for live in self.tailnets if hasattr(self, "tailnets") else ():
+            snapshot, now = live.snapshot, live.clock()
+            online = [(i, now) for i, p in snapshot.presence.items() if p.online]
+            self._database.note_last_seen(online)
+        await self._database.close()
+
+    async def _load_tailnets(self) -> None:
+        snapshots, ids = await self._database.load()
+        by_name = {snapshot.tailnet.name: snapshot for snapshot in snapshots}
+        wanted = [
+            await self._snapshot_of(each, by_name, ids) for each in self.settings.all_tailnets
+        ]
+        for name, snapshot in by_name.items():
+            if snapshot not in wanted:
+                log.warning(
+                    "tailnet is not in the settings; its nodes are served as they are",
+                    extra={"tailnet": name},
+                )
+                wanted.append(snapshot)
+        lives = [LiveTailnet(snapshot, self._database, ids) for snapshot in wanted]
+        self.tailnets = LiveTailnets(lives)
+        self.encoders: dict[TailnetID, Encoder] = {}
+        self.sessions: dict[TailnetID, MapSessions] = {}
+        for live in lives:
+            encoder = self.encoders[live.id] = Encoder()
+            sessions = MapSessions(live, encoder, clock=time.monotonic, jitter=random.random)
+            self.sessions[live.id] = sessions
+            self._begin(live.run(), f"tailnet {live.id}")
+            self._begin(sessions.run(), f"map sessions {live.id}")
+
+    async def _snapshot_of(
+        self, wanted: Tailnet, known: dict[str, Snapshot], ids: Sequences
+    ) -> Snapshot:
+        if wanted.name in known:
+            return known[wanted.name]
+        record = await self._database.create_tailnet(
+            ids, name=wanted.name, domain=wanted.base_domain, created_at=datetime.now(UTC)
+        )
+        log.info("tailnet made", extra={"tailnet": wanted.name})
+        return Snapshot(tailnet=record)
+
+    def _open_certificates(self) -> TlsSource | None:
+        tls = self.settings.tls
+        if tls.mode == "off":
+            return None
+        if tls.mode == "files":
+            if tls.cert_file is None or tls.key_file is None:  # config has checked it
+                raise ConfigError("tls", ())
+            self.certificates = CertificateFiles(tls.cert_file, tls.key_file)
+        else:
+            self.certificates = CertificateFiles(self._issue())
+            self._begin(self._renew_forever(), "certificate renewal")
+        self._begin(self.certificates.watch(), "certificate watch")
+        return self.certificates.context
+
+    def _issue(self) -> Path:
+        """Make the certificate of the local CA, or a self-signed one, if it is not there yet."""
+        directory = self.settings.state_dir / "tls"
+        if self._self_signed:
+            pair = ensure_self_signed(directory / "self-signed.pem", self._certificate_names)
+            self.ca_file = directory / "self-signed-public.pem"
+            text = pair.path.read_text()
+            self.ca_file.write_text(text[: text.index("-----BEGIN PRIVATE KEY")])
+        else:
+            ca = LocalCa(directory)
+            pair = ca.ensure(self._certificate_names)
+            self.ca_file = ca.ca_file
+        return pair.path
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(RENEWAL_LOOK_S)
+            self._issue()
+
+    def _make_control(self, noise_key: PrivateKey, ending: AsyncExitStack) -> None:
+        machines = MachineDoor(
+            self.tailnets, self.sessions, self.encoders, rng=random.SystemRandom()
+        )
+        name = self.settings.http2
+        self.ts2021 = Ts2021(
+            noise_key,
+            machines.handle,
+            http2=engine("h2" if name == "auto" else name),
+            is_known=lambda key: self.tailnets.find_machine(key) is not None,
+        )
+        self._begin(self.ts2021.run(), "ts2021")
+        ending.push_async_callback(self.ts2021.close)
+        for sessions in self.sessions.values():
+            ending.push_async_callback(sessions.close)
+
+    async def _open_front(
+        self, door: Door, machine_key: MachineKey, tls: TlsSource | None, ending: AsyncExitStack
+    ) -> None:
+        settings = self.settings
+        app = public.build(door, machine_key)
+        app.middlewares.insert(0, trust_proxies(settings.trusted_proxies))
+        runner = await start_web(app)
+        ending.push_async_callback(runner.cleanup)
+        routes: dict[str, Route] = {"/ts2021": self.ts2021.open}
+        self.front = Front(
+            routes,
+            web=runner.server,
+            trusted=settings.trusted_proxies,
+            proxy_protocol=settings.proxy_protocol,
+        )
+        for endpoint in settings.listen:
+            await self._listen(endpoint, tls, ending)
+        if not self.listeners:
+            raise OSError(errno.EADDRNOTAVAIL, "none of the addresses of 'listen' is there")
+
+    async def _listen(
+        self, endpoint: Endpoint, tls: TlsSource | None, ending: AsyncExitStack
+    ) -> None:
+        try:
+            listener = await listen(self.front.sink, endpoint.host or None, endpoint.port, tls=tls)
+        except OSError as error:
+            if endpoint.host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                log.warning("this machine has no IPv6", extra={"remote": str(endpoint)})
+                return
+            raise OSError(error.errno, f"cannot listen on {endpoint}: {error.strerror}") from error
+        self.listeners.append(listener)
+        ending.callback(listener.abort_streams)
+        ending.callback(listener.close)
+
+    async def _open_local_socket(self, door: Door, ending: AsyncExitStack) -> None:
+        place = self.settings.socket
+        runner = web.AppRunner(api.build(door), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        ending.push_async_callback(runner.cleanup)
+        sock = localsocket.bind(place.path, place.mode)
+        ending.callback(place.path.unlink, missing_ok=True)
+        await web.SockSite(runner, sock).start()
+
+    # ── while it runs ────────────────────────────────────────────────────────────────────────
+
+    async def _apply_settings(self) -> None:
+        """Take the settings over into the tailnets; nodes hear what it changes for them."""
+        derp_map = derived.derp_map(self.settings, self.ports)
+        for wanted in self.settings.all_tailnets:
+            live = self._live_named(wanted.name)
+            if live is None:
+                continue
+            values = derived.tailnet_settings(self.settings, wanted, derp_map)
+            async with live.edit(by=SYSTEM) as edit:
+                tailnet_settings.take_over(edit, values, domain=wanted.base_domain)
+
+    def _live_named(self, name: str) -> LiveTailnet | None:
+        return next((each for each in self.tailnets if each.snapshot.tailnet.name == name), None)
+
+    async def _reload(self) -> None:
+        systemd.reloading()
+        try:
+            if self.certificates is not None:
+                self.certificates.check()
+            if self._read_again is not None:
+                await self._take_over(self._read_again())
+        except ConfigError as error:
+            log.error(  # noqa: TRY400  # the sentences are for people, our stack is not
+                "new settings are wrong, the old ones stay", extra={"reason": str(error)}
+            )
+        except Exception:
+            log.exception("reload failed; what it had not reached stays as it was")
+        finally:
+            systemd.ready(f"serving {self.settings.server_url}")
+
+    async def _take_over(self, new: Settings) -> None:
+        plan = derived.reload(self.settings, new)
+        self.settings = plan.settings
+        logs.set_up(plan.settings.log.level, plan.settings.log.format)
+        await self._apply_settings()
+        log.info("settings reloaded", extra={"reason": ", ".join(plan.changed) or "no change"})
+        if plan.waiting:
+            log.warning("settings wait for a restart", extra={"reason": ", ".join(plan.waiting)})
+
+    async def _is_database_well(self) -> bool:
+        try:
+            async with asyncio.timeout(DATABASE_PING_S):
+                await self._database.write(self.tailnets.default.id, [Rows()])
+        except Exception:
+            log.exception("database does not answer")
+            return False
+        return True
+
+    def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _cancel_tasks(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+
+
+def _database_url(settings: Settings) -> str:
+    """Give the URL with the password from its file."""
+    url = settings.database
+    if settings.database_password_file is None:
+        return url
+    scheme, _, rest = url.partition("://")
+    user, at, place = rest.rpartition("@")
+    from urllib.parse import quote
+
+    password = quote(config.read_secret(settings.database_password_file), safe="")
+    return f"{scheme}://{user}:{password}{at}{place}"
