@@ -10,8 +10,8 @@ Not for rules: the verbs in this package call ``put`` and ``drop``. No clock, no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, TypeVar, assert_never, cast
@@ -122,6 +122,7 @@ class Edit:
     """A draft of the next snapshot: reads like one, copies a mapping at its first write.
 
     Not usable after ``finish()``. A verb that raises leaves the draft half made: throw it away.
+    Only the net change counts: what is put and then put back as it was never happened.
     """
 
     def __init__(self, base: Snapshot, ids: Sequences) -> None:
@@ -143,7 +144,8 @@ class Edit:
         self._by_key_prefix = _Draft(base.by_key_prefix)
         self._puts: dict[tuple[type, int], Record] = {}
         self._drops: dict[tuple[type, int], Record] = {}
-        self._last_seen: dict[NodeID, datetime] = {}
+        self._moved: set[NodeID] = set()
+        self._is_finished = False
 
     @property
     def base(self) -> Snapshot:
@@ -204,14 +206,17 @@ class Edit:
 
         Raises Conflict if a node's key, name or address belongs to another node.
         """
+        self._check_open()
+        before = self._before(record)
+        if before is not None and before == record:
+            record = before
         match record:
             case Node():
                 changed = self._put_node(record)
             case User():
                 changed = self._users.put(record.id, record)
             case AuthKey():
-                changed = self._auth_keys.put(record.id, record)
-                self._by_key_prefix.put(record.prefix, record.id)
+                changed = self._put_auth_key(record)
             case Tailnet():
                 changed = record != self.tailnet
                 self.tailnet = record if changed else self.tailnet
@@ -219,41 +224,45 @@ class Edit:
                 assert_never(record)
         if changed:
             key = (type(record), record.id)
-            self._puts[key] = record
             self._drops.pop(key, None)
+            if record is before:
+                self._puts.pop(key, None)
+            else:
+                self._puts[key] = record
 
     def drop(self, record: Node | User | AuthKey) -> None:
-        """Remove a record; one that is not there changes nothing."""
+        """Remove the record with this id; one that is not there changes nothing."""
+        self._check_open()
         match record:
             case Node():
-                old = self._nodes.now.get(record.id)
-                if old is None:
-                    return
-                self._forget_node(old)
-                self._nodes.drop(old.id)
-                self._presence.drop(old.id)
-                self._last_seen.pop(old.id, None)
+                changed = self._drop_node(record.id)
             case User():
-                if not self._users.drop(record.id):
-                    return
+                changed = self._users.drop(record.id) is not None
             case AuthKey():
-                if not self._auth_keys.drop(record.id):
-                    return
-                self._by_key_prefix.drop(record.prefix)
+                changed = self._drop_auth_key(record.id)
             case _:
                 assert_never(record)
-        key = (type(record), record.id)
-        self._puts.pop(key, None)
-        self._drops[key] = record
+        if changed:
+            key = (type(record), record.id)
+            self._puts.pop(key, None)
+            # Also for one that was put in this draft: the store must not give its id again.
+            self._drops[key] = self._before(record) or record
 
     def set_presence(self, node_id: NodeID, presence: Presence) -> None:
         """Say whether a node is connected; for a node that is gone, do nothing."""
-        old = self.presence_of(node_id)
-        if node_id not in self._nodes.now or old == presence:
+        self._check_open()
+        if node_id not in self._nodes.now or self.presence_of(node_id) == presence:
             return
-        self._presence.put(node_id, presence)
-        if presence.last_seen is not None and presence.last_seen != old.last_seen:
-            self._last_seen[node_id] = presence.last_seen
+        before = self._base.presence_of(node_id)
+        if presence != before:
+            self._presence.put(node_id, presence)
+            self._moved.add(node_id)
+            return
+        self._moved.discard(node_id)
+        if node_id in self._base.presence:
+            self._presence.put(node_id, before)
+        else:
+            self._presence.drop(node_id)
 
     def set_settings(self, settings: Settings) -> None:
         """Take over what the site's configuration says; equal settings change nothing."""
@@ -264,22 +273,35 @@ class Edit:
         """Take over a newly compiled policy."""
         self.compiled = compiled
 
+    def carry_over(self, other: Edit) -> None:
+        """Repeat on another draft what this one changed besides records, which it leaves alone.
+
+        Sessions are counted on from what ``other`` has, since others may have come and gone.
+        """
+        base = self._base
+        for node_id in self._moved:
+            before, after = base.presence_of(node_id), self.presence_of(node_id)
+            sessions = other.presence_of(node_id).sessions + after.sessions - before.sessions
+            other.set_presence(node_id, replace(after, sessions=max(0, sessions)))
+        if self.settings is not base.settings:
+            other.set_settings(self.settings)
+        if self.compiled is not base.compiled:
+            other.set_compiled(self.compiled)
+
     def finish(self) -> tuple[Snapshot, Rows]:
         """Give the next snapshot and what must be written; the base itself if nothing changed."""
+        self._is_finished = True
         rows = Rows(
             puts=tuple(self._puts.values()),
             drops=tuple(self._drops.values()),
-            last_seen=tuple(self._last_seen.items()),
+            last_seen=tuple(self._newly_seen()),
         )
         base = self._base
         same = (
-            not self._users.is_written
-            and not self._nodes.is_written
-            and not self._auth_keys.is_written
-            and not self._presence.is_written
+            not rows.is_durable
+            and not self._moved
             and self.settings is base.settings
             and self.compiled is base.compiled
-            and self.tailnet is base.tailnet
         )
         if same:
             return base, rows
@@ -301,6 +323,62 @@ class Edit:
             last_ipv6=self.last_ipv6,
         )
         return snapshot, rows
+
+    def _check_open(self) -> None:
+        if self._is_finished:
+            # What was drafted is published by now: a late write would change it under readers.
+            raise RuntimeError("this edit is finished; draft a new one")
+
+    def _newly_seen(self) -> Iterator[tuple[NodeID, datetime]]:
+        for node_id in self._moved:
+            seen = self.presence_of(node_id).last_seen
+            if seen is not None and seen != self._base.presence_of(node_id).last_seen:
+                yield node_id, seen
+
+    def _put_auth_key(self, key: AuthKey) -> bool:
+        if self.by_key_prefix.get(key.prefix, key.id) != key.id:
+            raise Conflict(
+                "auth-key-taken",
+                f"the prefix {key.prefix} belongs to another auth key",
+                concerns=key.prefix,
+            )
+        old = self._auth_keys.now.get(key.id)
+        if old is not None and old.prefix != key.prefix:
+            self._by_key_prefix.drop(old.prefix)
+        self._by_key_prefix.put(key.prefix, key.id)
+        return self._auth_keys.put(key.id, key)
+
+    def _drop_auth_key(self, key_id: AuthKeyID) -> bool:
+        old = self._auth_keys.drop(key_id)
+        if old is not None:
+            self._by_key_prefix.drop(old.prefix)
+        return old is not None
+
+    def _drop_node(self, node_id: NodeID) -> bool:
+        old = self._nodes.drop(node_id)
+        if old is None:
+            return False
+        self._forget_node(old)
+        self._presence.drop(node_id)
+        if self._base.presence_of(node_id) is OFFLINE:
+            self._moved.discard(node_id)
+        else:
+            self._moved.add(node_id)
+        return True
+
+    def _before(self, record: Record) -> Record | None:
+        """Give the record as it was in the snapshot that the draft started from."""
+        match record:
+            case Node():
+                return self._base.nodes.get(record.id)
+            case User():
+                return self._base.users.get(record.id)
+            case AuthKey():
+                return self._base.auth_keys.get(record.id)
+            case Tailnet():
+                return self._base.tailnet
+            case _:
+                assert_never(record)
 
     def _put_node(self, node: Node) -> bool:
         old = self._nodes.now.get(node.id)
@@ -370,12 +448,11 @@ class _Draft(Generic[K, V]):
         self._writable()[key] = value
         return True
 
-    def drop(self, key: K) -> bool:
-        """Remove a key; tell whether it was there."""
+    def drop(self, key: K) -> V | None:
+        """Remove a key; give what it had."""
         if key not in self.now:
-            return False
-        del self._writable()[key]
-        return True
+            return None
+        return self._writable().pop(key)
 
     def _writable(self) -> dict[K, V]:
         if not self.is_written:
