@@ -40,14 +40,31 @@ class Store(Protocol):
 
 
 class CommitFailed(Exception):
-    """The database did not take an edit; nothing of it was published."""
+    """The database did not take an edit; no record of it was published."""
 
 
 @dataclass(slots=True)
 class _Pending:
+    """An edit that waits for its commit, or for one before it; ``waiter`` learns the outcome."""
+
+    edit: Edit
     snapshot: Snapshot
     rows: Rows
     waiter: asyncio.Future[Exception | None]
+
+    @property
+    def is_lasting(self) -> bool:
+        """Tell whether the edit survives the failure of one that it was drafted on.
+
+        Presence is true whatever the database says; records are not, and nor is an edit that
+        changed nothing, because of what it read.
+        """
+        return not self.rows.is_durable and self.snapshot is not self.edit.base
+
+    def settle(self, failure: Exception | None) -> None:
+        """Tell the one who waits, if it still does."""
+        if not self.waiter.done():
+            self.waiter.set_result(failure)
 
 
 def utc_now() -> datetime:
@@ -58,7 +75,8 @@ def utc_now() -> datetime:
 class LiveTailnet:
     """One tailnet's present: ``snapshot`` is what everybody sees.
 
-    ``run()`` must be running (one task of the server) for edits to be committed.
+    ``run()`` must be running (one task of the server) for edits to be committed. When it ends,
+    edits that wait fail, and later ones that would need a commit fail at once.
     """
 
     def __init__(
@@ -79,6 +97,8 @@ class LiveTailnet:
         self._work = asyncio.Event()
         self._published = asyncio.Event()
         self._round = 0
+        self._is_stopped = False
+        self._watching_since: datetime | None = None
 
     @property
     def id(self) -> TailnetID:
@@ -89,20 +109,26 @@ class LiveTailnet:
     async def edit(self, *, by: Principal) -> AsyncIterator[Edit]:
         """Draft a change; leaving the block commits and publishes it, then returns.
 
-        An exception inside the block throws the draft away. Raises CommitFailed if the database
-        did not take it, or if a draft that this one was built on failed.
+        Wait for nothing inside the block: everybody else who has a change waits for it to end. An
+        exception in it throws the draft away. Cancelled while it waits for the commit, the edit
+        is committed all the same. Raises CommitFailed if the database did not take it, or not
+        one that it was drafted on; what is no record (presence, settings) never fails.
         """
         async with self._lock:
             started_in = self._round
             edit = Edit(self._tip, self._ids)
             yield edit
-            if started_in != self._round:
-                raise CommitFailed("an earlier change could not be written; try again")
             snapshot, rows = edit.finish()
-            waiter = self._stage(snapshot, rows)
-        if waiter is None:
-            return
-        failure = await asyncio.shield(waiter)
+            entry = _Pending(edit, snapshot, rows, asyncio.get_running_loop().create_future())
+            if started_in != self._round:
+                # The draft's base failed meanwhile, and everything that waited with it.
+                if not entry.is_lasting:
+                    raise CommitFailed("an earlier change could not be written; try again")
+                self._carry_over([entry])
+                return
+            if not self._stage(entry):
+                return
+        failure = await entry.waiter
         if failure is not None:
             log.warning("change was not written", extra={"by": str(by)})
             raise CommitFailed("the database did not take the change") from failure
@@ -115,29 +141,40 @@ class LiveTailnet:
 
     async def run(self) -> None:
         """Commit edits as they come, and let time pass in the tailnet; never returns."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._commit_forever(), name="commit")
-            tasks.create_task(self._tick_forever(), name="tick")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._commit_forever(), name="commit")
+                tasks.create_task(self._tick_forever(), name="tick")
+        finally:
+            self._is_stopped = True
+            self._give_up(CommitFailed("the server is stopping"))
 
-    def _stage(self, snapshot: Snapshot, rows: Rows) -> asyncio.Future[Exception | None] | None:
-        if rows.last_seen:
-            self._store.note_last_seen(rows.last_seen)
-        if snapshot is self._tip and not rows.is_durable:
-            return None
-        self._tip = snapshot
-        if not rows.is_durable and not self._pending:
-            self._publish(snapshot)
-            return None
-        waiter: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Pending(snapshot, rows, waiter))
+    def _stage(self, entry: _Pending) -> bool:
+        """Publish an edit, or queue it; tell whether there is something to wait for."""
+        if entry.snapshot is self._tip and not self._pending:
+            return False
+        if entry.rows.is_durable and self._is_stopped:
+            raise CommitFailed("the server is stopping")
+        self._tip = entry.snapshot
+        if not entry.rows.is_durable and not self._pending:
+            self._publish([entry])
+            return False
+        self._pending.append(entry)
         self._work.set()
-        return waiter
+        return True
 
-    def _publish(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        # A new event for each version: waiters hold the old one, which stays set.
-        published, self._published = self._published, asyncio.Event()
-        published.set()
+    def _publish(self, entries: Sequence[_Pending]) -> None:
+        for entry in entries:
+            if entry.rows.last_seen:
+                self._store.note_last_seen(entry.rows.last_seen)
+        newest = entries[-1].snapshot
+        if newest is not self.snapshot:
+            self.snapshot = newest
+            # A new event for each version: waiters hold the old one, which stays set.
+            published, self._published = self._published, asyncio.Event()
+            published.set()
+        for entry in entries:
+            entry.settle(None)
 
     async def _commit_forever(self) -> None:
         while True:
@@ -147,35 +184,78 @@ class LiveTailnet:
                 await self._commit(tuple(self._pending))
 
     async def _commit(self, batch: Sequence[_Pending]) -> None:
-        """Write a batch. The entries stay in ``_pending`` meanwhile, so that later edits queue."""
-        failure: Exception | None = None
+        """Write a batch. The entries stay in ``_pending`` meanwhile, so that later edits queue.
+
+        A batch that is refused is tried again edit by edit, so that one that the database cannot
+        take does not bring down those before it.
+        """
+        failure = await self._write(batch)
+        if failure is None:
+            self._committed(batch)
+            return
+        if sum(entry.rows.is_durable for entry in batch) > 1:
+            for entry in batch:
+                failure = await self._write([entry])
+                if failure is not None:
+                    break
+                self._committed([entry])
+        if failure is not None:
+            self._give_up(failure)
+
+    async def _write(self, batch: Sequence[_Pending]) -> Exception | None:
+        rows = [entry.rows for entry in batch if entry.rows.is_durable]
+        if not rows:
+            return None
         try:
-            await self._store.write(self.id, [entry.rows for entry in batch])
+            await self._store.write(self.id, rows)
         except Exception as error:
             log.exception("commit failed", extra={"tailnet_version": batch[-1].snapshot.version})
-            failure = error
-        if failure is None:
-            done, self._pending = batch, self._pending[len(batch) :]
-            self._publish(batch[-1].snapshot)
-        else:
-            # What was drafted on top of a failed edit fails with it.
-            done, self._pending = tuple(self._pending), []
-            self._tip = self.snapshot
-            self._round += 1
-        for entry in done:
-            if not entry.waiter.done():
-                entry.waiter.set_result(failure)
+            return error
+        return None
+
+    def _committed(self, batch: Sequence[_Pending]) -> None:
+        del self._pending[: len(batch)]
+        self._publish(batch)
+
+    def _give_up(self, failure: Exception) -> None:
+        """Let everything that waits fail, but for what does not depend on the database."""
+        waiting, self._pending = self._pending, []
+        if not waiting:
+            return
+        self._tip = self.snapshot
+        self._round += 1
+        self._carry_over([entry for entry in waiting if entry.is_lasting])
+        for entry in waiting:
+            entry.settle(failure)
+
+    def _carry_over(self, entries: Sequence[_Pending]) -> None:
+        """Draft presence and the like again on what is true now, and publish it."""
+        for entry in entries:
+            again = Edit(self._tip, self._ids)
+            entry.edit.carry_over(again)
+            entry.edit = again
+            entry.snapshot, entry.rows = again.finish()
+            self._tip = entry.snapshot
+        if entries:
+            self._publish(entries)
 
     async def _tick_forever(self) -> None:
+        self._watching_since = self.clock()
         while True:
+            await self._tick()
             await asyncio.sleep(TICK_S)
-            now = self.clock()
-            if clockwork.is_due(self.snapshot, now):
-                try:
-                    async with self.edit(by=SYSTEM) as edit:
-                        clockwork.tick(edit, now)
-                except CommitFailed:
-                    continue  # logged where it happened; the next tick tries again
+
+    async def _tick(self) -> None:
+        now, since = self.clock(), self._watching_since
+        if not clockwork.is_due(self.snapshot, now, since=since):
+            return
+        try:
+            async with self.edit(by=SYSTEM) as edit:
+                clockwork.tick(edit, now, since=since)
+        except CommitFailed:
+            return  # logged where it happened; the next tick tries again
+        except Exception:
+            log.exception("the clock's edit failed")  # a bug, but not one to end the server with
 
 
 class LiveTailnets:

@@ -14,8 +14,8 @@ except ImportError:  # the program then runs on asyncio, and so do the tests
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-ON_BOTH_LOOPS = frozenset({"front", "relay", "control"})
-"""The folders of tests whose code sits on sockets: transports differ between the loops."""
+ON_BOTH_LOOPS = frozenset({"front", "relay", "control", "test_live.py"})
+"""Tests of code that sits on sockets, or counts on the order in which tasks wake."""
 
 
 @pytest.hookimpl

@@ -16,25 +16,31 @@ OFFLINE_GRACE = timedelta(seconds=10)
 """How long a node stays online after its last map session: a reconnect takes less."""
 
 
-def is_due(snapshot: Snapshot, now: datetime) -> bool:
+def is_due(snapshot: Snapshot, now: datetime, *, since: datetime | None = None) -> bool:
     """Tell whether a ``tick`` at ``now`` would change anything."""
     return any(
-        _after(snapshot, node, now) is not snapshot.presence_of(node.id)
+        _after(snapshot, node, now, since) is not snapshot.presence_of(node.id)
         for node in snapshot.nodes.values()
     )
 
 
-def tick(edit: Edit, now: datetime) -> None:
-    """Let everything happen that is due at ``now``."""
+def tick(edit: Edit, now: datetime, *, since: datetime | None = None) -> None:
+    """Let everything happen that is due at ``now``.
+
+    ``since`` is when we began to watch: while we were away nodes could not come to us, so idle
+    time from before does not count against ephemeral ones.
+    """
     for node in list(edit.nodes.values()):
-        presence = _after(edit, node, now)
+        presence = _after(edit, node, now, since)
         if presence is None:
             edit.drop(node)
-        else:
+        elif presence is not edit.presence_of(node.id):
             edit.set_presence(node.id, presence)
 
 
-def _after(state: Snapshot | Edit, node: Node, now: datetime) -> Presence | None:
+def _after(
+    state: Snapshot | Edit, node: Node, now: datetime, since: datetime | None
+) -> Presence | None:
     """Give the node's presence at ``now`` (the same object if unchanged); None: it must go."""
     presence = state.presence_of(node.id)
     changed = presence
@@ -45,6 +51,8 @@ def _after(state: Snapshot | Edit, node: Node, now: datetime) -> Presence | None
         idle_since = presence.last_seen or node.created_at
         if presence.online and idle_since + OFFLINE_GRACE <= now:
             changed = replace(changed, online=False)
-        if node.ephemeral and idle_since + state.settings.ephemeral_timeout <= now:
-            return None
+        if node.ephemeral:
+            idle_since = max(idle_since, since or idle_since)
+            if idle_since + state.settings.ephemeral_timeout <= now:
+                return None
     return changed
