@@ -3,13 +3,14 @@
 Not for answering them (``control.calls``). Source: tailscale tailcfg/{tailcfg,tka}.go.
 """
 
+from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
 from msgspec import field
 
 from appliance.wire.keys import NodeKey
-from appliance.wire.tailcfg.message import Int64, Message, Time
+from appliance.wire.tailcfg.message import Int64, Message
 
 AttrValue: TypeAlias = str | int | float | bool | None
 
@@ -94,7 +95,7 @@ class AuditLogRequest(Message, frozen=True, kw_only=True):
     node_key: NodeKey | None = None
     action: str = ""
     details: str = ""
-    timestamp: Time | None = None
+    timestamp: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.timestamp is not None and self.timestamp.year == 1:

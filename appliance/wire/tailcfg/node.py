@@ -3,6 +3,7 @@
 Not for what a node says about itself (``hostinfo``). Source: tailscale tailcfg/tailcfg.go.
 """
 
+from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
@@ -18,7 +19,7 @@ from appliance.wire.tailcfg.message import (
     Message,
     Prefix,
     Raw,
-    Time,
+    time_or_none,
 )
 
 CapMap: TypeAlias = dict[str, tuple[Raw, ...]]
@@ -40,7 +41,7 @@ class Node(Message, frozen=True, kw_only=True):
     user: Int64 = field(default_factory=int)
     sharer: Int64 = 0
     key: NodeKey = field(default_factory=NodeKey.zero)
-    key_expiry: Time | None = None
+    key_expiry: datetime | None = None
     key_signature: bytes = b""
     machine: MachineKey | None = None
     disco_key: DiscoKey | None = None
@@ -50,11 +51,11 @@ class Node(Message, frozen=True, kw_only=True):
     legacy_derp: str = field(name="DERP", default="")
     home_derp: Int64 = 0
     hostinfo: Hostinfo | None = None
-    created: Time | None = None
+    created: datetime | None = None
     cap: Int64 = 0
     tags: tuple[str, ...] = ()
     primary_routes: tuple[Prefix, ...] = ()
-    last_seen: Time | None = None
+    last_seen: datetime | None = None
     online: bool | None = None
     machine_authorized: bool = field(default_factory=bool)
     capabilities: tuple[str, ...] = ()
@@ -96,8 +97,8 @@ class PeerChange(Message, frozen=True, kw_only=True):
     key_signature: bytes | None = None
     disco_key: DiscoKey | None = None
     online: bool | None = None
-    last_seen: Time | None = None
-    key_expiry: Time | None = None
+    last_seen: datetime | None = None
+    key_expiry: datetime | None = None
 
 
 class User(Message, frozen=True, kw_only=True):
@@ -106,11 +107,11 @@ class User(Message, frozen=True, kw_only=True):
     id: Int64 = field(default_factory=int)
     display_name: str = field(default_factory=str)
     profile_pic_url: str = ""
-    created: Time | None = None
+    created: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.created is not None and self.created.year == 1:
-            msgspec.structs.force_setattr(self, "created", None)
+            msgspec.structs.force_setattr(self, "created", time_or_none(self.created))
 
 
 class Login(Message, frozen=True, kw_only=True):

@@ -1,0 +1,170 @@
+"""What an edit costs: register, check in, presence, at 1,000 and 5,000 nodes, without a store.
+
+Run as ``python -m tests.bench.edits``; prints one line per figure. Target: a registration takes at
+most 150 µs at 1,000 nodes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+from appliance.records import NodeID
+from appliance.tailnet import checkin, clockwork, presence, registration
+from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
+from appliance.wire import tailcfg
+from tests.support.builder import disco_key, empty, key_for, machine_key, node_key
+from tests.support.clock import NOON, fixed_rng
+
+SIZES = (1000, 5000)
+ROUNDS = 5
+EDITS = 100
+"""Edits per round: the tailnet grows by one tenth at most while it is measured."""
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'edit':<26}" + "".join(f"{size:>10,} nodes" for size in SIZES))
+    columns = [_measure(size) for size in SIZES]
+    for name in columns[0]:
+        print(f"{name:<26}" + "".join(f"{column[name]:>13.1f} µs" for column in columns))
+
+
+def _measure(size: int) -> dict[str, float]:
+    house = _House()
+    started = time.process_time()
+    for _ in range(size):
+        house.register()
+    grown = 1e6 * (time.process_time() - started) / size
+    for node_id in house.snapshot.nodes:
+        house.enter(node_id)
+    return {
+        "register, while growing": grown,
+        "register": _time(house.register),
+        "register, same host name": _time(lambda: house.register("pc")),
+        "register again": _time(house.register_again),
+        "check in, new endpoints": _time(house.check_in),
+        "check in, nothing new": _time(house.check_in_again),
+        "enter a map session": _time(lambda: house.enter(house.some_node())),
+        "clock: look at all nodes": _time(house.tick, edits=3),
+    }
+
+
+def _time(edit: Callable[[], object], edits: int = EDITS) -> float:
+    """Give the median of the rounds, in microseconds per edit."""
+    rounds = []
+    for _ in range(ROUNDS):
+        started = time.process_time()
+        for _ in range(edits):
+            edit()
+        rounds.append(1e6 * (time.process_time() - started) / edits)
+    return median(rounds)
+
+
+class _House:
+    """A tailnet whose newest snapshot replaces the one before, as ``LiveTailnet`` does it."""
+
+    def __init__(self) -> None:
+        self.ids = Sequences()
+        edit = Edit(empty(), self.ids)
+        self.auth_key, self.text = key_for(edit, "alice", reusable=True)
+        self.snapshot: Snapshot = edit.finish()[0]
+        self.rng = fixed_rng()
+        self.count = 0
+        self.requests: list[tailcfg.RegisterRequest] = []
+
+    def some_node(self) -> NodeID:
+        self.count += 1
+        return NodeID(1 + self.count * 7919 % len(self.snapshot.nodes))
+
+    def register(self, hostname: str = "") -> None:
+        number = len(self.requests)
+        request = tailcfg.RegisterRequest(
+            version=130,
+            node_key=node_key(f"n{number}"),
+            auth=tailcfg.RegisterResponseAuth(auth_key=self.text),
+            hostinfo=_hostinfo(hostname or f"host-{number}"),
+        )
+        self.requests.append(request)
+        self._register(number)
+
+    def register_again(self) -> None:
+        self._register(self.some_node() - 1)
+
+    def check_in(self) -> None:
+        node_id = self.some_node()
+        request = tailcfg.MapRequest(
+            version=130,
+            disco_key=disco_key("d"),
+            hostinfo=self.requests[node_id - 1].hostinfo,
+            endpoints=tuple(
+                tailcfg.AddrPort.parse(f"192.0.2.{n}:{1024 + self.count % 50000}")
+                for n in range(1, 6)
+            ),
+            endpoint_types=(1, 1, 1, 2, 2),
+        )
+        edit = self._edit()
+        checkin.check_in(edit, node_id, request)
+        self._publish(edit)
+
+    def check_in_again(self) -> None:
+        node = self.snapshot.nodes[self.some_node()]
+        request = tailcfg.MapRequest(
+            version=130,
+            hostinfo=self.requests[node.id - 1].hostinfo,
+            endpoints=node.endpoints,
+        )
+        edit = self._edit()
+        checkin.check_in(edit, node.id, request)
+        self._publish(edit)
+
+    def enter(self, node_id: NodeID) -> None:
+        edit = self._edit()
+        presence.enter(edit, node_id)
+        self._publish(edit)
+
+    def tick(self) -> None:
+        edit = self._edit()
+        if clockwork.is_due(self.snapshot, NOON):
+            clockwork.tick(edit, NOON)
+        self._publish(edit)
+
+    def _register(self, number: int) -> None:
+        edit = self._edit()
+        registration.register(
+            edit,
+            machine_key(f"m{number}"),
+            self.requests[number],
+            NOON,
+            auth_key=self.auth_key,
+            rng=self.rng,
+        )
+        self._publish(edit)
+
+    def _edit(self) -> Edit:
+        return Edit(self.snapshot, self.ids)
+
+    def _publish(self, edit: Edit) -> None:
+        self.snapshot = edit.finish()[0]
+
+
+def _hostinfo(hostname: str) -> tailcfg.Hostinfo:
+    return tailcfg.Hostinfo(
+        ipn_version="1.80.2-t1234567-g7654321",
+        backend_log_id="0" * 64,
+        os="linux",
+        os_version="6.1.0",
+        distro="debian",
+        go_version="go1.23",
+        machine="x86_64",
+        hostname=hostname,
+        services=(
+            tailcfg.Service(proto="peerapi4", port=1),
+            tailcfg.Service(proto="peerapi6", port=1),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
