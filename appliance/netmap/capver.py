@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from enum import IntEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -36,6 +37,7 @@ class Band(IntEnum):
 _BANDS = tuple(Band)
 
 
+@lru_cache(maxsize=256)
 def band(capver: int) -> Band:
     """Give the band of a capability version."""
     return _BANDS[bisect_right(_BANDS, capver) - 1]

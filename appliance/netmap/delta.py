@@ -10,17 +10,17 @@ Source: tailscale tailcfg/tailcfg.go (MapResponse), control/controlclient/map.go
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
-from appliance.netmap.changes import Changes, Patch, Resend, changes
+from appliance.netmap.changes import UNSEEN, Changes, Patch, Resend, changes
 from appliance.netmap.dns import dns_config
 from appliance.netmap.peers import peer, self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.users import profiles
 from appliance.netmap.view import BASE_FILTER, has_named_filters
 from appliance.policy.compile import Sight
-from appliance.records import NodeID, UserID
+from appliance.records import Node, NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 
@@ -184,11 +184,19 @@ def own_between(old: Snapshot, new: Snapshot, viewer: NodeID, changed: Changes, 
 
 def is_self_touched(old: Snapshot, new: Snapshot, viewer: NodeID) -> bool:
     """Tell whether a viewer's own node may look different to it."""
+    was, now = old.nodes[viewer], new.nodes[viewer]
     return (
-        old.nodes[viewer] is not new.nodes[viewer]
+        (was is not now and any(getattr(was, name) != getattr(now, name) for name in _SELF_SEES))
         or old.presence_of(viewer).expired != new.presence_of(viewer).expired
         or are_all_touched(old, new)
     )
+
+
+_SELF_SEES = tuple(
+    field.name
+    for field in fields(Node)
+    if field.name not in UNSEEN and field.name not in ("endpoints", "disco_key")
+)
 
 
 def are_all_touched(old: Snapshot, new: Snapshot) -> bool:

@@ -1,58 +1,408 @@
-"""The messages of ``full`` and ``delta`` as bytes, ready to be sent.
+"""The messages of ``full`` and ``delta`` as bytes, ready to be sent; what many are told, made once.
 
-Not for deciding what is told (``view``, ``delta``). One ``Encoder`` serves one tailnet.
+Not for deciding what is told: that is in ``view`` and ``delta``, and a client that reads these
+bytes knows the same. One ``Encoder`` serves one tailnet. Sits on ``texts`` and ``chunks``.
 
-Framing: u32 little-endian length, then JSON, or JSON as zstd frames if the client asked for that.
-Source: tailscale control/controlclient/direct.go (decodeMsg), util/zstdframe.
+Everything is remembered by identity: of records, sights, snapshots. All of it is bounded.
+Source: tailscale control/controlclient/map.go (a patch of an unknown peer is passed over).
 """
 
 from __future__ import annotations
 
-import struct
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
 
-import zstandard
-
-from appliance.netmap.delta import delta
-from appliance.netmap.view import full
-from appliance.records import NodeID
+from appliance.netmap.capver import Band, band, fit_derp_map, fit_node, has_legacy_nodes
+from appliance.netmap.changes import changes, touched
+from appliance.netmap.chunks import CHUNK_PEERS, ChunkTable
+from appliance.netmap.delta import (
+    Common,
+    Own,
+    Steps,
+    are_all_touched,
+    common_between,
+    own_between,
+    steps_between,
+)
+from appliance.netmap.dns import dns_config
+from appliance.netmap.peers import self_node
+from appliance.netmap.relays import derp_map
+from appliance.netmap.texts import Fragment, PeerTexts, compress, framed, message
+from appliance.netmap.users import profiles
+from appliance.netmap.view import BASE_FILTER, default_auto_update, has_named_filters, visible
+from appliance.policy.compile import Compiled, Sight
+from appliance.records import NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 
-ZSTD_LEVEL = 1
-"""Higher levels are up to 1.5 times dearer and no smaller: most of a map is keys."""
+__all__ = ["Encoder", "compress"]
 
-_LENGTH = struct.Struct("<I")
-_compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+MIN_SHARERS = 4
+"""Viewers from which on a visibility class has its chunks kept: fewer are cheaper one by one."""
+MAX_TABLE_BYTES = 48 << 20
+"""All chunk tables together: 40 classes of 5,000 nodes."""
+MAX_PAIRS = 16
+"""Old versions for which a way to the newest is kept: sessions that are not stuck share one."""
+MAX_PAIR_BYTES = 8 << 20
+"""Shared deltas kept for one old version; real ones are some kB."""
+MAX_FILTERS = 512
+"""Packet filters kept as bytes; a policy has about one for each group of destinations."""
+
+_CLOSE = Fragment(b"}")
+_END_OF_PEERS = Fragment(b"]}")
 
 
-def compress(data: bytes) -> bytes:
-    """Give data as one zstd frame."""
-    return _compressor.compress(data)
+class _Shared:
+    """What one visibility class is told between two snapshots.
+
+    ``first`` is the text of a message that goes before, ``body`` the rest without its braces;
+    both may be empty. ``whole`` are nodes that must not be told this; ``only`` is the one node
+    that all of it is about, if there is one.
+    """
+
+    __slots__ = ("body", "first", "only", "ready", "steps", "whole")
+
+    def __init__(self, steps: Steps, first: bytes, body: bytes, *, has_more: bool) -> None:
+        self.steps = steps
+        self.first = first
+        self.body = Fragment(body)
+        self.whole = frozenset((*steps.gone, *steps.again, *steps.whole))
+        concerned = {*self.whole, *steps.unseen, *(patch.node_id for patch in steps.patches)}
+        self.only = min(concerned) if len(concerned) == 1 and not has_more else None
+        self.ready: dict[bool, list[bytes] | None] = {}
+
+    def parts(self, *, zstd: bool) -> list[bytes] | None:
+        """Give what a viewer is sent that is told nothing else."""
+        if zstd not in self.ready:
+            parts = [message(self.first, zstd=zstd)] if self.first else []
+            if self.body.text:
+                parts.append(message(b"{" + self.body.text + b"}", zstd=zstd))
+            self.ready[zstd] = parts or None
+        return self.ready[zstd]
+
+    @property
+    def held_bytes(self) -> int:
+        """What keeping this costs at most."""
+        return 3 * (len(self.first) + len(self.body.text))
+
+
+class _Pair:
+    """Two snapshots and what is known of the way from one to the other.
+
+    ``special`` are the nodes that must be looked at one by one; ``all_special``: every node.
+    """
+
+    __slots__ = ("all_special", "changed", "common", "held_bytes", "new", "old", "ready", "shared")
+
+    def __init__(self, old: Snapshot, new: Snapshot) -> None:
+        self.old = old
+        self.new = new
+        self.changed = changes(old, new)
+        self.all_special = (
+            old.compiled is not new.compiled
+            or bool(self.changed.users)
+            or are_all_touched(old, new)
+        )
+        self.common: dict[Band, Common] = {}
+        self.shared: dict[tuple[Sight, Sight, Band], _Shared] = {}
+        self.ready: dict[tuple[Sight, int, bool], list[bytes] | None] = {}
+        self.held_bytes = 0
 
 
 class Encoder:
-    """Makes the bytes of map responses for all nodes of one tailnet."""
+    """Makes the bytes of map responses for all nodes of one tailnet.
 
-    def full(self, snapshot: Snapshot, viewer: NodeID, capver: int, *, zstd: bool) -> list[bytes]:
-        """Give the first message of a session; all parts, in order, are one message."""
-        return [_frame(tailcfg.encode(full(snapshot, viewer, capver)), zstd=zstd)]
+    Parts that are given out are shared: they must not be changed. Not for several threads.
+    """
 
-    def delta(
-        self, old: Snapshot, new: Snapshot, viewer: NodeID, capver: int, *, zstd: bool
-    ) -> list[bytes] | None:
-        """Give the message (now and then two) from ``old`` to ``new``; None: nothing to say."""
-        messages = delta(old, new, viewer, capver)
-        return [_frame(tailcfg.encode(message), zstd=zstd) for message in messages] or None
+    def __init__(self, chunk_peers: int = CHUNK_PEERS) -> None:
+        self._chunk_peers = chunk_peers
+        self._texts: dict[bool, PeerTexts] = {}
+        self._tables: OrderedDict[tuple[Sight, bool], ChunkTable] = OrderedDict()
+        self._filters: OrderedDict[tuple[int, bool], tuple[object, Fragment]] = OrderedDict()
+        self._compiled: Compiled | None = None
+        self._sharers: Counter[Sight] = Counter()
+        self._touched: tuple[Snapshot, Snapshot, frozenset[NodeID]] | None = None
+        self._pair: _Pair | None = None
+        self._pairs: OrderedDict[int, _Pair] = OrderedDict()
 
     def keep_alive(self, *, zstd: bool) -> bytes:
         """Give the message that says nothing; always the same bytes, which clients know again."""
         return _KEEP_ALIVE_ZSTD if zstd else _KEEP_ALIVE
 
+    @property
+    def held_bytes(self) -> int:
+        """What all that is kept costs, without the snapshots."""
+        return (
+            sum(texts.held_bytes for texts in self._texts.values())
+            + sum(table.held_bytes for table in self._tables.values())
+            + sum(pair.held_bytes for pair in self._pairs.values())
+            + sum(fragment.held_bytes for _, fragment in self._filters.values())
+        )
 
-def _frame(data: bytes, *, zstd: bool) -> bytes:
-    body = compress(data) if zstd else data
-    return _LENGTH.pack(len(body)) + body
+    # ── full maps ────────────────────────────────────────────────────────────────────────────
+
+    def full(self, snapshot: Snapshot, viewer: NodeID, capver: int, *, zstd: bool) -> list[bytes]:
+        """Give the first message of a session; all parts, in order, are one message.
+
+        Raises KeyError if there is no such node.
+        """
+        of = band(capver)
+        sight = snapshot.compiled.sight(viewer)
+        if self._is_shared(snapshot, sight):
+            table = self._table(snapshot, sight, of)
+            if table.has_others(viewer):
+                return self._full_shared(table, viewer, of, zstd=zstd)
+        return self._full_alone(snapshot, viewer, of, zstd=zstd)
+
+    def _full_shared(
+        self, table: ChunkTable, viewer: NodeID, of: Band, *, zstd: bool
+    ) -> list[bytes]:
+        snapshot = table.snapshot
+        own = b"{" + _node_text(snapshot, viewer, of) + b","
+        owner = snapshot.nodes[viewer].owner_id
+        if owner in table.owners:
+            head = table.head(of, lambda: _head(snapshot, of, table.owners))
+        else:
+            head = _head(snapshot, of, (*table.owners, owner))
+        parts = [
+            compress(own) if zstd else own,
+            self._filter(snapshot.compiled.packet_filter(viewer), of).data(zstd=zstd),
+            head.data(zstd=zstd),
+            *table.without(viewer, zstd=zstd),
+            _END_OF_PEERS.data(zstd=zstd),
+        ]
+        self._bound_tables()
+        return framed(parts)
+
+    def _full_alone(
+        self, snapshot: Snapshot, viewer: NodeID, of: Band, *, zstd: bool
+    ) -> list[bytes]:
+        ids = visible(snapshot, snapshot.compiled.sight(viewer))
+        ids = [node_id for node_id in ids if node_id != viewer]
+        owners = {snapshot.nodes[node_id].owner_id for node_id in (viewer, *ids)}
+        texts = self._peer_texts(of).of_peers(snapshot, ids)
+        text = b"".join(
+            (
+                b"{",
+                _node_text(snapshot, viewer, of),
+                b",",
+                self._filter(snapshot.compiled.packet_filter(viewer), of).text,
+                _head(snapshot, of, owners).text,
+                b",".join(texts),
+                b"]}",
+            )
+            if ids
+            else (
+                b"{",
+                _node_text(snapshot, viewer, of),
+                b",",
+                self._filter(snapshot.compiled.packet_filter(viewer), of).text,
+                _head(snapshot, of, owners).text.removesuffix(_PEERS),
+                b"}",
+            )
+        )
+        return [message(text, zstd=zstd)]
+
+    def _table(self, snapshot: Snapshot, sight: Sight, of: Band) -> ChunkTable:
+        key = sight, has_legacy_nodes(of)
+        table = self._tables.get(key)
+        if table is None:
+            table = self._tables[key] = ChunkTable(
+                sight, self._peer_texts(of), snapshot, self._chunk_peers
+            )
+        elif table.snapshot is not snapshot:
+            table.advance(snapshot, self._touched_between(table.snapshot, snapshot))
+        self._tables.move_to_end(key)
+        return table
+
+    def _touched_between(self, old: Snapshot, new: Snapshot) -> frozenset[NodeID]:
+        known = self._touched
+        if known is None or known[0] is not old or known[1] is not new:
+            known = self._touched = old, new, touched(old, new)
+        return known[2]
+
+    def _bound_tables(self) -> None:
+        while (
+            len(self._tables) > 1
+            and sum(table.held_bytes for table in self._tables.values()) > MAX_TABLE_BYTES
+        ):
+            self._tables.popitem(last=False)
+
+    def _is_shared(self, snapshot: Snapshot, sight: Sight) -> bool:
+        compiled = snapshot.compiled
+        if self._compiled is not compiled:
+            self._compiled = compiled
+            self._sharers = Counter(compiled.sights.values())
+            self._sharers[compiled.default_sight] += 0
+            for key in [key for key in self._tables if key[0] not in self._sharers]:
+                del self._tables[key]
+        viewers = self._sharers[sight]
+        if sight is compiled.default_sight:
+            viewers += len(snapshot.nodes) - len(compiled.sights)
+        return viewers >= MIN_SHARERS
+
+    def _peer_texts(self, of: Band) -> PeerTexts:
+        legacy = has_legacy_nodes(of)
+        texts = self._texts.get(legacy)
+        if texts is None:
+            texts = self._texts[legacy] = PeerTexts(of)
+        return texts
+
+    def _filter(self, rules: tuple[tailcfg.FilterRule, ...], of: Band) -> Fragment:
+        key = id(rules), has_named_filters(of)
+        known = self._filters.get(key)
+        if known is None:
+            response = (
+                tailcfg.MapResponse(packet_filters={BASE_FILTER: rules})
+                if has_named_filters(of)
+                else tailcfg.MapResponse(packet_filter=rules)
+            )
+            known = self._filters[key] = rules, Fragment(_fields(response))
+            if len(self._filters) > MAX_FILTERS:
+                self._filters.popitem(last=False)
+        return known[1]
+
+    # ── deltas ───────────────────────────────────────────────────────────────────────────────
+
+    def delta(
+        self, old: Snapshot, new: Snapshot, viewer: NodeID, capver: int, *, zstd: bool
+    ) -> list[bytes] | None:
+        """Give the message (now and then two) from ``old`` to ``new``; None: nothing to say.
+
+        All parts, in order, are whole messages. Raises KeyError if the viewer is not in both.
+        """
+        pair = self._pair
+        if pair is None or pair.old is not old or pair.new is not new:
+            pair = self._pair_of(old, new)
+        if pair.all_special or viewer in pair.changed.touched:
+            return self._delta_special(pair, viewer, band(capver), zstd=zstd)
+        key = new.compiled.sight(viewer), capver, zstd
+        try:
+            return pair.ready[key]
+        except KeyError:
+            shared = self._shared(pair, key[0], key[0], band(capver))
+            parts = pair.ready[key] = shared.parts(zstd=zstd)
+            return parts
+
+    def _delta_special(
+        self, pair: _Pair, viewer: NodeID, of: Band, *, zstd: bool
+    ) -> list[bytes] | None:
+        old, new = pair.old, pair.new
+        own = own_between(old, new, viewer, pair.changed, of)
+        shared = self._shared(pair, old.compiled.sight(viewer), new.compiled.sight(viewer), of)
+        steps = shared.steps
+        if viewer in shared.whole or not set(own.owners) <= set(steps.owners):
+            alone = self._make_shared(pair, steps.without(viewer), of, own.owners)
+            return self._compose(own, alone, of, zstd=zstd)
+        if own.node is None and own.packet_filter is None:
+            return None if shared.only == viewer else shared.parts(zstd=zstd)
+        return self._compose(own, shared, of, zstd=zstd)
+
+    def _compose(self, own: Own, shared: _Shared, of: Band, *, zstd: bool) -> list[bytes] | None:
+        """Give what a viewer is told of itself, and then what it is told of others."""
+        mine = []
+        if own.node is not None:
+            mine.append(_fields(tailcfg.MapResponse(node=own.node)))
+        if own.packet_filter is not None:
+            mine.append(self._filter(own.packet_filter, of).text)
+        if not mine:
+            return shared.parts(zstd=zstd)
+        text = b"{" + b",".join(mine)
+        if not shared.body.text:
+            parts = [message(text + b"}", zstd=zstd)]
+        else:
+            text += b","
+            parts = framed(
+                (
+                    compress(text) if zstd else text,
+                    shared.body.data(zstd=zstd),
+                    _CLOSE.data(zstd=zstd),
+                )
+            )
+        return [message(shared.first, zstd=zstd), *parts] if shared.first else parts
+
+    def _pair_of(self, old: Snapshot, new: Snapshot) -> _Pair:
+        if self._pair is not None and self._pair.new is not new:
+            self._pairs.clear()
+        pair = self._pairs.get(id(old))
+        if pair is None:
+            pair = self._pairs[id(old)] = _Pair(old, new)
+            if len(self._pairs) > MAX_PAIRS:
+                self._pairs.popitem(last=False)
+        self._pair = pair
+        return pair
+
+    def _shared(self, pair: _Pair, before: Sight, now: Sight, of: Band) -> _Shared:
+        key = before, now, of
+        shared = pair.shared.get(key)
+        if shared is None:
+            steps = steps_between(pair.old, pair.new, before, now, pair.changed)
+            shared = self._make_shared(pair, steps, of)
+            if self._is_shared(pair.new, now):
+                pair.held_bytes += shared.held_bytes
+                if pair.held_bytes > MAX_PAIR_BYTES:
+                    pair.shared.clear()
+                    pair.ready.clear()
+                    pair.held_bytes = shared.held_bytes
+                pair.shared[key] = shared
+        return shared
+
+    def _make_shared(
+        self, pair: _Pair, steps: Steps, of: Band, owners: Iterable[UserID] = ()
+    ) -> _Shared:
+        common = pair.common.get(of)
+        if common is None:
+            common = pair.common[of] = common_between(pair.old, pair.new, of)
+        first = b""
+        if steps.again:
+            removed = tuple(sorted((*steps.gone, *steps.again)))
+            first = tailcfg.encode(tailcfg.MapResponse(peers_removed=removed))
+        owners = {*steps.owners, *owners}
+        body = _fields(
+            tailcfg.MapResponse(
+                derp_map=common.derp_map,
+                peers_removed=None if steps.again else steps.gone or None,
+                peers_changed_patch=steps.patches or None,
+                peer_seen_change=dict.fromkeys(steps.unseen, False) or None,
+                dns_config=common.dns_config,
+                domain=common.domain,
+                user_profiles=profiles(pair.new, owners) or None,
+                debug=tailcfg.Debug(disable_log_tail=True) if common.disable_logs else None,
+            )
+        )
+        if steps.whole:
+            texts = self._peer_texts(of).of_peers(pair.new, steps.whole)
+            changed = b'"PeersChanged":[' + b",".join(texts) + b"]"
+            body = changed + b"," + body if body else changed
+        return _Shared(steps, first, body, has_more=bool(owners) or not common.is_empty)
 
 
-_KEEP_ALIVE = _frame(b'{"KeepAlive":true}', zstd=False)
-_KEEP_ALIVE_ZSTD = _frame(b'{"KeepAlive":true}', zstd=True)
+_PEERS = b',"Peers":['
+
+
+def _fields(response: tailcfg.MapResponse) -> bytes:
+    """Give the text of a response without its braces."""
+    return tailcfg.encode(response)[1:-1]
+
+
+def _node_text(snapshot: Snapshot, viewer: NodeID, of: Band) -> bytes:
+    node = fit_node(self_node(snapshot, snapshot.nodes[viewer]), of)
+    return _fields(tailcfg.MapResponse(node=node))
+
+
+def _head(snapshot: Snapshot, of: Band, owners: Iterable[UserID]) -> Fragment:
+    """Give what stands before the peers and is the same for many, up to the list's bracket."""
+    response = tailcfg.MapResponse(
+        derp_map=fit_derp_map(derp_map(snapshot), of),
+        dns_config=dns_config(snapshot),
+        domain=snapshot.tailnet.domain,
+        user_profiles=profiles(snapshot, owners),
+        debug=tailcfg.Debug(disable_log_tail=True) if snapshot.settings.disable_logs else None,
+        default_auto_update=default_auto_update(of),
+    )
+    return Fragment(b"," + _fields(response) + _PEERS)
+
+
+_KEEP_ALIVE = message(b'{"KeepAlive":true}', zstd=False)
+_KEEP_ALIVE_ZSTD = message(b'{"KeepAlive":true}', zstd=True)

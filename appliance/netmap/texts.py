@@ -1,0 +1,124 @@
+"""Pieces of messages as bytes: JSON texts, their zstd frames, and how they become one message.
+
+A message for a client that asked for zstd may be several frames in a row: the client decodes them
+all and reads the result as one JSON text. So what many clients are told is compressed once.
+
+Framing: u32 little-endian length, then the text, or the frames.
+Source: tailscale control/controlclient/direct.go (decodeMsg), util/zstdframe; klauspost/compress
+zstd/decoder.go (DecodeAll); measured: level 1 is as small as 2 and 3 (most of a map is keys).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from datetime import datetime
+
+import zstandard
+
+from appliance.netmap.capver import Band, fit_node
+from appliance.netmap.peers import peer, shown_last_seen
+from appliance.records import OFFLINE, Node, NodeID, Presence
+from appliance.tailnet.snapshot import Snapshot
+from appliance.wire import tailcfg
+
+ZSTD_LEVEL = 1
+
+_LENGTH = struct.Struct("<I")
+_compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+
+
+def compress(data: bytes) -> bytes:
+    """Give data as one zstd frame."""
+    return _compressor.compress(data)
+
+
+class Fragment:
+    """A piece of a message's text, and its zstd frame once somebody needs it."""
+
+    __slots__ = ("_frame", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self._frame = b""
+
+    def data(self, *, zstd: bool) -> bytes:
+        """Give the text, or its frame."""
+        if not zstd:
+            return self.text
+        if not self._frame:
+            self._frame = compress(self.text)
+        return self._frame
+
+    @property
+    def held_bytes(self) -> int:
+        """What keeping this costs."""
+        return len(self.text) + len(self._frame)
+
+
+def framed(parts: Sequence[bytes]) -> list[bytes]:
+    """Make a message of its parts, which are texts or frames: put the length in front."""
+    length = _LENGTH.pack(sum(map(len, parts)))
+    return [length + parts[0], *parts[1:]]
+
+
+def message(text: bytes, *, zstd: bool) -> bytes:
+    """Make a message of one text."""
+    body = compress(text) if zstd else text
+    return _LENGTH.pack(len(body)) + body
+
+
+class PeerTexts:
+    """The JSON of all peers in the form of one band, each made once for what it is made of."""
+
+    __slots__ = ("_domain", "_of", "_texts")
+
+    def __init__(self, of: Band) -> None:
+        self._of = of
+        self._domain = ""
+        self._texts: dict[NodeID, tuple[Node, Presence, bytes]] = {}
+
+    @property
+    def held_bytes(self) -> int:
+        """What keeping the texts costs."""
+        return sum(len(text) for _, _, text in self._texts.values())
+
+    def of_peers(self, snapshot: Snapshot, ids: Sequence[NodeID]) -> list[bytes]:
+        """Give the texts of these nodes, which must be in the snapshot."""
+        self._make_room(snapshot)
+        texts, nodes, presences = self._texts, snapshot.nodes, snapshot.presence
+        given = []
+        for node_id in ids:
+            known = texts.get(node_id)
+            if (
+                known is not None
+                and known[0] is nodes[node_id]
+                and known[1] is presences.get(node_id, OFFLINE)
+            ):
+                given.append(known[2])
+            else:
+                given.append(self._make(snapshot, nodes[node_id], known))
+        return given
+
+    def _make(
+        self, snapshot: Snapshot, node: Node, known: tuple[Node, Presence, bytes] | None
+    ) -> bytes:
+        presence = snapshot.presence_of(node.id)
+        if known is not None and known[0] is node and looks(known[1]) == looks(presence):
+            text = known[2]
+        else:
+            text = tailcfg.encode(fit_node(peer(snapshot, node), self._of))
+        self._texts[node.id] = (node, presence, text)
+        return text
+
+    def _make_room(self, snapshot: Snapshot) -> None:
+        if self._domain != snapshot.tailnet.domain:
+            self._domain = snapshot.tailnet.domain
+            self._texts.clear()
+        elif len(self._texts) > 2 * len(snapshot.nodes) + 256:
+            self._texts = {i: kept for i, kept in self._texts.items() if i in snapshot.nodes}
+
+
+def looks(presence: Presence) -> tuple[bool, datetime | None, bool]:
+    """Give what peers see of a presence."""
+    return presence.online, shown_last_seen(presence), presence.expired
