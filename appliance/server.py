@@ -22,7 +22,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from appliance import config, derived, localsocket, statedir, systemd
+from appliance import config, derived, localsocket, observed, statedir, systemd
 from appliance import log as logs
 from appliance.api import app as api
 from appliance.api import public
@@ -129,11 +129,13 @@ class Server:
             is_database_well=self._is_database_well,
             random_bytes=secrets.token_bytes,
             rng=random.SystemRandom(),
-            metrics=lambda: b"",
+            metrics=self._render_metrics,
         )
         await self._open_front(door, MachineKey(noise_key.public_raw), tls, ending)
+        self._exporter = observed.exporter(self)
         await self._apply_settings()
         await self._open_local_socket(door, ending)
+        await self._open_metrics(door, ending)
 
     async def _open_database(self, ending: AsyncExitStack) -> None:
         self._database = Database.open(_database_url(self.settings))
@@ -274,6 +276,15 @@ class Server:
         ending.callback(place.path.unlink, missing_ok=True)
         await web.SockSite(runner, sock).start()
 
+    async def _open_metrics(self, door: Door, ending: AsyncExitStack) -> None:
+        place = self.settings.metrics.listen
+        if place is None:
+            return
+        runner = web.AppRunner(api.build_metrics(door), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        ending.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, place.host or None, place.port).start()
+
     # ── while it runs ────────────────────────────────────────────────────────────────────────
 
     async def _apply_settings(self) -> None:
@@ -314,6 +325,9 @@ class Server:
         log.info("settings reloaded", extra={"reason": ", ".join(plan.changed) or "no change"})
         if plan.waiting:
             log.warning("settings wait for a restart", extra={"reason": ", ".join(plan.waiting)})
+
+    def _render_metrics(self) -> bytes:
+        return self._exporter.render()
 
     async def _is_database_well(self) -> bool:
         try:

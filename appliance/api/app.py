@@ -19,3 +19,11 @@ def build(door: Door) -> web.Application:
     for noun in (health, users, preauthkeys, nodes):
         app.add_routes(noun.ROUTES)
     return app
+
+
+def build_metrics(door: Door) -> web.Application:
+    """Make the application of the separate listener for metrics: nothing else is on it."""
+    app = web.Application(middlewares=[refusals], client_max_size=MAX_BODY_BYTES)
+    app[DOOR] = door
+    app.add_routes([web.get("/metrics", health.metrics), web.get("/health", health.public)])
+    return app

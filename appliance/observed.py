@@ -1,0 +1,117 @@
+"""Where each metric is read: the second half of ``server``, which joins the parts.
+
+Not for declaring metrics (``metrics``) nor for counting (the parts do).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from appliance import __version__
+from appliance.control.mapsession import MapSessions
+from appliance.control.ts2021 import Ts2021
+from appliance.front.dispatch import Front
+from appliance.front.stream import Listener
+from appliance.live import LiveTailnets
+from appliance.metrics import Exporter, integers
+from appliance.records import TailnetID
+from appliance.tls.certificates import CertificateFiles
+
+
+class Parts(Protocol):
+    """What of a server is looked at."""
+
+    tailnets: LiveTailnets
+    sessions: dict[TailnetID, MapSessions]
+    ts2021: Ts2021
+    front: Front
+    listeners: list[Listener]
+    certificates: CertificateFiles | None
+
+
+def exporter(server: Parts) -> Exporter:
+    """Make the exporter of a server whose parts exist."""
+    export = Exporter()
+    started_at = time.time()
+    export.source("headwater_build_info", lambda: {__version__: 1.0})
+    export.source("headwater_server_start_seconds", lambda: started_at)
+    _observe_tailnets(export, server)
+    _observe_front(export, server)
+    _observe_control(export, server)
+    return export
+
+
+def _observe_tailnets(export: Exporter, server: Parts) -> None:
+    def total(count: Callable[..., int]) -> Callable[[], float]:
+        return lambda: float(sum(count(live.snapshot) for live in server.tailnets))
+
+    export.source("headwater_tailnet_nodes", total(lambda s: len(s.nodes)))
+    export.source("headwater_tailnet_users", total(lambda s: len(s.users)))
+    export.source("headwater_tailnet_auth_keys", total(lambda s: len(s.auth_keys)))
+    export.source("headwater_tailnet_version_total", total(lambda s: int(s.version)))
+    export.source(
+        "headwater_tailnet_nodes_online",
+        total(lambda s: sum(presence.online for presence in s.presence.values())),
+    )
+
+
+def _observe_front(export: Exporter, server: Parts) -> None:
+    listeners, front = server.listeners, server.front
+    export.source("headwater_front_streams", lambda: _sum(len(each.streams) for each in listeners))
+    export.source("headwater_front_accepted_total", lambda: _sum(x.accepted for x in listeners))
+    export.source("headwater_front_refused_total", lambda: _sum(x.refused for x in listeners))
+    export.source("headwater_front_stalled_total", lambda: _sum(x.stalled for x in listeners))
+    export.source("headwater_front_waiting", lambda: float(front.waiting))
+    export.source("headwater_front_requests_total", lambda: integers(front.counters))
+    export.source(
+        "headwater_tls_handshakes_total",
+        lambda: {
+            "finished": _sum(each.gate.counters.finished for each in listeners),
+            "failed": _sum(each.gate.counters.failed for each in listeners),
+            "timed_out": _sum(each.gate.counters.timed_out for each in listeners),
+            "refused": _sum(each.gate.counters.refused for each in listeners),
+            "evicted": _sum(each.gate.counters.evicted for each in listeners),
+        },
+    )
+    certificates = server.certificates
+    if certificates is None:
+        return
+    export.source("headwater_tls_reloads_total", lambda: float(certificates.reloads))
+    export.source("headwater_tls_reload_failures_total", lambda: float(certificates.failures))
+    export.source("headwater_tls_expiry_seconds", lambda: _expiry(certificates))
+
+
+def _observe_control(export: Exporter, server: Parts) -> None:
+    door, sessions = server.ts2021, tuple(server.sessions.values())
+    export.source("headwater_control_links", lambda: float(len(door.links)))
+    export.source("headwater_control_handshakes_total", lambda: integers(door.counters))
+    export.source(
+        "headwater_control_closed_total",
+        lambda: {reason: float(count) for reason, count in door.counters.closed.items()},
+    )
+    export.source("headwater_control_map_sessions", lambda: _sum(len(each) for each in sessions))
+    for name, field in (
+        ("headwater_control_map_sessions_total", "sessions"),
+        ("headwater_control_map_replaced_total", "replaced"),
+        ("headwater_control_map_stalled_total", "stalled"),
+        ("headwater_control_map_rounds_total", "rounds"),
+    ):
+        export.source(name, lambda f=field: _sum(getattr(s.counters, f) for s in sessions))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    kinds = {"full": "full_maps", "delta": "deltas", "keep_alive": "keep_alives"}
+    export.source(
+        "headwater_control_map_messages_total",
+        lambda: {
+            kind: _sum(getattr(each.counters, field) for each in sessions)
+            for kind, field in kinds.items()
+        },
+    )
+
+
+def _sum(numbers: Iterable[int]) -> float:
+    return float(sum(numbers))
+
+
+def _expiry(certificates: CertificateFiles) -> float:
+    return certificates.facts.not_after.timestamp()
