@@ -103,7 +103,7 @@ class Link:
         *,
         machine_key: MachineKey,
         version: int,
-        head: tuple[bytes, bytes],
+        head: bytes,
         early: bytes = b"",
     ) -> None:
         self.machine_key = machine_key
@@ -116,7 +116,7 @@ class Link:
         self._handler = handler
         self._session = session
         self._http = http
-        self._greeting: tuple[bytes, bytes, bytes] | None = (*head, early)
+        self._greeting: tuple[bytes, bytes] | None = (head, early)
         self._stream: Stream | None = None
         self._open: dict[int, Exchange | OutStream] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -130,16 +130,14 @@ class Link:
     # -- the sink's face ------------------------------------------------------------------------
 
     def connected(self, stream: Stream) -> None:
-        """Greet in one write: the 101 as it is, then the Noise response, then sealed the early
-        payload and our SETTINGS."""
+        """Greet in one write: the head as it is, then sealed the early payload and SETTINGS."""
         self._stream = stream
         self.peer = stream.peer
         if self._greeting is None:
             raise RuntimeError("a link was connected twice")
-        switching, response, early = self._greeting
+        head, early = self._greeting
         self._greeting = None
-        sealed = self._session.seal(early + b"".join(self._http.take()))
-        stream.write(switching + self.wrap(response + sealed))
+        stream.write(head + self._session.seal(early + b"".join(self._http.take())))
 
     def received(self, _buffer: bytearray, view: memoryview, end: int) -> int:
         """Take Noise records, in any pieces (the session keeps what is incomplete)."""
@@ -149,22 +147,6 @@ class Link:
     def ended(self) -> None:
         """Close: a client that sends no more cannot open windows either."""
         if self._stream is not None:
-            self._stream.close()
-
-    def wrap(self, sealed: bytes) -> bytes:
-        """Put sealed bytes into what the stream carries: nothing, or a WebSocket message."""
-        return sealed
-
-    def say(self, data: bytes) -> None:
-        """Write to the stream directly (the WebSocket layer's own frames)."""
-        if self._stream is not None:
-            self._stream.write(data)
-
-    def hang_up(self, reason: str, words: bytes) -> None:
-        """Close with the WebSocket layer's last words."""
-        self._reason = reason
-        if self._stream is not None:
-            self._stream.write(words)
             self._stream.close()
 
     def feed(self, data: bytes) -> None:
@@ -462,7 +444,7 @@ class Link:
         self._write_piece(stream, b"".join(piece))
 
     def _write_piece(self, stream: Stream, plain: bytes) -> None:
-        stream.write(self.wrap(self._session.seal(plain)))
+        stream.write(self._session.seal(plain))
 
     def _give_up(self, reason: str, error: Exception | None) -> None:
         log.debug(

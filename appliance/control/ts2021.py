@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from appliance.control.http2 import Http2Factory, engine
 from appliance.control.link import Link
+from appliance.front.stream import Sink, Stream, WebSocketStream
 from appliance.wire import websocket
 from appliance.wire.controlbase import ServerHandshake, encode_early_payload, encode_error
 from appliance.wire.errors import ProtocolError
@@ -30,12 +31,9 @@ from appliance.wire.keys import ChallengeKey, PrivateKey
 
 if TYPE_CHECKING:
     from appliance.control.exchange import Handler
-    from appliance.front.stream import Sink, Stream
     from appliance.wire.keys import MachineKey
 
 log = logging.getLogger(__name__)
-
-L = TypeVar("L", bound=Link)
 
 # What the protocol says.
 UPGRADE = "tailscale-control-protocol"
@@ -117,36 +115,6 @@ def source_of(peer: tuple[str, int] | None) -> str | None:
         return None
     packed = ip_address(host.partition("%")[0]).packed
     return packed[:8].hex()
-
-
-class WebSocketLink(Link):
-    """A link whose Noise records travel in binary WebSocket messages, as a stream of bytes."""
-
-    __slots__ = ("frames",)
-    frames: websocket.FrameReader
-
-    def received(self, _buffer: bytearray, view: memoryview, end: int) -> int:
-        """Take WebSocket frames."""
-        try:
-            events = self.frames.feed(bytes(view[:end]))
-        except websocket.WebSocketError as error:
-            self.hang_up("protocol", websocket.encode_close(error.code))
-            return end
-        for event in events:
-            match event:
-                case websocket.Data(payload):
-                    self.feed(payload)
-                case websocket.Ping(payload):
-                    self.say(websocket.encode_frame(websocket.Opcode.PONG, payload))
-                case websocket.Pong():
-                    pass
-                case websocket.Close():
-                    self.hang_up("left", websocket.encode_close(websocket.CloseCode.NORMAL))
-        return end
-
-    def wrap(self, sealed: bytes) -> bytes:
-        """Put sealed bytes into binary messages."""
-        return websocket.encode_stream(sealed)
 
 
 class Farewell:
@@ -234,7 +202,7 @@ class Ts2021:
             self.counters.refused += 1
             return _refusal("X-Tailscale-Handshake is missing or not base64")
         try:
-            return self._shake_hands(Link, initiation, SWITCHING)
+            return self._shake_hands(initiation, SWITCHING)
         except ProtocolError as error:
             self._note_failure(stream, error)
             return Farewell(SWITCHING + encode_error(_explain(error)))
@@ -290,24 +258,24 @@ class Ts2021:
             self.counters.refused += 1
             return goodbye
         try:
-            link = self._shake_hands(WebSocketLink, initiation, switching)
+            link = self._shake_hands(initiation, b"")
         except ProtocolError as error:
             self._note_failure(stream, error)
             return goodbye
-        link.frames = websocket.FrameReader(masked=True)
         self.counters.websocket += 1
-        return link
+        stream.write(switching)
+        return WebSocketStream(link)
 
-    def _shake_hands(self, kind: type[L], initiation: bytes, switching: bytes) -> L:
+    def _shake_hands(self, initiation: bytes, switching: bytes) -> Link:
         machine_key, version, response, session = self._handshake.read(initiation)
-        link = kind(
+        link = Link(
             self,
             self._handler,
             session,
             self._http2(self.clock()),
             machine_key=machine_key,
             version=version,
-            head=(switching, response),
+            head=switching + response,
             early=self._early if version >= EARLY_MIN_VERSION else b"",
         )
         self.counters.accepted += 1

@@ -288,6 +288,9 @@ class Dispatcher:
             self._refuse(405, "this is not a proxy")
             return
         route = self._front.routes.get(head.path)
+        if route is not None and self._transport is not None and not self._transport.wrote:
+            self._refuse(400, "this request must wait for the answer to the one before it")
+            return
         try:
             result = route(head, self._stream) if route is not None else None
             if result is None and self._front.web is None:
@@ -297,16 +300,10 @@ class Dispatcher:
             result = Answer(500, b"internal error\n", close=True)
         if result is None:
             self._replay(head, whole)
-        elif not self._is_idle():
-            self._refuse(400, "an upgrade must wait for the answer to the request before it")
         elif isinstance(result, Answer):
             self._answer(head, result)
         else:
             self._hand_over(result)
-
-    def _is_idle(self) -> bool:
-        """Tell whether aiohttp has answered, at least begun to, what it got before."""
-        return self._transport is None or self._transport.wrote
 
     def _answer(self, head: Head, answer: Answer) -> None:
         self._front.counters.answered += 1
@@ -350,7 +347,7 @@ class Dispatcher:
         self._front.passed(self)
         self._disarm()
         self._gone = True
-        if self._is_idle():
+        if self._transport is None or self._transport.wrote:
             answer = Answer(status, sentence.encode() + b"\n", close=True)
             self._stream.write(encode_answer(answer, keep_alive=False))
         self._stream.close()
