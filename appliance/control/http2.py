@@ -89,7 +89,7 @@ Event = Request | Reset | Goodbye
 class Http2Server(Protocol):
     """One side of one connection, without any I/O.
 
-    After a ``ProtocolError`` from ``receive`` only ``take`` may be called (it gives the GOAWAY).
+    After a ``ProtocolError`` from ``receive`` only ``take`` may be called (it gives the GOAWAY, if the library can still say one).
     """
 
     @property

@@ -44,13 +44,14 @@ _SETTINGS = {
 class Ngh2Server:
     """The server side of one connection; see ``http2.Http2Server``."""
 
-    __slots__ = ("_conn", "_gate", "_intake", "_now")
+    __slots__ = ("_conn", "_gate", "_intake", "_now", "_out")
 
     def __init__(self, now: float) -> None:
         self._conn = ngh2.Connection(ngh2.Role.SERVER, _CONFIG)
         self._gate = FrameGate(now)
         self._intake = Intake()
         self._now = now
+        self._out: list[bytes | memoryview] = []
         self._conn.initiate_connection(_SETTINGS)
 
     @property
@@ -72,6 +73,7 @@ class Ngh2Server:
             for event in self._conn.events():
                 self._take_in(event, events)
         except ngh2.NGH2Error as error:
+            self.goaway(PROTOCOL_ERROR)
             raise ProtocolError(f"http2: {error}") from error
         except ProtocolError:
             self.goaway(PROTOCOL_ERROR)
@@ -102,6 +104,7 @@ class Ngh2Server:
         except ngh2.NGH2Error:
             return
         self._gate.credit(len(data))
+        self._drain()  # only what has left the library counts against the windows
 
     def reset(self, stream_id: int, code: int = CANCEL) -> None:
         """Break a stream off; unknown streams are ignored."""
@@ -120,11 +123,17 @@ class Ngh2Server:
 
     def take(self) -> list[bytes | memoryview]:
         """Give, and forget, everything that must be sent, in order."""
+        self._drain()
+        out, self._out = self._out, []
+        return out
+
+    def _drain(self) -> None:
         try:
             data = self._conn.data_to_send()
         except ngh2.NGH2Error:
-            return []
-        return [data] if data else []
+            return
+        if data:
+            self._out.append(data)
 
     def _take_in(self, event: ngh2.Event, events: list[Event]) -> None:
         if isinstance(event, ngh2.RequestReceived):
@@ -155,4 +164,5 @@ class Ngh2Server:
         except BodyTooLargeError:
             head = [(b":status", b"413"), (b"content-length", b"0")]
             self._conn.send_response(event.stream_id, head, end_stream=True)
+            self._drain()  # or the reset overtakes the answer
             self._conn.reset_stream(event.stream_id, NO_ERROR)
