@@ -94,6 +94,11 @@ class DiscoKey(PublicKey):
     __slots__ = ()
     prefix = "discokey:"
 
+    @property
+    def short(self) -> str:
+        """Give the form for logs, which differs: ``d:`` and 16 hex digits; empty for zero."""
+        return "" if self.is_zero else f"d:{self.raw[:8].hex()}"
+
 
 class ChallengeKey(PublicKey):
     """The key in the early Noise payload."""
@@ -184,6 +189,8 @@ class PrivateKey:
 
         Raises ProtocolError for a point of low order (the result would be all zero).
         """
+        if len(public_raw) != KEY_BYTES:  # the library reads 32 bytes without looking
+            raise ProtocolError(f"key exchange with {len(public_raw)} bytes")
         try:
             return sodium.crypto_scalarmult(self._raw, public_raw)
         except Exception as error:

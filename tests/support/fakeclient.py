@@ -227,12 +227,17 @@ def _known(key: DiscoKey | None) -> DiscoKey | None:
     return None if key is None or key.is_zero else key
 
 
+def settle(node: tailcfg.Node) -> tailcfg.Node:
+    """Bring a Node into the form in which a state keeps it."""
+    return _keep(upgrade(node))
+
+
 def _keep(node: tailcfg.Node) -> tailcfg.Node:
     return msgspec.structs.replace(node, endpoints=node.endpoints or ())
 
 
 def _upgrade_self(node: tailcfg.Node) -> tailcfg.Node:
-    node = _keep(upgrade(node))
+    node = settle(node)
     empty: tailcfg.CapMap = dict.fromkeys(node.capabilities, ())
     return msgspec.structs.replace(node, capabilities=(), cap_map={**empty, **(node.cap_map or {})})
 
@@ -293,7 +298,7 @@ def _apply_peers(
     distrusts_old_disco: bool,
 ) -> dict[int, tailcfg.Node]:
     if response.peers:
-        return _sorted({peer.id: _keep(upgrade(peer)) for peer in response.peers})
+        return _sorted({peer.id: settle(peer) for peer in response.peers})
     after = dict(peers)
     for gone in response.peers_removed or ():
         after.pop(gone, None)

@@ -1,8 +1,8 @@
 """ts2021 and the Noise below it, against golden bytes: whole, byte by byte, with a tail."""
 
-import json
 import os
-from pathlib import Path
+from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,9 +12,9 @@ from appliance.wire import controlbase, noise, tailcfg
 from appliance.wire.controlbase import ClientHandshake, HandshakeError, ServerHandshake, Session
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import ChallengeKey, MachineKey, PrivateKey
+from tests.vectors import load
 
-VECTORS = Path(__file__).parents[1] / "vectors"
-GOLDEN = json.loads((VECTORS / "noise_ik.json").read_text())
+GOLDEN = load("noise_ik.json")
 V142 = GOLDEN["version_142"]
 
 
@@ -266,3 +266,35 @@ def test_any_bytes_as_initiation_or_frames_end_in_a_protocol_error_or_wait(data:
         assert server.has_partial_record == bool(data)
     except ProtocolError:
         pass
+
+
+@pytest.mark.parametrize("case", load("go_controlbase.json"), ids=lambda case: case["version"])
+def test_live_exchange_of_the_official_package_is_replayed(case: dict[str, Any]) -> None:
+    """The Go client and server talked over a pipe, with keys from a source that counts bytes."""
+    drawn = bytes((case["random_start"] + place) % 256 for place in range(4 * 32))
+    machine, control = PrivateKey(drawn[:32]), PrivateKey(drawn[32:64])
+    control_public = MachineKey(control.public_raw)
+    assert str(control_public) == case["control"]
+    client = ClientHandshake(machine, control_public, case["version"], lambda _: drawn[64:96])
+    assert client.initiation.hex() == case["initiation"]
+    server = ServerHandshake(control, lambda _: drawn[96:])
+    key, version, response, at_server = server.read(client.initiation)
+    assert (str(key), version, response.hex()) == (
+        case["machine"],
+        case["version"],
+        case["response"],
+    )
+    done = client.feed(response)
+    assert done is not None
+    at_client, _ = done
+    assert at_client.handshake_hash.hex() == case["handshake_hash"]
+    for record in case["records"]:
+        plaintext = b"x" * record["size"]
+        to_server = record["to"] == "server"
+        sender, receiver = (at_client, at_server) if to_server else (at_server, at_client)
+        wire = sender.seal(plaintext)
+        if "wire" in record:
+            assert wire.hex() == record["wire"]
+        else:
+            assert sha256(wire).hexdigest() == record["sha256"]
+        assert receiver.feed(wire) == plaintext

@@ -3,14 +3,13 @@
 Not for answering them (``control.calls``). Source: tailscale tailcfg/{tailcfg,tka}.go.
 """
 
-from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
 from msgspec import field
 
 from appliance.wire.keys import NodeKey
-from appliance.wire.tailcfg.message import Int64, Message
+from appliance.wire.tailcfg.message import Int64, Message, Time
 
 AttrValue: TypeAlias = str | int | float | bool | None
 
@@ -95,7 +94,7 @@ class AuditLogRequest(Message, frozen=True, kw_only=True):
     node_key: NodeKey | None = None
     action: str = ""
     details: str = ""
-    timestamp: datetime | None = None
+    timestamp: Time | None = None
 
     def __post_init__(self) -> None:
         if self.timestamp is not None and self.timestamp.year == 1:

@@ -11,11 +11,12 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect
 
+from appliance.wire.keys import HardwareKey
 from appliance.wire.tailcfg.message import Address, AddrPort, Prefix
 
 _NAME = re.compile(rb'"([^"\\]*)"\s*:')
 _ABSENT: Any = object()
-_MAY_BE_EMPTY = (Address, Prefix, AddrPort)
+_MAY_BE_EMPTY = (Address, Prefix, AddrPort, HardwareKey)
 """Types of which Go writes the zero value as an empty text, so that empty means absent."""
 
 Mender = Callable[[Any], Any]
@@ -77,7 +78,7 @@ def _mender(kind: inspect.Type, names: set[str]) -> Mender:
     if isinstance(kind, inspect.DictType):
         return _dict_mender(kind.value_type, names)
     if isinstance(kind, inspect.CustomType) and kind.cls in _MAY_BE_EMPTY:
-        return _address
+        return _empty_is_absent
     return _scalar
 
 
@@ -85,7 +86,7 @@ def _scalar(value: Any) -> Any:
     return _ABSENT if value is None else value
 
 
-def _address(value: Any) -> Any:
+def _empty_is_absent(value: Any) -> Any:
     return _ABSENT if value is None or value == "" else value
 
 

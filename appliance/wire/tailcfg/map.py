@@ -4,8 +4,6 @@ Not for filling it (``netmap``), nor for its framing (``control.mapsession``).
 Source: tailscale tailcfg/tailcfg.go, control/controlclient/map.go.
 """
 
-from datetime import datetime
-
 import msgspec
 from msgspec import field
 
@@ -14,7 +12,7 @@ from appliance.wire.tailcfg.derpmap import DERPMap
 from appliance.wire.tailcfg.dns import DNSConfig
 from appliance.wire.tailcfg.filter import FilterRule
 from appliance.wire.tailcfg.hostinfo import Hostinfo
-from appliance.wire.tailcfg.message import Address, AddrPort, Int64, Message
+from appliance.wire.tailcfg.message import Address, AddrPort, Int64, Message, Time
 from appliance.wire.tailcfg.node import Node, PeerChange, UserProfile
 from appliance.wire.tailcfg.ssh import SSHPolicy
 
@@ -34,7 +32,7 @@ class MapRequest(Message, frozen=True, kw_only=True):
     disco_key: DiscoKey = field(default_factory=DiscoKey.zero)
     hardware_attestation_key: HardwareKey | None = None
     hardware_attestation_key_signature: bytes = b""
-    hardware_attestation_key_signature_timestamp: datetime | None = None
+    hardware_attestation_key_signature_timestamp: Time | None = None
     stream: bool = False
     hostinfo: Hostinfo | None = None
     map_session_handle: str = ""
@@ -178,7 +176,7 @@ class MapResponse(Message, frozen=True, kw_only=True):
     health: tuple[str, ...] | None = None
     display_messages: dict[str, DisplayMessage | None] | None = None
     ssh_policy: SSHPolicy | None = None
-    control_time: datetime | None = None
+    control_time: Time | None = None
     tka_info: TKAInfo | None = None
     domain_data_plane_audit_log_id: str = ""
     debug: Debug | None = None

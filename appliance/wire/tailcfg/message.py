@@ -5,6 +5,7 @@ Source: tailscale tailcfg/tailcfg.go (names); go.dev/pkg/net/netip (text forms o
 """
 
 import ipaddress
+import re
 from abc import ABCMeta
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,6 +23,8 @@ TEXT_CACHE_ENTRIES = 32768
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """Go's zero time. In ``PeerChange.key_expiry`` it says "never"; elsewhere it reads as None."""
+
+_PREFIX_BITS = re.compile("0|[1-9][0-9]{0,2}")
 
 _ACRONYMS = {
     "ace": "ACE",
@@ -72,6 +75,8 @@ class Message(
 
 
 Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Time: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A moment with its time zone; Go refuses one without, and so do we."""
 Uint16: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_PORT)]
 Raw = msgspec.Raw
 """JSON kept as bytes: the values of capabilities may be anything."""
@@ -150,8 +155,8 @@ def parse_prefix(text: str) -> Prefix:
 
     Bits behind the length are cleared, where Go would keep them.
     """
-    _, slash, bits = text.partition("/")
-    well_formed = slash and bits.isascii() and bits.isdigit() and len(bits) <= 3
+    host, _, bits = text.partition("/")
+    well_formed = _PREFIX_BITS.fullmatch(bits) and "%" not in host
     try:
         if well_formed and len(text) <= MAX_ADDRESS_CHARS:
             return ipaddress.ip_network(text, strict=False)
@@ -170,8 +175,3 @@ def address_text(address: Address) -> str:
 def prefix_text(prefix: Prefix) -> str:
     """Give the text form of a prefix, remembered."""
     return str(prefix)
-
-
-def time_or_none(value: datetime | None) -> datetime | None:
-    """Turn Go's zero time (year 1) into None."""
-    return None if value is None or value.year == 1 else value

@@ -3,7 +3,6 @@
 Not for what a node says about itself (``hostinfo``). Source: tailscale tailcfg/tailcfg.go.
 """
 
-from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
@@ -19,7 +18,7 @@ from appliance.wire.tailcfg.message import (
     Message,
     Prefix,
     Raw,
-    time_or_none,
+    Time,
 )
 
 CapMap: TypeAlias = dict[str, tuple[Raw, ...]]
@@ -41,7 +40,7 @@ class Node(Message, frozen=True, kw_only=True):
     user: Int64 = field(default_factory=int)
     sharer: Int64 = 0
     key: NodeKey = field(default_factory=NodeKey.zero)
-    key_expiry: datetime | None = None
+    key_expiry: Time | None = None
     key_signature: bytes = b""
     machine: MachineKey | None = None
     disco_key: DiscoKey | None = None
@@ -51,11 +50,11 @@ class Node(Message, frozen=True, kw_only=True):
     legacy_derp: str = field(name="DERP", default="")
     home_derp: Int64 = 0
     hostinfo: Hostinfo | None = None
-    created: datetime | None = None
+    created: Time | None = None
     cap: Int64 = 0
     tags: tuple[str, ...] = ()
     primary_routes: tuple[Prefix, ...] = ()
-    last_seen: datetime | None = None
+    last_seen: Time | None = None
     online: bool | None = None
     machine_authorized: bool = field(default_factory=bool)
     capabilities: tuple[str, ...] = ()
@@ -97,8 +96,8 @@ class PeerChange(Message, frozen=True, kw_only=True):
     key_signature: bytes | None = None
     disco_key: DiscoKey | None = None
     online: bool | None = None
-    last_seen: datetime | None = None
-    key_expiry: datetime | None = None
+    last_seen: Time | None = None
+    key_expiry: Time | None = None
 
 
 class User(Message, frozen=True, kw_only=True):
@@ -107,11 +106,11 @@ class User(Message, frozen=True, kw_only=True):
     id: Int64 = field(default_factory=int)
     display_name: str = field(default_factory=str)
     profile_pic_url: str = ""
-    created: datetime | None = None
+    created: Time | None = None
 
     def __post_init__(self) -> None:
         if self.created is not None and self.created.year == 1:
-            msgspec.structs.force_setattr(self, "created", time_or_none(self.created))
+            msgspec.structs.force_setattr(self, "created", None)
 
 
 class Login(Message, frozen=True, kw_only=True):

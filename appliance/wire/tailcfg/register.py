@@ -4,14 +4,12 @@ Not for deciding (``tailnet.registration``). Source: tailscale tailcfg/tailcfg.g
 control/controlclient/direct.go.
 """
 
-from datetime import datetime
-
 import msgspec
 from msgspec import field
 
 from appliance.wire.keys import ChallengeKey, LockKey, MachineKey, NodeKey
 from appliance.wire.tailcfg.hostinfo import Hostinfo
-from appliance.wire.tailcfg.message import Int64, Message, time_or_none
+from appliance.wire.tailcfg.message import Int64, Message, Time
 from appliance.wire.tailcfg.node import Login, User
 
 
@@ -47,13 +45,13 @@ class RegisterRequest(Message, frozen=True, kw_only=True):
     old_node_key: NodeKey = field(default_factory=NodeKey.zero)
     nl_key: LockKey = field(default_factory=LockKey.zero)
     auth: RegisterResponseAuth | None = None
-    expiry: datetime | None = None
+    expiry: Time | None = None
     followup: str = field(default_factory=str)
     hostinfo: Hostinfo | None = None
     ephemeral: bool = False
     node_key_signature: bytes = b""
     signature_type: str = ""
-    timestamp: datetime | None = None
+    timestamp: Time | None = None
     device_cert: bytes = b""
     signature: bytes = b""
     tailnet: str = ""
@@ -61,7 +59,7 @@ class RegisterRequest(Message, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, value in (("expiry", self.expiry), ("timestamp", self.timestamp)):
             if value is not None and value.year == 1:
-                msgspec.structs.force_setattr(self, name, time_or_none(value))
+                msgspec.structs.force_setattr(self, name, None)
 
 
 class RegisterResponse(Message, frozen=True, kw_only=True):

@@ -3,12 +3,10 @@
 Not for deciding (``policy.ssh``). Source: tailscale tailcfg/tailcfg.go.
 """
 
-from datetime import datetime
-
 from msgspec import field
 
 from appliance.wire.keys import NodeKey
-from appliance.wire.tailcfg.message import AddrPort, Int64, Message
+from appliance.wire.tailcfg.message import AddrPort, Int64, Message, Time
 
 
 class SSHRecorderFailureAction(Message, frozen=True, kw_only=True):
@@ -54,7 +52,7 @@ class SSHRule(Message, frozen=True, kw_only=True, rename="camel"):
     A local user ``=`` means the same name, an empty one means no match.
     """
 
-    rule_expires: datetime | None = None
+    rule_expires: Time | None = None
     principals: tuple[SSHPrincipal, ...] = field(default_factory=tuple)
     ssh_users: dict[str, str] = field(name="sshUsers", default_factory=_no_users)
     action: SSHAction | None = None
