@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import cProfile
 import json
 import os
 import random
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,13 +26,17 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from appliance import config
+from appliance import log as logs
+from appliance.cli.serve import loop_factory
 from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet
 from appliance.policy.compile import Compiled, Sight
-from appliance.records import Node, NodeID, TailnetID, User
+from appliance.records import Node, NodeID, User
+from appliance.server import Server
 from appliance.store.store import Database
 from appliance.tailnet.keys import create_auth_key
-from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
+from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, PrivateKey
 from tests.bench import simclient
@@ -132,6 +138,13 @@ class Serving:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most resident memory that there was."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        return int(kilobytes) * 1024
+
     def server(self, *, tls: bool = True) -> simclient.Server:
         """Say where simulated nodes find it."""
         context = simclient.tls_context() if tls else None
@@ -149,11 +162,22 @@ class Serving:
             before = now
 
 
+def free_port() -> int:
+    """Find a port that nobody uses, for TCP and UDP of the loopback address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
-def serve(filled: Filled, *, http2: str = "h2", sights: str = "open", tls: bool = True) -> Iterator[Serving]:
+def serve(
+    filled: Filled, *, http2: str = "h2", sights: str = "open", tls: bool = True
+) -> Iterator[Serving]:
     """Run the server as a process; stop it at the end."""
     command = [sys.executable, "-m", "tests.bench.serving", str(filled.directory)]
-    command += ["--http2", http2, "--sights", sights, *(("--tls",) if tls else ())]
+    command += ["--port", str(free_port()), "--http2", http2, "--sights", sights]
+    command += ["--tls"] if tls else []
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
@@ -184,55 +208,51 @@ async def install_distinct_sights(live: LiveTailnet) -> None:
     async with live.edit(by=SYSTEM) as edit:
         edit.set_compiled(Compiled(sights=sights))
 
+
+async def _run(options: argparse.Namespace) -> None:
+    settings = config.build(
+        {
+            "server_url": f"{'https' if options.tls else 'http'}://127.0.0.1:{options.port}",
+            "listen": [f"127.0.0.1:{options.port}"],
+            "state_dir": str(options.directory),
+            "socket": {"path": str(options.directory / "s"), "mode": "0600"},
+            "tls": {"mode": "local_ca" if options.tls else "off"},
+            "tailnet": {"base_domain": "tail.example.net"},
+            "derp": {"server": {"stun_listen": [f"127.0.0.1:{options.port}"], "ipv4": "127.0.0.1"}},
+            "http2": options.http2,
+        },
+        source="tests.bench",
+    )
+    logs.set_up("warning", "text")
+    server = Server(settings)
+    server.handle_signals()
+
+    async def started() -> None:
+        if options.sights == "distinct":
+            await install_distinct_sights(server.tailnets.default)
+        print(json.dumps({"port": server.listeners[0].port}), flush=True)
+
+    await server.run(started)
+
+
 def main() -> None:
-    """Run the server until SIGTERM."""
+    """Run the server until SIGTERM; ``HEADWATER_PROFILE=FILE`` keeps a profile of it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
+    parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--http2", default="h2")
     parser.add_argument("--sights", default="open")
     parser.add_argument("--tls", action="store_true")
     options = parser.parse_args()
-    import uvloop
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(stub(options))
+    profile = cProfile.Profile()
+    target = os.environ.get("HEADWATER_PROFILE")
+    if target:
+        profile.enable()
+    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
+        runner.run(_run(options))
+    if target:
+        profile.dump_stats(target)
 
-async def stub(options):
-    import gc
-    from appliance.control.http2 import engine
-    from appliance.control.machine import MachineDoor
-    from appliance.control.mapsession import MapSessions
-    from appliance.control.ts2021 import Ts2021
-    from appliance.front.dispatch import Front
-    from appliance.front.stream import listen
-    from appliance.live import LiveTailnets
-    from appliance.netmap.encoded import Encoder
-    from tests.support.certificates import server_context
-    d=options.directory
-    db=Database.open(f"sqlite:///{d}/headwater.db"); await db.migrate()
-    snaps,ids=await db.load()
-    gc.collect(); gc.freeze()
-    lives=[LiveTailnet(s,db,ids) for s in snaps]; ts=LiveTailnets(lives)
-    encs={l.id:Encoder() for l in lives}
-    sess={l.id:MapSessions(l,encs[l.id],clock=time.monotonic,jitter=random.random) for l in lives}
-    door=MachineDoor(ts,sess,encs,rng=random.SystemRandom())
-    key=PrivateKey.parse((d/"noise.key").read_text())
-    t=Ts2021(key,door.handle,http2=engine(options.http2),is_known=lambda k: ts.find_machine(k) is not None)
-    front=Front({"/ts2021":t.open})
-    ctx=server_context() if options.tls else None
-    l=await listen(front.sink,"127.0.0.1",0,tls=(lambda: ctx) if ctx else None)
-    stop=asyncio.Event(); asyncio.get_running_loop().add_signal_handler(signal.SIGTERM,stop.set)
-    tasks=[asyncio.create_task(x) for x in (ts.run(),t.run(),*(s.run() for s in sess.values()))]
-    await asyncio.sleep(0)
-    if options.sights=="distinct": await install_distinct_sights(lives[0])
-    print(json.dumps({"port":l.port}),flush=True)
-    prof=None
-    if os.environ.get("HW_PROFILE"):
-        import cProfile
-        prof=cProfile.Profile(); prof.enable()
-    await stop.wait()
-    if prof: prof.disable(); prof.dump_stats(os.environ["HW_PROFILE"])
-    print(sess[lives[0].id].counters, t.counters.closed, file=sys.stderr)
-    os._exit(0)
 
 if __name__ == "__main__":
     main()

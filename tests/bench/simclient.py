@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import msgspec
 import zstandard
@@ -76,7 +77,9 @@ def identity(number: int) -> Identity:
     def raw(role: str) -> bytes:
         return hashlib.sha256(f"{role} {number}".encode()).digest()
 
-    return Identity(number, PrivateKey(raw("machine")), NodeKey(raw("node")), DiscoKey(raw("disco")))
+    return Identity(
+        number, PrivateKey(raw("machine")), NodeKey(raw("node")), DiscoKey(raw("disco"))
+    )
 
 
 def hostinfo(number: int) -> tailcfg.Hostinfo:
@@ -145,7 +148,7 @@ class Heard:
     """What a simulated node has heard in its present session."""
 
     messages: int = 0
-    bytes: int = 0
+    size: int = 0
     first_at: float = 0.0
     last_at: float = 0.0
     full_maps: int = 0
@@ -293,11 +296,8 @@ class SimulatedNode(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]  # uvloop's are no subclasses
-        self._handshake = ClientHandshake(
-            self.who.machine, self._server.key, CAPVER, os.urandom
-        )
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
+        self._handshake = ClientHandshake(self.who.machine, self._server.key, CAPVER, os.urandom)
         text = base64.b64encode(self._handshake.initiation).decode()
         self._transport.write(
             "POST /ts2021 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Go-http-client/1.1\r\n"
@@ -353,7 +353,9 @@ class SimulatedNode(asyncio.Protocol):
 
     def _send(self, path: str, body: bytes) -> int:
         stream, self._next_stream = self._next_stream, self._next_stream + 2
-        self._write(_frame(_HEADERS, 4, stream, _HEADS[path]) + _frame(_DATA, _END_STREAM, stream, body))
+        self._write(
+            _frame(_HEADERS, 4, stream, _HEADS[path]) + _frame(_DATA, _END_STREAM, stream, body)
+        )
         return stream
 
     async def _ask(self, path: str, body: bytes) -> bytes:
@@ -426,7 +428,7 @@ class SimulatedNode(asyncio.Protocol):
     def _take_message(self, body: bytes) -> None:
         heard = self.heard
         heard.messages += 1
-        heard.bytes += len(body)
+        heard.size += len(body)
         heard.last_at = time.monotonic()
         if self.watch or self.on_message is not None:
             text = unpack(body)

@@ -88,7 +88,9 @@ class Simulators:
 
 
 @contextmanager
-def simulate(serving: Serving, *, workers: int = 2, tls: bool = True, watch: int = 1) -> Iterator[Simulators]:
+def simulate(
+    serving: Serving, *, workers: int = 2, tls: bool = True, watch: int = 1
+) -> Iterator[Simulators]:
     """Start workers for a server. Every ``watch``-th node reads its maps, the others only count."""
     command = [sys.executable, "-m", "tests.bench.simulators"]
     command += [str(serving.port), str(serving.filled.machine_key), "--watch", str(watch)]
@@ -122,7 +124,9 @@ class Worker:
         except Exception as error:  # noqa: BLE001 the commander decides what it means
             return {"failed": f"{type(error).__name__}: {error}"}
 
-    async def do_connect(self, numbers: list[int], parallel: int, *, update: bool = False) -> Answer:
+    async def do_connect(
+        self, numbers: list[int], parallel: int, *, update: bool = False
+    ) -> Answer:
         """Connect these nodes and open their polls; answer when all have their first map."""
 
         async def one(number: int) -> None:
@@ -173,7 +177,7 @@ class Worker:
         return {
             "connected": sum(node.is_connected for node in nodes),
             "messages": sorted(one.messages for one in heard),
-            "bytes": sum(one.bytes for one in heard),
+            "bytes": sum(one.size for one in heard),
             "last_at": max((one.last_at for one in heard), default=0.0),
             "peers": sorted({len(one.online) for one in watching}),
             "online": sorted({sum(one.online.values()) for one in watching}),
