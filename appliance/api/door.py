@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -94,7 +94,7 @@ def parse_moment(text: str, what: str) -> datetime | None:
         ) from error
     if moment.tzinfo is None:
         raise Invalid("time-invalid", f"{what} {text!r} lacks its zone: add Z for UTC")
-    return moment
+    return moment.astimezone(UTC)
 
 
 def answer(value: object) -> web.Response:

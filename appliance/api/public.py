@@ -104,6 +104,7 @@ def may_relay(tailnets: LiveTailnets, node_key: NodeKey) -> bool:
 async def _headers(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
     response.headers.update(SECURITY_HEADERS)
+    response.headers["Server"] = "headwater"  # not which libraries, in which versions
     if request.scheme == "https":
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     return response
