@@ -1,7 +1,8 @@
 """Snapshots from a small text: ``alice: laptop* phone; bob: desk; tag:web,tag:db: srv1``.
 
 Owners are user names or tags; nodes follow, separated by spaces. Nodes get ids, keys and addresses
-in the order of the text: the first is node 1 with 100.64.0.1. Marks behind a node's name, in any
+in the order of the text: the first is node 1 with 100.64.0.1. A name that comes again gets a number
+(``pc pc`` are pc and pc-1), and keys follow from the name with its number. Marks behind a node's name, in any
 order, each with an optional value::
 
     laptop*                   online, with one map session
@@ -164,7 +165,8 @@ def _add_node(
     values = dict(v.split("=", 1) for v in (match["values"] or "").split(",") if v)
     approved = _networks(values.get("routes", ""))
     offered = approved + _networks(values.get("offers", ""))
-    machine = machine_key(name)
+    label = names.choose(edit, name)
+    machine = machine_key(label)
     if "on" in values:
         machine = node_named(edit, values["on"]).machine_key
     node_id: NodeID = edit.ids.next_node()
@@ -172,13 +174,13 @@ def _add_node(
         id=node_id,
         stable_id=str(node_id),
         machine_key=machine,
-        node_key=node_key(name),
-        name=names.choose(edit, name),
+        node_key=node_key(label),
+        name=label,
         hostname=name,
         created_at=now,
         user_id=None if user is None else user.id,
         tags=tags,
-        disco_key=disco_key(name),
+        disco_key=disco_key(label),
         hostinfo=tailcfg.Hostinfo(hostname=name, os="linux", routable_ips=offered),
         endpoints=(tailcfg.AddrPort.parse(f"192.0.2.{node_id % 250}:41641"),),
         home_derp=int(values.get("derp", "1")),
