@@ -410,6 +410,8 @@ class Link:
                 self._end(out)
             else:
                 self._guard(out.drain_reached)
+        elif sent:  # to the end of the line
+            self._waiting[out.stream_id] = self._waiting.pop(out.stream_id)
         if sent:
             self._write()
         return sent > 0

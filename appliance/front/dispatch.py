@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from appliance.front.framing import BodyFraming
 from appliance.front.http import WebTransport
@@ -28,6 +29,17 @@ __all__ = ["Answer", "Dispatcher", "Front", "FrontCounters", "Head", "Route", "r
 Route = Callable[[Head, Stream], Sink | Answer | None]
 """Decides about one request: a sink takes the connection over (the head is consumed), an answer is
 sent, None leaves the request to aiohttp. Called inside ``received``; must not wait."""
+
+
+class Timer(Protocol):
+    """What ``loop.call_later`` gives."""
+
+    def cancel(self) -> None:
+        """Do not call."""
+
+
+CallLater = Callable[[float, Callable[[], None]], Timer]
+"""``loop.call_later``, or a clock that a test moves."""
 
 HEAD_TIMEOUT_S = 10.0
 """From the connection, or from the first byte of a later head, until the head is complete."""
@@ -78,6 +90,7 @@ class Front:
         proxy_protocol: bool = False,
         max_body_bytes: int = 1 << 20,
         max_waiting: int = MAX_WAITING,
+        call_later: CallLater | None = None,
     ) -> None:
         self.routes = routes
         self.web = web
@@ -86,6 +99,7 @@ class Front:
         self.proxy_protocol = proxy_protocol
         self.max_body_bytes = max_body_bytes
         self.counters = FrontCounters()
+        self.call_later = call_later or _on_the_loop
         self._max_waiting = max_waiting
         self._waiting: dict[Dispatcher, None] = {}
 
@@ -138,7 +152,7 @@ class Dispatcher:
         self._heads = 0
         self._paused = False
         self._preamble = front.proxy_protocol
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._transport: WebTransport | None = None
         self._web: asyncio.Protocol | None = None
 
@@ -356,7 +370,7 @@ class Dispatcher:
 
     def _arm(self, seconds: float) -> None:
         self._disarm()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._late)
+        self._timer = self._front.call_later(seconds, self._late)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -386,6 +400,10 @@ def redirect_to_https(port: int = 443) -> Route:
         return Answer(302, headers={"Location": f"https://{name}{suffix}{target}"})
 
     return route
+
+
+def _on_the_loop(seconds: float, call: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(seconds, call)
 
 
 def _not_found(_head: Head, _stream: Stream) -> Answer:

@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from appliance.front.stream import Sink, Stream
+
+
+class Alarms:
+    """Stands for ``loop.call_later``: nothing rings until a test says how much time passes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._set: list[Alarm] = []
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Alarm:
+        alarm = Alarm(self.now + seconds, call)
+        self._set.append(alarm)
+        return alarm
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; everything that is due rings once."""
+        self.now += seconds
+        due = [alarm for alarm in self._set if alarm.at <= self.now]
+        self._set = [alarm for alarm in self._set if alarm.at > self.now]
+        for alarm in due:
+            if not alarm.cancelled:
+                alarm.call()
+
+
+class Alarm:
+    """One call that is due at a time, unless cancelled."""
+
+    def __init__(self, at: float, call: Callable[[], None]) -> None:
+        self.at = at
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 class MemoryStream(Stream):

@@ -9,5 +9,5 @@ from collections.abc import Callable
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Let the loop run until ``condition`` holds; TimeoutError when it never does."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  # the condition is of other people's making
+        while not condition():  # the condition is of other people's making
             await asyncio.sleep(0)
