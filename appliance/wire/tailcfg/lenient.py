@@ -124,7 +124,8 @@ _ZEROS: dict[type, Any] = {
     inspect.BoolType: False,
     inspect.VarTupleType: [],
     inspect.DictType: {},
-    inspect.UnionType: None,  # None is one of its values, and means something there
+    inspect.UnionType: None,  # null is one of its values, and means something there
+    inspect.RawType: None,  # any JSON is a value there
 }
 
 
