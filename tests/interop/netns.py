@@ -46,10 +46,10 @@ def require() -> None:
             raise Missing(f"no `{tool}` (Debian package {package})")
 
 
-def _ip(*lines: str) -> None:
-    """Run `ip` commands in one process; the first mistake ends them."""
+def _ip(where: str, *lines: str) -> None:
+    """Run `ip` commands inside one namespace, in one process; the first mistake ends them."""
     done = subprocess.run(
-        ["ip", "-batch", "-"],
+        ["ip", "-netns", where, "-batch", "-"],
         input="\n".join(lines) + "\n",
         capture_output=True,
         text=True,
@@ -57,7 +57,7 @@ def _ip(*lines: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise Missing(f"ip: {done.stderr.strip()}")
+        raise Missing(f"ip in {where}: {done.stderr.strip()}")
 
 
 def _inside(name: str, *command: str, text: str | None = None) -> None:
@@ -144,7 +144,7 @@ class Host:
 
     def link(self, *, up: bool) -> None:
         """Pull the host's cable, or plug it in again."""
-        _ip(f"-netns {self.name} link set {self._uplink} {'up' if up else 'down'}")
+        _ip(self.name, f"link set {self._uplink} {'up' if up else 'down'}")
         if up:
             # A downed link forgets its routes, and its IPv6 addresses.
             self.net.readdress(self)
@@ -159,6 +159,7 @@ class Net:
         self._owner = os.getpid()
         self._count = itertools.count(_FIRST_HOST)
         self._serial = next(_serials)
+        self._made: list[str] = []
         self.switch = self._new("switch")
         self._watcher = subprocess.Popen(
             [sys.executable, "-m", "tests.interop.netns", str(self._owner)],
@@ -167,12 +168,12 @@ class Net:
             cwd=Path(__file__).resolve().parent.parent.parent,
         )
         _ip(
-            f"-netns {self.switch} link add br0 type bridge",
-            f"-netns {self.switch} addr add {SERVER_V4}/24 dev br0",
-            f"-netns {self.switch} addr add {SERVER_V6}/64 dev br0 nodad",
-            f"-netns {self.switch} link set br0 up",
+            self.switch,
+            "link add br0 type bridge",
+            f"addr add {SERVER_V4}/24 dev br0",
+            f"addr add {SERVER_V6}/64 dev br0 nodad",
+            "link set br0 up",
         )
-        self._hosts: list[str] = []
 
     @property
     def server_prefix(self) -> list[str]:
@@ -181,7 +182,9 @@ class Net:
 
     def _new(self, label: str) -> str:
         name = f"hw-{self._owner}-{self._serial}-{label}"
-        _ip(f"netns add {name}", f"-netns {name} link set lo up")
+        subprocess.run(["ip", "netns", "add", name], check=True, timeout=30)
+        self._made.append(name)
+        _ip(name, "link set lo up")
         # Every host knows the server by name and has no resolver to wait for.
         etc = _ETC / name
         etc.mkdir(parents=True, exist_ok=True)
@@ -195,35 +198,35 @@ class Net:
         uplink = "wan"
         port = f"p{number}"
         _ip(
-            f"-netns {self.switch} link add {port} type veth peer name {uplink} netns {name}",
-            f"-netns {self.switch} link set {port} master br0 up",
-            *self._addressing(name, uplink, number),
+            self.switch,
+            f"link add {port} type veth peer name {uplink} netns {name}",
+            f"link set {port} master br0 up",
         )
+        _ip(name, *self._addressing(uplink, number))
         return uplink
 
     @staticmethod
-    def _addressing(name: str, uplink: str, number: int) -> list[str]:
+    def _addressing(uplink: str, number: int) -> list[str]:
         return [
-            f"-netns {name} addr replace 192.0.2.{number}/24 dev {uplink}",
-            f"-netns {name} addr replace 2001:db8:1::{number}/64 dev {uplink} nodad",
-            f"-netns {name} link set {uplink} up",
-            f"-netns {name} route replace default via {SERVER_V4} dev {uplink}",
-            f"-netns {name} -6 route replace default via {SERVER_V6} dev {uplink}",
+            f"addr replace 192.0.2.{number}/24 dev {uplink}",
+            f"addr replace 2001:db8:1::{number}/64 dev {uplink} nodad",
+            f"link set {uplink} up",
+            f"route replace default via {SERVER_V4} dev {uplink}",
+            f"route replace default via {SERVER_V6} dev {uplink}",
         ]
 
     def readdress(self, host: Host) -> None:
         """Give a host on the switch its addresses and routes again."""
         if host.v6 is not None:
-            _ip(*self._addressing(host.name, "wan", int(host.v4.rsplit(".", 1)[1])))
+            _ip(host.name, *self._addressing("wan", int(host.v4.rsplit(".", 1)[1])))
         else:
-            _ip(f"-netns {host.name} route replace default via {_nat_gateway(host.v4)} dev lan")
+            _ip(host.name, f"route replace default via {_nat_gateway(host.v4)} dev lan")
 
     def host(self, label: str) -> Host:
         """Add a host with public addresses of both families."""
         number = next(self._count)
         name = self._new(label)
         uplink = self._plug(name, number)
-        self._hosts.append(name)
         return Host(self, name, f"192.0.2.{number}", f"2001:db8:1::{number}", uplink)
 
     def natted(self, label: str, *, hard: bool = False) -> Host:
@@ -239,18 +242,28 @@ class Net:
         base = (number - _FIRST_HOST) * _NAT_SLICE % 256
         gateway, inner = f"198.51.100.{base + 1}", f"198.51.100.{base + 2}"
         _ip(
-            f"-netns {router} link add lan type veth peer name lan netns {name}",
-            f"-netns {router} addr add {gateway}/28 dev lan",
-            f"-netns {router} link set lan up",
-            f"-netns {name} addr add {inner}/28 dev lan",
-            f"-netns {name} link set lan up",
-            f"-netns {name} route add default via {gateway} dev lan",
+            router,
+            f"link add lan type veth peer name lan netns {name}",
+            f"addr add {gateway}/28 dev lan",
+            "link set lan up",
+        )
+        _ip(
+            name,
+            f"addr add {inner}/28 dev lan",
+            "link set lan up",
+            f"route add default via {gateway} dev lan",
         )
         rules = f"""
             table ip headwater_nat {{
               chain post {{
                 type nat hook postrouting priority 100;
                 oifname "wan" masquerade {"fully-random" if hard else ""}
+              }}
+              # What comes unasked is dropped before conntrack remembers it: a remembered stray
+              # would take the very port that the host behind needs for punching its hole.
+              chain input {{
+                type filter hook input priority 0;
+                iifname "wan" ct state new drop
               }}
               chain forward {{
                 type filter hook forward priority 0;
@@ -260,14 +273,13 @@ class Net:
         """
         _inside(router, "nft", "-f", "-", text=rules)
         _inside(router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        self._hosts += [name, router]
         return Host(self, name, inner, None, "lan")
 
     def close(self) -> None:
         """Remove every namespace; safe to call twice."""
-        for name in [*self._hosts, self.switch]:
+        for name in self._made:
             remove(name)
-        self._hosts.clear()
+        self._made.clear()
         if self._watcher.stdin is not None and not self._watcher.stdin.closed:
             self._watcher.stdin.write(b"done\n")
             self._watcher.stdin.close()

@@ -243,6 +243,10 @@ class Node:
         """The end of the client's own log."""
         return "\n".join(await self.call("logs", lines=lines))
 
+    def kill(self) -> None:
+        """Take the client away without a word to anybody."""
+        self._process.kill()
+
     async def close(self) -> None:
         """End the program: politely, and if it does not listen, by its pid."""
         with suppress(NodeGone, NodeError, TimeoutError):

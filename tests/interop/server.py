@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # The server promises 3 s; a machine that also compiles and runs six clients is given more.
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
+POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,12 @@ class Server:
     """A server process and what is needed to start it again in the same place."""
 
     def __init__(
-        self, directory: Path, arguments: Sequence[str], prefix: Sequence[str] = ()
+        self,
+        directory: Path,
+        arguments: Sequence[str],
+        *,
+        prefix: Sequence[str] = (),
+        address: Address | None = None,
     ) -> None:
         self.directory = directory
         self.log = directory / "server.log"
@@ -53,7 +59,17 @@ class Server:
         self._arguments = list(arguments)
         self._prefix = list(prefix)
         self._process: asyncio.subprocess.Process | None = None
-        self._address: Address | None = None
+        self._address = address
+        self._says_address = address is None
+
+    @classmethod
+    def from_site(
+        cls, directory: Path, file: Path, *, url: str, ca_file: str, prefix: Sequence[str] = ()
+    ) -> Server:
+        """A server that is told everything by a site file; `url` and `ca_file` are for clients."""
+        settings = json.loads(file.read_text())
+        address = Address(url, ca_file, "", settings["socket"]["path"], settings["state_dir"], 0)
+        return cls(directory, ["serve", "-c", str(file)], prefix=prefix, address=address)
 
     @property
     def address(self) -> Address:
@@ -62,32 +78,55 @@ class Server:
         return self._address
 
     async def start(self) -> Address:
-        """Start the program and wait until it says that it accepts clients."""
+        """Start the program and wait until it accepts clients."""
         assert self._process is None, "the server runs already"
-        self.directory.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        with self.log.open("ab") as log:
+        with _open_log(self.log) as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._prefix,
                 *command(),
                 *self._arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE if self._says_address else log,
                 stderr=log,
                 cwd=ROOT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        assert self._process.stdout is not None
-        line = b""
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                line = await self._process.stdout.readline()
-        if not line:
+                if self._says_address:
+                    self._address = await self._first_line()
+                else:
+                    await self._socket_answers()
+        except (TimeoutError, ServerFailed):
             await self._end(signal.SIGKILL)
-            raise ServerFailed(f"no address from the server; its log ends:\n{self.log_tail()}")
+            words = f"the server did not start; its log ends:\n{self.log_tail()}"
+            raise ServerFailed(words) from None
         self.start_seconds = time.monotonic() - began
-        self._address = _address(json.loads(line))
-        return self._address
+        return self.address
+
+    async def _first_line(self) -> Address:
+        """`headwater dev` prints one line when it accepts clients."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line:
+            raise ServerFailed
+        return _address(json.loads(line))
+
+    async def _socket_answers(self) -> None:
+        """`headwater serve` opens the local socket last: when it answers, the doors are open."""
+        while True:
+            assert self._process is not None
+            if self._process.returncode is not None:
+                raise ServerFailed
+            try:
+                _, writer = await asyncio.open_unix_connection(self.address.socket)
+            except OSError:
+                await asyncio.sleep(POLL_S)
+                continue
+            writer.close()
+            return
 
     async def stop(self) -> None:
         """Ask the server to stop, as systemd does."""
@@ -151,3 +190,8 @@ def _address(fields: dict[str, Any]) -> Address:
         for name in ("url", "ca_file", "auth_key", "socket", "state_dir")
     }
     return Address(**known, pid=int(fields["pid"]))
+
+
+def _open_log(path: Path) -> BinaryIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab")

@@ -110,7 +110,7 @@ func main() {
 		"listen": n.listen, "dial": n.dial, "http_get": n.httpGet,
 		"stream_start": n.streamStart, "stream_stats": n.streamStats, "stream_stop": n.streamStop,
 		"ping": n.ping, "whois": n.whois, "resolve": n.resolve,
-		"derp_map": n.derpMap, "metrics": n.metrics, "logs": n.logs, "debug": n.debug,
+		"derp_map": n.derpMap, "metrics": n.metrics, "logs": n.logs, "debug": n.debug, "relay_stranger": n.relayStranger,
 	}
 	w.event("ready", map[string]any{"pid": os.Getpid(), "version": clientVersion()})
 	serve(commands, w)
