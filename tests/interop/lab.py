@@ -40,6 +40,9 @@ def site(directory: Path, **changes: Any) -> Site:
             "key_file": str(directory / "server.key"),
         },
         "tailnet": {"base_domain": "tail.test"},
+        # Without resolvers of its own, an older tsnet node answers no DNS at all: there is no
+        # system configuration to read, and it gives up.
+        "dns": {"override_local_dns": True, "nameservers": {"global": [SERVER_V4]}},
         "derp": {"server": relay_section()},
         "log": {"level": "debug"},
         **changes,

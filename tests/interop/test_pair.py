@@ -109,8 +109,9 @@ async def test_magicdns_answers(pair: Pair) -> None:
 
 
 async def test_whois_names_the_user(pair: Pair) -> None:
-    for address in await pair.right.addresses():
-        who = await pair.left.call("whois", addr=f"{address}:1")
+    v4, v6 = await pair.right.addresses()
+    for address in (f"{v4}:1", f"[{v6}]:1"):
+        who = await pair.left.call("whois", addr=address)
         assert who["UserProfile"]["LoginName"].split("@")[0] == USER
         assert who["UserProfile"]["ID"] != 0
         assert who["Node"]["Name"] == f"{fqdn(pair.right)}."

@@ -37,6 +37,7 @@ type node struct {
 
 	mu      sync.Mutex
 	server  *tsnet.Server
+	upWith  upArgs
 	stop    context.CancelFunc
 	streams map[string]*stream
 
@@ -114,6 +115,7 @@ func (n *node) up(ctx context.Context, r *request) (any, error) {
 		AdvertiseTags: args.Tags, Port: args.Port,
 		Logf: n.logf, UserLogf: n.logf,
 	}
+	n.upWith = args
 	server := n.server
 	watching, stop := context.WithCancel(context.Background())
 	n.stop = stop
@@ -206,14 +208,19 @@ func (n *node) logout(ctx context.Context, _ *request) (any, error) {
 	return "logged out", client.Logout(ctx)
 }
 
-// relogin does what "tailscale up --force-reauth --auth-key" does.
-func relogin(ctx context.Context, client *local.Client, authKey string) error {
+// relogin does what "tailscale up --force-reauth --auth-key" does, with the
+// settings of the first "up": a logout has made the client forget them.
+func (n *node) relogin(ctx context.Context, client *local.Client, authKey string) error {
 	prefs, err := client.GetPrefs(ctx)
 	if err != nil {
 		return err
 	}
 	prefs.WantRunning = true
 	prefs.LoggedOut = false
+	n.mu.Lock()
+	prefs.ControlURL, prefs.Hostname = n.upWith.ControlURL, n.upWith.Hostname
+	prefs.AdvertiseTags = n.upWith.Tags
+	n.mu.Unlock()
 	if err := client.Start(ctx, ipn.Options{AuthKey: authKey, UpdatePrefs: prefs}); err != nil {
 		return err
 	}
@@ -234,7 +241,7 @@ func (n *node) login(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := relogin(ctx, client, args.AuthKey); err != nil {
+	if err := n.relogin(ctx, client, args.AuthKey); err != nil {
 		return nil, err
 	}
 	return server.Up(ctx)
@@ -254,7 +261,7 @@ func (n *node) rotate(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := relogin(ctx, client, args.AuthKey); err != nil {
+	if err := n.relogin(ctx, client, args.AuthKey); err != nil {
 		return nil, err
 	}
 	var now *ipnstate.Status
