@@ -223,9 +223,10 @@ def run(arguments: Sequence[str]) -> int:
     """
     invocation = Invocation()
     try:
-        root.main(list(arguments), prog_name="headwater", standalone_mode=False, obj=invocation)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
+        # Without its standalone mode click gives back the code of an Exit.
+        code: object = root.main(
+            list(arguments), prog_name="headwater", standalone_mode=False, obj=invocation
+        )
     except click.ClickException as error:
         if invocation.output:
             complain(invocation.output, error.format_message())
@@ -237,4 +238,4 @@ def run(arguments: Sequence[str]) -> int:
     except CommandFailed as error:
         complain(invocation.output, error.sentence, error.advice)
         return error.exit_code
-    return 0
+    return code if isinstance(code, int) else 0

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from random import SystemRandom
 from typing import Any
 
@@ -78,7 +79,7 @@ class House:
 
 
 @asynccontextmanager
-async def open_house() -> AsyncIterator[House]:
+async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
     """Start everything that the API needs."""
     database = Database.open("sqlite://")
     await database.migrate()
@@ -86,7 +87,7 @@ async def open_house() -> AsyncIterator[House]:
     record = await database.create_tailnet(
         ids, name="default", domain="tailnet.internal", created_at=NOON
     )
-    clock = Clock()
+    clock = Clock(now)
     live = LiveTailnet(Snapshot(tailnet=record), database, ids, clock=clock)
     running = asyncio.create_task(live.run())
 
