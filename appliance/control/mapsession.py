@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 
 COALESCE_S = 0.1
 """Pause between a publication and its distribution: a joining node makes three edits within it."""
-MAX_COALESCE_S = 1.0
-"""The pause grows up to this while changes keep coming: a storm becomes few messages, not many."""
-COALESCE_GROWTH = 1.6
-"""Factor from one busy round's pause to the next."""
+PUMP_SHARE = 1 / 16
+"""Part of the time that distribution may take while changes keep coming: a storm of a thousand
+nodes then becomes some ten messages for each, and a small tailnet never notices."""
+MAX_GAP_S = 1.0
+"""Rounds are never further apart than this, whatever they cost: people wait for them."""
 SLICE_S = 0.01
 """How long the pump works before others may run: below the 20 ms that a packet may wait."""
 SLICE_CHECK = 8
@@ -164,19 +165,16 @@ class MapSessions:
         self._sessions.clear()
 
     async def _pump(self) -> None:
-        pause = COALESCE_S
+        not_before = 0.0
         while True:
             await self.live.newer(than=self._distributed)
-            await asyncio.sleep(pause)
-            new = self._distributed = self.live.snapshot
+            await asyncio.sleep(max(COALESCE_S, not_before - self._clock()))
+            self._distributed = self.live.snapshot
             started = self._clock()
-            await self._distribute(new)
+            await self._distribute(self._distributed)
             self.counters.rounds += 1
-            spent = self._clock() - started
-            # More came while this round went out: wait longer for the next, but not for ever.
-            busy = self.live.snapshot is not new
-            wanted = max(pause * COALESCE_GROWTH, 4 * spent) if busy else COALESCE_S
-            pause = min(wanted, MAX_COALESCE_S)
+            ended = self._clock()
+            not_before = ended + min((ended - started) / PUMP_SHARE, MAX_GAP_S)
 
     async def _distribute(self, new: Snapshot) -> None:
         slice_end = self._clock() + SLICE_S

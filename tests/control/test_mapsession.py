@@ -79,7 +79,7 @@ async def running(nodes: int) -> AsyncIterator[Lab]:
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distribute at once: these tests are about what is sent, not about when."""
     monkeypatch.setattr(mapsession, "COALESCE_S", 0.0)
-    monkeypatch.setattr(mapsession, "MAX_COALESCE_S", 0.0)
+    monkeypatch.setattr(mapsession, "MAX_GAP_S", 0.0)
 
 
 @pytest.mark.parametrize("compress", ["zstd", ""])
