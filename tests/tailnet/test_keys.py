@@ -97,7 +97,7 @@ def test_a_prefix_is_never_given_twice(edit: Edit) -> None:
         f"hskey-auth-{'0' * 12}-{'0' * 65}",
         f"hskey-auth-{'G' * 12}-{'0' * 64}",
         f"hskey-api-{'0' * 12}-{'0' * 64}",
-        f"hskey-auth-{'0' * 12}-{'\u0660' * 64}",
+        f"hskey-auth-{'0' * 12}-" + "\u0660" * 64,  # digits, but of another script
     ],
 )
 def test_other_texts_are_no_keys(edit: Edit, text: str) -> None:
