@@ -38,6 +38,10 @@ class TPMInfo(Message, frozen=True, kw_only=True):
     spec_revision: Int64 = 0
     family_indicator: str = ""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.firmware_version < 2**64:  # more than msgspec's own bounds can say
+            raise ValueError("FirmwareVersion is not an unsigned number of 64 bits")
+
 
 class NetInfo(Message, frozen=True, kw_only=True):
     """The node's view of its network. The bool-or-None fields are tri-state: None is unknown.

@@ -108,6 +108,8 @@ def test_times_are_aware() -> None:
         b'{"Hostinfo":{"OS":"\xff"}}',
         b'{"Hostinfo":{"OS":"\\ud800"}}',
         b'{"Endpoints":["1.2.3.4:65536"]}',
+        b'{"Hostinfo":{"TPM":{"FirmwareVersion":18446744073709551616}}}',
+        b'{"Hostinfo":{"TPM":{"FirmwareVersion":-1}}}',
         b'{"Endpoints":["::1:5"]}',
         b'{"Hostinfo":{"RoutableIPs":["10.0.0.0"]}}',
         b"[" * 100_000,

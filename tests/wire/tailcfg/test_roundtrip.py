@@ -58,7 +58,7 @@ def strategy(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.DictType():
             return st.dictionaries(strategy(kind.key_type), strategy(kind.value_type), max_size=2)
         case inspect.IntType():
-            low = -(2**63) if kind.ge is None else kind.ge
+            low = 0 if kind.ge is None else kind.ge  # without a bound: an unsigned number
             return st.integers(low, 2**63 - 1 if kind.le is None else kind.le)
         case inspect.CustomType():
             return CUSTOM[kind.cls]
