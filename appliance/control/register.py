@@ -77,10 +77,11 @@ def _choose(
         prefix, _secret = parse_auth_key(request.auth.auth_key)
         auth_key = tailnets.find_auth_key(prefix)
     known = tailnets.find_node(request.node_key)
+    if known is not None and (auth_key is None or auth_key[0] is not known[0]):
+        # Else one node key would stand in two tailnets, and only one of them could be found.
+        return known[0], None
     if auth_key is not None:
         return auth_key
-    if known is not None:
-        return known[0], None
     previous = tailnets.find_node(request.old_node_key)
     if previous is not None:
         return previous[0], None

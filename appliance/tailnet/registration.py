@@ -10,7 +10,9 @@ Source: tailscale control/controlclient/direct.go (what clients send and how the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+
+import msgspec
 
 from appliance.errors import Forbidden, Invalid, Rejected
 from appliance.records import AuthKey, Node, RegisterMethod
@@ -55,6 +57,8 @@ def register(
     """
     if request.node_key.is_zero:
         raise Invalid("node-key-missing", "the request carries no node key")
+    if request.expiry is not None:
+        request = msgspec.structs.replace(request, expiry=_in_utc(request.expiry))
     known = edit.node_of(request.node_key)
     if known is not None and known.machine_key != machine:
         raise Forbidden("machine-key-differs", "this node key belongs to another machine")
@@ -229,6 +233,14 @@ def _owned_by_key(
         auth_key_id=key.id,
         register_method=RegisterMethod.AUTH_KEY,
     )
+
+
+def _in_utc(said: datetime) -> datetime:
+    try:
+        return said.astimezone(UTC)
+    except OverflowError as error:
+        # The last hours of the year 9999 west of Greenwich, say.
+        raise Invalid("expiry-impossible", "the expiry asked for cannot be kept") from error
 
 
 def _note_use(edit: Edit, key: AuthKey, now: datetime) -> None:

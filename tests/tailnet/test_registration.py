@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -276,6 +276,21 @@ class TestExpiry:
         ]:
             node = house.enrol(f"m{wish}", f"n{wish}", auth=auth, expiry=NOON + wish)
             assert node.expires_at == NOON + given
+
+    @pytest.mark.parametrize("hours", [-14, 12])
+    def test_times_are_kept_in_utc(self, house: House, hours: int) -> None:
+        house.enrol("laptop", "n1", auth=house.key("alice"))
+        soon = (NOON + timedelta(hours=1)).astimezone(timezone(timedelta(hours=hours)))
+        kept = house.enrol("laptop", "n1", expiry=soon).expires_at
+        assert kept == soon
+        assert kept is not None
+        assert kept.tzinfo is UTC
+
+    def test_times_that_utc_does_not_have_are_refused(self, house: House) -> None:
+        """The database would refuse them, and the edits of others with them."""
+        house.enrol("laptop", "n1", auth=house.key("alice"))
+        odd = datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-23)))
+        assert house.refused("laptop", "n1", expiry=odd).code == "expiry-impossible"
 
 
 class TestLogOut:
