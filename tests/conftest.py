@@ -1,4 +1,7 @@
-"""What all tests share: the event loops that asynchronous tests run on."""
+"""What all tests share: event loops of asynchronous tests, profiles of property tests.
+
+``--hypothesis-profile=deep`` looks harder, for a nightly run.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import pytest
+from hypothesis import settings
 
 try:
     import uvloop
 except ImportError:  # the program then runs on asyncio, and so do the tests
     uvloop = None  # type: ignore[assignment]
+
+# No deadline: how long a case takes says more about the machine than about the program.
+settings.register_profile("ci", deadline=None)
+settings.register_profile("deep", deadline=None, max_examples=3_000)
+settings.load_profile("ci")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

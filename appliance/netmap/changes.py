@@ -16,9 +16,10 @@ from itertools import compress
 from operator import is_not
 from typing import TypeVar
 
-from appliance.netmap.peers import peer_hostinfo, served_routes, shown_last_seen
+from appliance.netmap.peers import peer_hostinfo, shown_last_seen
 from appliance.netmap.users import profile
 from appliance.records import Node, NodeID, Presence, UserID
+from appliance.tailnet import routes
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import DiscoKey
@@ -157,7 +158,7 @@ def _needs_whole(was: Node, now: Node) -> bool:
             return True
     same_hostinfo = was.hostinfo is now.hostinfo
     if not (same_hostinfo and was.approved_routes is now.approved_routes) and (
-        served_routes(was) != served_routes(now)
+        routes.served(was) != routes.served(now)
     ):
         return True
     if was.owner_id != now.owner_id:

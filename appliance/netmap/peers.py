@@ -13,6 +13,8 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from appliance.records import Address, Network, Node, Presence
+from appliance.tailnet import routes
+from appliance.tailnet.names import fqdn
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 
@@ -35,7 +37,7 @@ def peer(snapshot: Snapshot, node: Node) -> tailcfg.Node:
     """Give a node as its peers see it."""
     presence = snapshot.presence_of(node.id)
     addresses = _addresses(node)
-    routes = served_routes(node)
+    served = routes.served(node)
     return tailcfg.Node(
         id=node.id,
         stable_id=node.stable_id,
@@ -47,14 +49,14 @@ def peer(snapshot: Snapshot, node: Node) -> tailcfg.Node:
         machine=node.machine_key,
         disco_key=node.disco_key,
         addresses=addresses,
-        allowed_ips=addresses + routes if routes else None,
+        allowed_ips=addresses + served if served else None,
         endpoints=node.endpoints,
         home_derp=node.home_derp,
         hostinfo=peer_hostinfo(node.hostinfo),
         created=node.created_at,
         cap=node.capver,
         tags=node.tags,
-        primary_routes=tuple(route for route in routes if route.prefixlen),
+        primary_routes=tuple(route for route in served if not routes.is_exit(route)),
         last_seen=shown_last_seen(presence),
         online=presence.online,
         machine_authorized=True,
@@ -69,7 +71,7 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
     out: the node knows them best, and every change of them would make it rebuild its netmap.
     """
     addresses = _addresses(node)
-    routes = served_routes(node)
+    served = routes.served(node)
     return tailcfg.Node(
         id=node.id,
         stable_id=node.stable_id,
@@ -80,7 +82,7 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
         key_signature=node.key_signature,
         machine=node.machine_key,
         addresses=addresses,
-        allowed_ips=addresses + routes if routes else None,
+        allowed_ips=addresses + served if served else None,
         home_derp=node.home_derp,
         hostinfo=tailcfg.Hostinfo(
             os=node.hostinfo.os,
@@ -90,7 +92,7 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
         created=node.created_at,
         cap=node.capver,
         tags=node.tags,
-        primary_routes=tuple(route for route in routes if route.prefixlen),
+        primary_routes=tuple(route for route in served if not routes.is_exit(route)),
         online=True,
         machine_authorized=True,
         cap_map=_WITH_FILE_SHARING if snapshot.settings.file_sharing else _BASELINE,
@@ -98,24 +100,9 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
     )
 
 
-def fqdn(snapshot: Snapshot, node: Node) -> str:
-    """Give the node's full name with the dot at its end."""
-    domain = snapshot.tailnet.domain
-    return f"{node.name}.{domain}." if domain else f"{node.name}."
-
-
 def shown_last_seen(presence: Presence) -> datetime | None:
     """Give the time that peers are told: only for nodes that are offline."""
     return None if presence.online else presence.last_seen
-
-
-def served_routes(node: Node) -> tuple[Network, ...]:
-    """Give the routes that a node announces and that are approved, in a fixed order."""
-    if not node.approved_routes:
-        return ()
-    announced = frozenset(node.hostinfo.routable_ips)
-    served = announced.intersection(node.approved_routes)
-    return tuple(sorted(served, key=lambda route: (route.version, route)))
 
 
 def peer_hostinfo(hostinfo: tailcfg.Hostinfo) -> tailcfg.Hostinfo:

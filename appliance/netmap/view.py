@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
 from appliance.netmap.dns import dns_config
@@ -67,10 +68,13 @@ def view(snapshot: Snapshot, viewer: NodeID) -> Netmap:
     )
 
 
-def full(snapshot: Snapshot, viewer: NodeID, capver: int) -> tailcfg.MapResponse:
+def full(
+    snapshot: Snapshot, viewer: NodeID, capver: int, now: datetime | None = None
+) -> tailcfg.MapResponse:
     """Give the first message of a map session, which tells all that the node should know.
 
-    Raises KeyError if there is no such node.
+    With ``now`` it also says how late it is, so that a client with a wrong clock does not take
+    keys for expired. Raises KeyError if there is no such node.
     """
     netmap = view(snapshot, viewer)
     of = band(capver)
@@ -83,6 +87,7 @@ def full(snapshot: Snapshot, viewer: NodeID, capver: int) -> tailcfg.MapResponse
         user_profiles=tuple(netmap.user_profiles.values()),
         debug=tailcfg.Debug(disable_log_tail=True) if netmap.disable_logs else None,
         default_auto_update=default_auto_update(of),
+        control_time=now,
         packet_filter=None if has_named_filters(of) else netmap.packet_filter,
         packet_filters={BASE_FILTER: netmap.packet_filter} if has_named_filters(of) else None,
     )

@@ -10,7 +10,7 @@ from itertools import pairwise
 from random import Random
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance import netmap
@@ -25,7 +25,6 @@ DISTRUSTFUL = range(138, 145)
 """Versions that overlook a patch with a disco key of a node that is offline (1.98 to 1.102)."""
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 4))
 def test_delta_leads_where_the_full_map_is(seed: int, size: int, steps: int) -> None:
     rng = Random(seed)
@@ -36,7 +35,6 @@ def test_delta_leads_where_the_full_map_is(seed: int, size: int, steps: int) -> 
                 check(old, new, viewer, capver)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6))
 def test_a_session_may_take_every_version_or_skip_some(seed: int, size: int) -> None:
     rng = Random(seed)
@@ -52,7 +50,6 @@ def test_a_session_may_take_every_version_or_skip_some(seed: int, size: int) -> 
         assert state.netmap() == told(capver, netmap.full(seen, viewer, capver)).netmap()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6))
 def test_a_full_map_says_what_the_view_says(seed: int, size: int) -> None:
     snapshot = random_tailnet(Random(seed), size)
