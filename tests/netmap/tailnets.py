@@ -266,7 +266,7 @@ CHANGES: tuple[Change, ...] = (
     rename_tailnet,
     add_auth_key,
 )
-WEIGHTS = (30, 20, 8, 6, 8, 5, 5, 2, 2, 1, 1)
+WEIGHTS = (30, 20, 8, 6, 8, 5, 5, 3, 2, 3, 1)
 
 
 def _vary(rng: Random, edit: Edit, node: Node, share: float) -> Node:
