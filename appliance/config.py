@@ -218,7 +218,8 @@ class Derp(Struct, frozen=True, kw_only=True):
 
     server: RelayServer = RelayServer()
     regions: tuple[Region, ...] = ()
-    """Further regions."""
+    """Further regions. One with the number of our own region names the other relays in it, the
+    ones that ours is meshed with; nodes try ours first."""
 
 
 class Log(Struct, frozen=True, kw_only=True):
@@ -456,27 +457,35 @@ def _check_dns(dns: Dns, path: str, reader: Reader) -> None:
 
 def _check_derp(settings: Settings, reader: Reader) -> None:
     server = settings.derp.server
-    seen_ids = {server.region_id} if server.enabled else set()
-    seen_codes = {server.region_code} if server.enabled else set()
-    seen_names: set[str] = set()
+    numbers: set[int] = set()
+    codes = {server.region_code} if server.enabled else set()
+    names = {f"{server.region_id}a"} if server.enabled else set()
     for i, region in enumerate(settings.derp.regions):
         path = f"derp.regions[{i}]"
-        if region.id in seen_ids:
+        if region.id in numbers:
             reader.refuse(f"{path}.id", region.id, "a number that no other region has")
-        if region.code in seen_codes:
+        if server.enabled and region.id == server.region_id:
+            if region.code != server.region_code:
+                wanted = f"{server.region_code!r}, the code of our own region {region.id}"
+                reader.refuse(f"{path}.code", region.code, wanted)
+        elif region.code in codes:
             reader.refuse(f"{path}.code", region.code, "a code that no other region has")
-        if not region.nodes:
-            reader.refuse(f"{path}.nodes", [], "at least one relay")
-        seen_ids.add(region.id)
-        seen_codes.add(region.code)
-        for j, node in enumerate(region.nodes):
-            if node.name and node.name in seen_names:
-                reader.refuse(f"{path}.nodes[{j}].name", node.name, "a name used only once")
-            seen_names.add(node.name)
+        numbers.add(region.id)
+        codes.add(region.code)
+        _check_relays(region, path, names, reader)
     if server.mesh.peers and server.mesh.key_file is None:
         reader.refuse("derp.server.mesh.key_file", None, "a key file when there are peers")
     if server.can_port80 and server.ipv4 is None:
         reader.refuse("derp.server.ipv4", None, "an address when can_port80 is set")
+
+
+def _check_relays(region: Region, path: str, names: set[str], reader: Reader) -> None:
+    if not region.nodes:
+        reader.refuse(f"{path}.nodes", [], "at least one relay")
+    for j, node in enumerate(region.nodes):
+        if node.name and node.name in names:
+            reader.refuse(f"{path}.nodes[{j}].name", node.name, "a name used only once")
+        names.add(node.name)
 
 
 _CHECKS = (_check_urls, _check_tls, _check_proxies, _check_tailnets, _check_derp)

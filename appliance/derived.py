@@ -61,7 +61,9 @@ def derp_map(settings: Settings, ports: Ports) -> tailcfg.DERPMap:
     if server.enabled:
         regions[server.region_id] = _own_region(settings, ports)
     for region in settings.derp.regions:
-        regions[region.id] = _region(region)
+        own = regions.get(region.id)
+        made = _region(region)
+        regions[region.id] = replace(own, nodes=(*own.nodes, *made.nodes)) if own else made
     return tailcfg.DERPMap(regions=regions, omit_default_regions=True)
 
 

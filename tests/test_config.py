@@ -112,7 +112,7 @@ def test_renamed_key_names_its_successor(changes: dict[str, Any], path: str, say
         ({"tailnets": [{"name": "other"}]}, "tailnets[0].base_domain"),
         ({"dns": {"override_local_dns": True}}, "dns.nameservers.global"),
         ({"dns": {"extra_records": [{"name": "a", "value": "::1"}]}}, "dns.extra_records[0].value"),
-        ({"derp": {"regions": [{"id": 999, "code": "x"}]}}, "derp.regions[0].id"),
+        ({"derp": {"regions": [{"id": 999, "code": "x"}]}}, "derp.regions[0].code"),
         ({"derp": {"regions": [{"id": 70000, "code": "x"}]}}, "derp.regions[0].id"),
         (
             {"derp": {"server": {"mesh": {"peers": ["https://a/derp"]}}}},
