@@ -93,6 +93,10 @@ class Lab:
         await self._server.cli("users", "create", USER)
         return self._server
 
+    def adopt(self, server: Server) -> None:
+        """Take a server that was made otherwise, such as `headwater dev`, as the lab's."""
+        self._server = server
+
     def _write(self, settings: Site) -> Path:
         """Write the site file, and the certificate that it names if there is none yet."""
         tls = settings["tls"]
@@ -155,10 +159,14 @@ class Lab:
         node = await self.node(label, client=client, place=place, env=env)
         if block_udp:
             self.host_of(node).block_udp(allow_server=block_udp == "peers")
+        await self.enrol(node, key=key, **up)
+        return node
+
+    async def enrol(self, node: Node, *, key: str | None = None, **up: Any) -> None:
+        """Let a started client join, with the lab's key unless told otherwise."""
         await node.up(self.server.address.url, key or await self.auth_key(), **up)
         await node.call("listen", port=HTTP_PORT, kind="http")
         await node.call("listen", port=ECHO_PORT, kind="echo")
-        return node
 
     def host_of(self, node: Node) -> Host:
         """The machine that a node runs on."""

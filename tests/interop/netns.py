@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -120,27 +121,28 @@ class Host:
 
     def block_udp(self, *, allow_server: bool) -> None:
         """Drop all UDP that leaves this host, except to the server where that is allowed."""
-        accepts = ""
-        if allow_server:
-            accepts = f"ip daddr {SERVER_V4} accept\n ip6 daddr {SERVER_V6} accept\n"
-        rules = f"""
-            add table inet headwater_udp
-            delete table inet headwater_udp
-            table inet headwater_udp {{
-              chain out {{
-                type filter hook output priority 0;
-                {accepts}
-                oifname "lo" accept
-                meta l4proto udp drop
-              }}
-            }}
-        """
-        _inside(self.name, "nft", "-f", "-", text=rules)
+        accepts = [f"ip daddr {SERVER_V4} accept", f"ip6 daddr {SERVER_V6} accept"]
+        self._filter(
+            "udp",
+            [*(accepts if allow_server else ()), 'oifname "lo" accept', "meta l4proto udp drop"],
+        )
 
     def unblock_udp(self) -> None:
         """Undo `block_udp`."""
-        rules = "add table inet headwater_udp\ndelete table inet headwater_udp\n"
-        _inside(self.name, "nft", "-f", "-", text=rules)
+        self._filter("udp", [])
+
+    def block_tcp_port(self, port: int) -> None:
+        """Refuse connections from this host to one TCP port, wherever it is."""
+        self._filter("tcp", [f"tcp dport {port} reject with tcp reset"])
+
+    def _filter(self, what: str, rules: Sequence[str]) -> None:
+        """Replace one set of rules for what leaves this host."""
+        table = f"inet headwater_{what}"
+        lines = [f"add table {table}", f"delete table {table}"]
+        if rules:
+            chain = ["type filter hook output priority 0;", *rules]
+            lines += [f"table {table} {{", "chain out {", *chain, "}", "}"]
+        _inside(self.name, "nft", "-f", "-", text="\n".join(lines) + "\n")
 
     def link(self, *, up: bool) -> None:
         """Pull the host's cable, or plug it in again."""
