@@ -28,7 +28,13 @@ MAX_FILE_BYTES = 1 << 20
 
 Prefix = IPv4Network | IPv6Network
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Label = Annotated[str, Meta(pattern="[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")]
+Label = Annotated[
+    str,
+    Meta(
+        pattern="[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        description="of up to 63 lower-case letters, digits and inner hyphens",
+    ),
+]
 RegionNumber = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
 

@@ -306,8 +306,8 @@ def _limits(note: object) -> list[str]:
         limits.append(f"from {note.ge} to {note.le}")
     elif note.ge is not None:
         limits.append(f"of at least {note.ge}")
-    if note.pattern is not None:
-        limits.append(f"of the form {note.pattern}")
+    if note.description is not None:
+        limits.append(note.description)
     return limits
 
 

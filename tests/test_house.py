@@ -1,0 +1,176 @@
+"""House rules that can be checked: modules, imports, generated pages, README, Makefile."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance import config, yamlfile
+from appliance.cli.root import run
+from docs import generate
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for path in (ROOT / "appliance").rglob("*.py")
+    if "versions" not in path.parts
+)
+MAX_LINES = 600
+MAX_README_LINES = 120
+MAX_CONTRIBUTING_LINES = 100
+FORBIDDEN_NAMES = re.compile(r"(^|_)(util|utils|helper|helpers|manager|common|data|info)(_|$)")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_module_keeps_to_the_house_rules(path: Path) -> None:
+    text = (ROOT / path).read_text()
+    assert text.count("\n") <= MAX_LINES
+    assert ast.get_docstring(ast.parse(text)), "a module says what it is for"
+    assert not FORBIDDEN_NAMES.search(path.stem)
+
+
+def test_every_module_imports_alone() -> None:
+    """In children that are forked right after start, because 100 interpreters are slow."""
+    names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
+    code = """
+import importlib, os, sys
+failed = []
+for name in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            os._exit(0 if (error.name or "").split(".")[0] in ("ngh2", "uvloop", "psycopg") else 1)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        failed.append(name)
+print(failed)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_import_contracts_hold() -> None:
+    lint_imports = Path(sys.executable).with_name("lint-imports")
+    if not lint_imports.exists():
+        pytest.skip("lint-imports is not installed beside this Python")
+    done = subprocess.run(
+        [lint_imports, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_generated_page_is_current(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == generate.PAGES[name](), "run: make docs"
+
+
+def test_pages_are_short_enough() -> None:
+    assert (ROOT / "README.md").read_text().count("\n") <= MAX_README_LINES
+    assert (ROOT / "CONTRIBUTING.md").read_text().count("\n") <= MAX_CONTRIBUTING_LINES
+
+
+def test_readme_names_both_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    for command in ("make run", "make test"):
+        assert f"\n{command}" in text
+        target = command.removeprefix("make ")
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def blocks(language: str, *pages: str) -> list[tuple[str, str]]:
+    """Give the fenced blocks of a language in these pages."""
+    return [
+        (page, block)
+        for page in pages
+        for block in re.findall(
+            rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
+        )
+    ]
+
+
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{each.name}" for each in (ROOT / "docs").glob("*.md")),
+)
+
+
+def test_site_files_in_the_pages_are_good() -> None:
+    found = blocks("yaml", *PAGES)
+    assert found
+    for page, block in found:
+        if "server_url" in block:
+            config.build(yamlfile.parse(block), source=page)
+
+
+def test_examples_are_good_site_files() -> None:
+    found = [path for path in (ROOT / "examples").rglob("*") if path.suffix in config._FORMATS]
+    assert found
+    for path in found:
+        config.load(path)
+
+
+def test_commands_in_the_pages_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        line.strip().removeprefix("sudo ")
+        for _, block in blocks("(?:sh|console)", *PAGES)
+        for line in block.splitlines()
+    ]
+    ours = [line.split() for line in lines if line.startswith("headwater ")]
+    assert ours
+    for words in ours:
+        path = [word for word in words[1:3] if re.fullmatch(r"[a-z-]+", word)]
+        code = run([*path, "--help"])
+        if code:
+            code = run([*path[:1], "--help"])
+        assert code == 0, words
+        options = [word.split("=")[0] for word in words if word.startswith("--")]
+        said = capsys.readouterr().out
+        everywhere = ("--socket", "--config", "--output", "--force", "--tailnet")
+        assert all(option in said or option in everywhere for option in options), words
+
+
+def test_local_links_in_the_pages_lead_somewhere() -> None:
+    broken = [
+        f"{page}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / page).read_text())
+        if not ((ROOT / page).parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_compatibility_rows_name_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "compatibility.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text))
+    assert named
+    for path, function in named:
+        assert (ROOT / path).is_file(), path
+        if function:
+            assert f"def {function}(" in (ROOT / path).read_text(), f"{path}::{function}"
+
+
+def test_makefile_knows_its_targets() -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not installed")
+    for target in ("run", "test", "check", "bench", "lock", "clean", "docs", "help"):
+        subprocess.run([make, "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_no_page_or_file_names_a_registry_host() -> None:
+    """Requirements come from wherever the machine's pip is told to look."""
+    for name in ("Makefile", "requirements/run.txt", "requirements/dev.txt", "pyproject.toml"):
+        assert not re.search(r"index-url|pypi\.org|pythonhosted", (ROOT / name).read_text())
