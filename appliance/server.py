@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -34,7 +35,8 @@ from appliance.control.mapsession import MapSessions
 from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front, Route
 from appliance.front.http import start_web, trust_proxies
-from appliance.front.stream import Listener, TlsSource, listen
+from appliance.front.proxystream import ProxiedTlsStream
+from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream, listen
 from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.netmap.encoded import Encoder
@@ -246,7 +248,7 @@ class Server:
             routes,
             web=runner.server,
             trusted=settings.trusted_proxies,
-            proxy_protocol=settings.proxy_protocol,
+            proxy_protocol=settings.proxy_protocol and tls is None,  # else it comes before TLS
         )
         for endpoint in settings.listen:
             await self._listen(endpoint, tls, ending)
@@ -256,8 +258,12 @@ class Server:
     async def _listen(
         self, endpoint: Endpoint, tls: TlsSource | None, ending: AsyncExitStack
     ) -> None:
+        host, port = endpoint.host or None, endpoint.port
+        make_tls: MakeTls = TlsStream
+        if self.settings.proxy_protocol:
+            make_tls = partial(ProxiedTlsStream, trusted=self.settings.trusted_proxies)
         try:
-            listener = await listen(self.front.sink, endpoint.host or None, endpoint.port, tls=tls)
+            listener = await listen(self.front.sink, host, port, tls=tls, make_tls=make_tls)
         except OSError as error:
             if endpoint.host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 log.warning("this machine has no IPv6", extra={"remote": str(endpoint)})

@@ -19,6 +19,7 @@ from appliance.front.websocketstream import WebSocketStream
 
 __all__ = [
     "Listener",
+    "MakeTls",
     "PlainStream",
     "Sink",
     "SinkFactory",
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 SinkFactory = Callable[[], Sink]
 TlsSource = Callable[[], ssl.SSLContext]
 """Asked at every new connection, so that a renewed certificate is used at once."""
+MakeTls = Callable[..., TlsStream]
+"""Makes the server side of a TLS stream from owner, context and ``gate``; the class, or a partial
+of another one (``proxystream``)."""
 
 # -- our own limits --
 
@@ -66,7 +70,9 @@ class Listener:
         *,
         max_streams: int = MAX_STREAMS,
         gate: HandshakeGate | None = None,
+        make_tls: MakeTls = TlsStream,
     ) -> None:
+        self._make_tls = make_tls
         self.gate = gate or HandshakeGate()
         self.accepted = 0
         self.refused = 0
@@ -140,7 +146,7 @@ class Listener:
         if context is not self._tuned:
             tune(context)
             self._tuned = context
-        return TlsStream(self, context, gate=self.gate)
+        return self._make_tls(self, context, gate=self.gate)
 
 
 async def listen(
@@ -152,12 +158,13 @@ async def listen(
     sock: socket.socket | None = None,
     max_streams: int = MAX_STREAMS,
     gate: HandshakeGate | None = None,
+    make_tls: MakeTls = TlsStream,
 ) -> Listener:
     """Listen at ``host`` (None: every address of both families) or on a socket given by systemd.
 
     Raises OSError when the address cannot be had.
     """
-    listener = Listener(sink_factory, tls, max_streams=max_streams, gate=gate)
+    listener = Listener(sink_factory, tls, max_streams=max_streams, gate=gate, make_tls=make_tls)
     sockets = [sock] if sock is not None else await _bind(host, port)
     for bound in sockets:
         _prepare(bound)
