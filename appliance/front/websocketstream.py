@@ -25,11 +25,11 @@ MAX_PONGS_BEHIND_BYTES = 64 * 1024
 class WebSocketStream(Stream):
     """The bytes inside the binary messages of a WebSocket connection, as server.
 
-    Use: ``stream.write(answer_handshake(...))``, then
-    ``stream.hand_over(WebSocketStream(sink))``.
+    Use: ``stream.hand_over(WebSocketStream(sink, answer_handshake(...)))``.
     """
 
     __slots__ = (
+        "_answer",
         "_below",
         "_closing",
         "_ended",
@@ -40,7 +40,8 @@ class WebSocketStream(Stream):
         "_sink",
     )
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, answer: bytes = b"") -> None:
+        self._answer = answer
         self._sink: Sink = sink
         self._reader = websocket.FrameReader(masked=True)
         self._kept = b""
@@ -52,8 +53,11 @@ class WebSocketStream(Stream):
     # -- the stream below --
 
     def connected(self, stream: Stream) -> None:
-        """Learn the stream below; the sink above hears of it too."""
+        """Learn the stream below and answer the handshake; the sink above hears of it too."""
         self._below = stream
+        if self._answer:
+            stream.write(self._answer)
+            self._answer = b""
         self.peer = stream.peer
         self.tls = stream.tls
         self.tls_version = stream.tls_version

@@ -60,7 +60,10 @@ func serve(args []string) error {
 		if err != nil {
 			return err
 		}
-		config := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}}
+		config := &tls.Config{
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil },
+			NextProtos:     []string{"http/1.1"},
+		}
 		server.ModifyTLSConfigToAddMetaCert(config)
 		listener = tls.NewListener(listener, config)
 	}
