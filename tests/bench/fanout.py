@@ -94,7 +94,7 @@ def is_converged(reports: list[Answer], nodes: int) -> bool:
 
 
 def _messages(reports: list[Answer]) -> int:
-    return sum(sum(report["messages"]) for report in reports)
+    return int(sum(report["messages"] for report in reports))
 
 
 def run(repeats: int) -> list[Figure]:

@@ -176,8 +176,9 @@ class Worker:
         watching = [node.heard for node in nodes if node.watch]
         return {
             "connected": sum(node.is_connected for node in nodes),
-            "messages": sorted(one.messages for one in heard),
-            "bytes": sum(one.size for one in heard),
+            "messages": sum(one.messages for one in heard),
+            "most_messages": max((one.messages for one in heard), default=0),
+            "size": sum(one.size for one in heard),
             "last_at": max((one.last_at for one in heard), default=0.0),
             "peers": sorted({len(one.online) for one in watching}),
             "online": sorted({sum(one.online.values()) for one in watching}),
@@ -187,7 +188,7 @@ class Worker:
     def _node(self, number: int) -> SimulatedNode:
         node = self._nodes.get(number)
         if node is None:
-            watch = bool(self._watch) and number % self._watch == 0
+            watch = bool(self._watch) and len(self._nodes) % self._watch == 0
             node = SimulatedNode(self._server, identity(number), watch=watch)
             self._nodes[number] = node
         return node

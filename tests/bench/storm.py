@@ -29,7 +29,7 @@ def storm(repeats: int, nodes: int, *, watch: int, http2: str = "h2") -> list[Fi
             serving.wait_idle(quiet_s=fanout.QUIET_S)
             cpu.append(serving.cpu_s - before)
             reports = simulators.everywhere(do="report")
-            messages.append(float(max(report["messages"][-1] for report in reports)))
+            messages.append(float(max(report["most_messages"] for report in reports)))
         peak = serving.peak_bytes
     name = f"reconnect storm, {nodes} nodes, {http2}"
     small = nodes <= fanout.PEERS
