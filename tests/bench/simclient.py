@@ -111,14 +111,18 @@ def endpoints(number: int, port: int = 41641) -> tuple[tailcfg.AddrPort, ...]:
     return tuple(tailcfg.AddrPort.parse(text) for text in texts)
 
 
-class _Peer(msgspec.Struct, rename={"id": "ID", "online": "Online"}):
+class _Peer(msgspec.Struct, rename={"id": "ID", "online": "Online", "endpoints": "Endpoints"}):
     id: int
     online: bool | None = None
+    endpoints: list[str] | None = None
 
 
-class _Change(msgspec.Struct, rename={"id": "NodeID", "online": "Online"}):
+class _Change(
+    msgspec.Struct, rename={"id": "NodeID", "online": "Online", "endpoints": "Endpoints"}
+):
     id: int
     online: bool | None = None
+    endpoints: list[str] | None = None
 
 
 class _Map(msgspec.Struct, rename="pascal"):
@@ -153,23 +157,34 @@ class Heard:
     last_at: float = 0.0
     full_maps: int = 0
     online: dict[int, bool] = field(default_factory=dict)
+    ports: dict[int, str] = field(default_factory=dict)
 
     def take(self, text: bytes) -> None:
-        """Note who is there and who is online."""
+        """Note who is there, who is online, and at which port."""
         told = _decode_map(text)
         if told.peers is not None:
             self.full_maps += 1
-            self.online = {peer.id: bool(peer.online) for peer in told.peers}
-        for peer in told.peers_changed or ():
+            self.online, self.ports = {}, {}
+        for peer in (*(told.peers or ()), *(told.peers_changed or ())):
             self.online[peer.id] = bool(peer.online)
+            self.ports[peer.id] = _port(peer.endpoints)
         for gone in told.peers_removed or ():
             self.online.pop(gone, None)
+            self.ports.pop(gone, None)
         for change in told.peers_changed_patch or ():
-            if change.online is not None and change.id in self.online:
+            if change.id not in self.online:
+                continue
+            if change.online is not None:
                 self.online[change.id] = change.online
+            if change.endpoints is not None:
+                self.ports[change.id] = _port(change.endpoints)
         for peer_id, is_online in (told.online_change or {}).items():
             if peer_id in self.online:
                 self.online[peer_id] = is_online
+
+
+def _port(endpoints: list[str] | None) -> str:
+    return endpoints[0].rpartition(":")[2] if endpoints else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,22 +124,23 @@ class Worker:
         except Exception as error:  # noqa: BLE001 the commander decides what it means
             return {"failed": f"{type(error).__name__}: {error}"}
 
-    async def do_connect(
-        self, numbers: list[int], parallel: int, *, update: bool = False
-    ) -> Answer:
-        """Connect these nodes and open their polls; answer when all have their first map."""
+    async def do_connect(self, numbers: list[int], parallel: int, port: int = 0) -> Answer:
+        """Connect these nodes and open their polls; answer when all have their first map.
+
+        With a port they also tell their endpoints, as after a change of network.
+        """
 
         async def one(number: int) -> None:
             node = self._node(number)
-            await _persistently(lambda: self._join(node, update=update))
+            await _persistently(lambda: self._join(node, port))
 
         began = time.monotonic()
         await _some_at_once([lambda n=n: one(n) for n in numbers], parallel)  # type: ignore[misc]
         return {"began": began, "ended": time.monotonic()}
 
-    async def do_again(self, parallel: int) -> Answer:
-        """Reconnect all nodes that this worker knows."""
-        return await self.do_connect(list(self._nodes), parallel, update=True)
+    async def do_again(self, parallel: int, port: int) -> Answer:
+        """Reconnect all nodes that this worker knows, at other endpoints."""
+        return await self.do_connect(list(self._nodes), parallel, port)
 
     async def do_register(self, numbers: list[int], parallel: int, auth_key: str) -> Answer:
         """Enrol these new nodes, each over a connection of its own; no polls."""
@@ -182,6 +183,7 @@ class Worker:
             "last_at": max((one.last_at for one in heard), default=0.0),
             "peers": sorted({len(one.online) for one in watching}),
             "online": sorted({sum(one.online.values()) for one in watching}),
+            "ports": sorted({port for one in watching for port in one.ports.values()}),
             "lost": sum(node.lost_times for node in nodes),
         }
 
@@ -194,11 +196,11 @@ class Worker:
         return node
 
     @staticmethod
-    async def _join(node: SimulatedNode, *, update: bool) -> None:
+    async def _join(node: SimulatedNode, port: int) -> None:
         await node.connect()
         await node.poll()
-        if update:
-            await node.update()
+        if port:
+            await node.update(port)
 
 
 async def _persistently(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

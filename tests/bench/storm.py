@@ -1,4 +1,7 @@
-"""A reconnect storm: all nodes lose their connections at once, and all come back."""
+"""A reconnect storm: all nodes lose their connections at once, and all come back, at new endpoints.
+
+So each of them gets a full map, and every change of endpoints must reach everybody.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,16 @@ def storm(repeats: int, nodes: int, *, watch: int, http2: str = "h2") -> list[Fi
     cpu, wall, messages = [], [], []
     with fanout.fleet(nodes, http2=http2, watch=watch) as (serving, simulators):
         fanout.join(serving, simulators, nodes)
-        for _ in range(repeats):
+        for port in range(1000, 1000 + repeats):
             before, began = serving.cpu_s, time.monotonic()
             simulators.everywhere(do="drop")
-            simulators.everywhere(do="again", parallel=nodes)
+            simulators.everywhere(do="again", parallel=nodes, port=port)
             reports = simulators.settled(
-                lambda reports: fanout.is_converged(reports, nodes), STORM_S
+                lambda reports, port=port: (  # type: ignore[misc]
+                    fanout.is_converged(reports, nodes)
+                    and all(report["ports"] == [str(port)] for report in reports)
+                ),
+                STORM_S,
             )
             wall.append(max(report["last_at"] for report in reports) - began)
             serving.wait_idle(quiet_s=fanout.QUIET_S)
