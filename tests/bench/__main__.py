@@ -15,7 +15,7 @@ from typing import cast
 
 from tests.bench.table import Figure, show, write
 
-BENCHES = ("startup", "registrations", "memory", "fanout", "storm", "relay")
+BENCHES = ("startup", "registrations", "memory", "fanout", "storm", "relay", "converge")
 TARGET = Path("build/bench.json")
 
 

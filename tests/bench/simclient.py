@@ -218,8 +218,12 @@ class SimulatedNode(asyncio.Protocol):
         *,
         watch: bool = True,
         on_message: Callable[[bytes], None] | None = None,
+        capver: int = CAPVER,
+        compress: str = "zstd",
     ) -> None:
         self.who = who
+        self.capver = capver
+        self.compress = compress
         self.heard = Heard()
         self.watch = watch
         self.on_message = on_message
@@ -264,7 +268,7 @@ class SimulatedNode(asyncio.Protocol):
     async def register(self, auth_key: str) -> tailcfg.RegisterResponse:
         """Enrol with a pre-auth key."""
         request = tailcfg.RegisterRequest(
-            version=CAPVER,
+            version=self.capver,
             node_key=self.who.node_key,
             auth=tailcfg.RegisterResponseAuth(auth_key=auth_key),
             hostinfo=hostinfo(self.who.number),
@@ -275,8 +279,8 @@ class SimulatedNode(asyncio.Protocol):
     async def poll(self) -> None:
         """Open the map poll; return with the first message."""
         request = tailcfg.MapRequest(
-            version=CAPVER,
-            compress="zstd",
+            version=self.capver,
+            compress=self.compress,
             keep_alive=True,
             node_key=self.who.node_key,
             disco_key=self.who.disco_key,
@@ -292,8 +296,8 @@ class SimulatedNode(asyncio.Protocol):
     async def update(self, port: int = 41641) -> None:
         """Tell endpoints and hostinfo, without wanting a map (a "lite update")."""
         request = tailcfg.MapRequest(
-            version=CAPVER,
-            compress="zstd",
+            version=self.capver,
+            compress=self.compress,
             node_key=self.who.node_key,
             disco_key=self.who.disco_key,
             omit_peers=True,
@@ -301,6 +305,15 @@ class SimulatedNode(asyncio.Protocol):
             endpoints=endpoints(self.who.number, port),
         )
         await self._ask("/machine/map", tailcfg.encode(request))
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop reading, or read again: the server must cope."""
+        if self._transport is None:
+            return
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def drop(self) -> None:
         """Lose the connection, as when the network goes away."""
@@ -312,7 +325,9 @@ class SimulatedNode(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
-        self._handshake = ClientHandshake(self.who.machine, self._server.key, CAPVER, os.urandom)
+        self._handshake = ClientHandshake(
+            self.who.machine, self._server.key, self.capver, os.urandom
+        )
         text = base64.b64encode(self._handshake.initiation).decode()
         self._transport.write(
             "POST /ts2021 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Go-http-client/1.1\r\n"
@@ -446,7 +461,7 @@ class SimulatedNode(asyncio.Protocol):
         heard.size += len(body)
         heard.last_at = time.monotonic()
         if self.watch or self.on_message is not None:
-            text = unpack(body)
+            text = unpack(body) if self.compress else body
             if self.watch:
                 heard.take(text)
             if self.on_message is not None:
