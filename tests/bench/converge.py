@@ -78,9 +78,8 @@ class Client:
 
     def knows(self, snapshot: Snapshot) -> bool:
         """Tell whether the client knows exactly what this snapshot has to say to it."""
-        whole = tailcfg.encode(netmap.full(snapshot, self.node_id, self.capver))
-        expected = self._told(fakeclient.ClientState(), tailcfg.decode_map_response(whole))
-        return self.state.netmap() == expected.netmap()
+        whole = netmap.full(snapshot, self.node_id, self.capver)
+        return self.state.netmap() == self._told(fakeclient.ClientState(), whole).netmap()
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ async def converge(nodes: int, edits: int, seed: int, *, http2: str = "h2") -> O
     rng = Random(seed)
     ids = Sequences()
     live = LiveTailnet(_tailnet(rng, nodes, ids), MemoryStore(), ids)
-    async with _serve(live, http2) as server:
+    async with _serve(live, http2) as (server, sessions):
         clients = [
             Client(server, NodeID(number), identity(number), rng) for number in range(1, nodes + 1)
         ]
@@ -114,34 +113,37 @@ async def converge(nodes: int, edits: int, seed: int, *, http2: str = "h2") -> O
             client.node.pause(paused=False)
         await _all([client for client in clients if not client.node.is_connected])
         began = time.monotonic()
-        wrong = await _settle(live, clients)
+        wrong = await _settle(live, sessions, clients)
         return Outcome(
             sessions=sum(client.node.is_connected for client in clients),
             versions=live.snapshot.version - first,
-            messages=sum(client.node.heard.messages for client in clients),
+            messages=_messages(clients),
             wrong=tuple(client.node_id for client in wrong),
             settled_after_s=time.monotonic() - began,
         )
 
 
-async def _settle(live: LiveTailnet, clients: list[Client]) -> list[Client]:
-    """Wait until everybody who has a session knows the truth; give those who do not in the end."""
+async def _settle(live: LiveTailnet, sessions: MapSessions, clients: list[Client]) -> list[Client]:
+    """Wait until the sessions have sent what is newest; give the clients that know otherwise."""
     deadline = time.monotonic() + SETTLE_S
-    left = clients
     while True:
-        snapshot = live.snapshot
-        left = [
-            client
-            for client in left
-            if client.node.is_connected
-            and client.node_id in snapshot.nodes
-            and not client.knows(snapshot)
-        ]
-        if snapshot is not live.snapshot:  # a grace time ended meanwhile
-            left = clients
-        if not left or time.monotonic() > deadline:
-            return left
         await asyncio.sleep(0.2)
+        snapshot, heard = live.snapshot, _messages(clients)
+        open_ones = list(sessions._sessions.values())
+        late = [session for session in open_ones if session.seen is not snapshot]
+        await asyncio.sleep(0.2)
+        is_still = snapshot is live.snapshot and heard == _messages(clients)
+        if (is_still and not late) or time.monotonic() > deadline:
+            present = [client for client in clients if client.node.is_connected]
+            return [
+                client
+                for client in present
+                if client.node_id not in snapshot.nodes or not client.knows(snapshot)
+            ]
+
+
+def _messages(clients: list[Client]) -> int:
+    return sum(client.node.heard.messages for client in clients)
 
 
 async def _all(clients: list[Client]) -> None:
@@ -185,7 +187,7 @@ def _tailnet(rng: Random, nodes: int, ids: Sequences) -> Snapshot:
 
 
 @asynccontextmanager
-async def _serve(live: LiveTailnet, http2: str) -> AsyncIterator[Server]:
+async def _serve(live: LiveTailnet, http2: str) -> AsyncIterator[tuple[Server, MapSessions]]:
     tailnets = LiveTailnets([live])
     encoder = Encoder()
     sessions = MapSessions(live, encoder, clock=time.monotonic, jitter=random.random)
@@ -198,7 +200,7 @@ async def _serve(live: LiveTailnet, http2: str) -> AsyncIterator[Server]:
         for name, work in (("tailnet", tailnets.run()), ("sessions", sessions.run()))
     ]
     try:
-        yield Server(listener.port, MachineKey(key.public_raw))
+        yield Server(listener.port, MachineKey(key.public_raw)), sessions
     finally:
         await ts2021.close()
         listener.close()
