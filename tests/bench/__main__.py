@@ -15,7 +15,16 @@ from typing import cast
 
 from tests.bench.table import Figure, show, write
 
-BENCHES = ("startup", "registrations", "memory", "fanout", "storm", "relay", "converge")
+BENCHES = (
+    "startup",
+    "handshake",
+    "registrations",
+    "memory",
+    "fanout",
+    "storm",
+    "relay",
+    "converge",
+)
 TARGET = Path("build/bench.json")
 
 
