@@ -23,7 +23,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from appliance import config, derived, localsocket, observed, statedir, systemd
+from appliance import config, derived, localsocket, observed, relaying, statedir, systemd
 from appliance import log as logs
 from appliance.api import app as api
 from appliance.api import public
@@ -41,6 +41,8 @@ from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.netmap.encoded import Encoder
 from appliance.records import TailnetID
+from appliance.relay import pages
+from appliance.relay.door import RelayDoor
 from appliance.store.store import Database
 from appliance.strict import Endpoint
 from appliance.tailnet import settings as tailnet_settings
@@ -76,6 +78,7 @@ class Server:
         self.listeners: list[Listener] = []
         self.certificates: CertificateFiles | None = None
         self.ca_file: Path | None = None
+        self.relay: RelayDoor | None = None
         self.ports = derived.Ports()
         self._read_again = reload
         self._certificate_names = tuple(certificate_names) or (settings.host,)
@@ -244,6 +247,11 @@ class Server:
         runner = await start_web(app)
         ending.push_async_callback(runner.cleanup)
         routes: dict[str, Route] = {"/ts2021": self.ts2021.open}
+        if settings.derp.server.enabled and not settings.derp.server.separate:
+            self.relay = relaying.make(settings, self.tailnets)
+            ending.callback(self.relay.close)
+            names = {settings.host: self._own_addresses()}
+            routes |= {"/derp": self.relay.route, **pages.routes(names)}
         self.front = Front(
             routes,
             web=runner.server,
@@ -254,6 +262,11 @@ class Server:
             await self._listen(endpoint, tls, ending)
         if not self.listeners:
             raise OSError(errno.EADDRNOTAVAIL, "none of the addresses of 'listen' is there")
+
+    def _own_addresses(self) -> list[str]:
+        """Give the addresses of our own name, for clients whose DNS fails."""
+        server = self.settings.derp.server
+        return [str(address) for address in (server.ipv4, server.ipv6) if address is not None]
 
     async def _listen(
         self, endpoint: Endpoint, tls: TlsSource | None, ending: AsyncExitStack
