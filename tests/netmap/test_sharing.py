@@ -113,6 +113,21 @@ def test_warm_encoder_has_the_chunks_made() -> None:
     Encoder().warm(tailnet(1))
 
 
+def test_table_that_is_made_anew_tells_the_new_owners() -> None:
+    encoder, old = Encoder(chunk_peers=3), tailnet()
+    edit = Edit(old, Sequences())
+    edit.put(User(UserID(2), "two", START))
+    old = edit.finish()[0]
+    encoder.full(old, NodeID(1), CAPVER, zstd=True)
+    edit = Edit(old, Sequences())
+    for node in list(old.nodes.values())[4:]:
+        edit.put(replace(node, user_id=UserID(2)))
+    new = edit.finish()[0]
+    assert new.users is old.users
+    (full,) = read_messages(encoder.full(new, NodeID(1), CAPVER, zstd=True), zstd=True)
+    assert [user.id for user in full.user_profiles or ()] == [1, 2]
+
+
 def test_old_versions_are_forgotten_when_a_newer_one_comes() -> None:
     encoder, first = Encoder(), tailnet()
     olds = [online(first, i) for i in range(1, 13)]
