@@ -79,7 +79,6 @@ class Server:
         self.certificates: CertificateFiles | None = None
         self.ca_file: Path | None = None
         self.relay: RelayDoor | None = None
-        self.ports = derived.Ports()
         self._read_again = reload
         self._certificate_names = tuple(certificate_names) or (settings.host,)
         self._self_signed = self_signed
@@ -308,7 +307,7 @@ class Server:
 
     async def _apply_settings(self) -> None:
         """Take the settings over into the tailnets; nodes hear what it changes for them."""
-        derp_map = derived.derp_map(self.settings, self.ports)
+        derp_map = derived.derp_map(self.settings, self._ports())
         for wanted in self.settings.all_tailnets:
             live = self._live_named(wanted.name)
             if live is None:
@@ -316,6 +315,15 @@ class Server:
             values = derived.tailnet_settings(self.settings, wanted, derp_map)
             async with live.edit(by=SYSTEM) as edit:
                 tailnet_settings.take_over(edit, values, domain=wanted.base_domain)
+
+    def _ports(self) -> derived.Ports:
+        """Say what is only known while listening: ports, and the pin of a lonely certificate."""
+        facts = None if self.certificates is None else self.certificates.facts
+        settings_port = self.settings.listen[0].port
+        return derived.Ports(
+            https=None if settings_port else self.listeners[0].port,
+            cert_name=facts.pin if facts is not None and facts.is_self_signed else "",
+        )
 
     def _live_named(self, name: str) -> LiveTailnet | None:
         return next((each for each in self.tailnets if each.snapshot.tailnet.name == name), None)

@@ -41,6 +41,8 @@ class Facts:
     not_after: datetime
     pin: str
     """SHA-256 of the leaf's DER, as the DERP map's ``CertName`` wants it."""
+    is_self_signed: bool
+    """It stands alone and vouches for itself: clients can only trust it by its pin."""
 
 
 def server_context(chain: Path, key: Path | None = None) -> ssl.SSLContext:
@@ -68,15 +70,22 @@ def server_context(chain: Path, key: Path | None = None) -> ssl.SSLContext:
 def read_facts(chain: Path) -> Facts:
     """Read what the first certificate of a chain says. Raises CertificateError."""
     try:
-        leaf = x509.load_pem_x509_certificates(chain.read_bytes())[0]
+        certificates = x509.load_pem_x509_certificates(chain.read_bytes())
     except (OSError, ValueError) as error:
         raise CertificateError(f"{chain}: no certificate in PEM form: {error}") from error
+    leaf = certificates[0]
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = [str(name.value) for name in found]
     except (x509.ExtensionNotFound, ValueError):
         names = []
-    return Facts(leaf.subject.rfc4514_string(), tuple(names), leaf.not_valid_after_utc, pin(leaf))
+    return Facts(
+        subject=leaf.subject.rfc4514_string(),
+        names=tuple(names),
+        not_after=leaf.not_valid_after_utc,
+        pin=pin(leaf),
+        is_self_signed=len(certificates) == 1 and leaf.issuer == leaf.subject,
+    )
 
 
 def pin(leaf: x509.Certificate) -> str:
