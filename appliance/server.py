@@ -346,8 +346,9 @@ class Server:
 
     async def _take_over(self, new: Settings) -> None:
         plan = derived.reload(self.settings, new)
+        if plan.settings.log != self.settings.log:
+            logs.set_up(plan.settings.log.level, plan.settings.log.format)
         self.settings = plan.settings
-        logs.set_up(plan.settings.log.level, plan.settings.log.format)
         await self._apply_settings()
         log.info("settings reloaded", extra={"reason": ", ".join(plan.changed) or "no change"})
         if plan.waiting:
