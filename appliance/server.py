@@ -128,6 +128,7 @@ class Server:
         gc.freeze()
         tls = self._open_certificates()
         self._make_control(noise_key, ending)
+        self._make_relay(ending)
         door = Door(
             tailnets=self.tailnets,
             is_database_well=self._is_database_well,
@@ -237,6 +238,18 @@ class Server:
         for sessions in self.sessions.values():
             ending.push_async_callback(sessions.close)
 
+    def _make_relay(self, ending: AsyncExitStack) -> None:
+        """Make the relay inside this process, unless it is off or runs by itself."""
+        server = self.settings.derp.server
+        if not server.enabled or server.separate:
+            return
+        self.relay = relaying.make(self.settings, self.tailnets)
+        self.relay.start()
+        ending.callback(self.relay.close)
+        if server.verify_clients:
+            for live in self.tailnets:
+                self._begin(relaying.revoke(live, self.relay), f"relay admission {live.id}")
+
     async def _open_front(
         self, door: Door, machine_key: MachineKey, tls: TlsSource | None, ending: AsyncExitStack
     ) -> None:
@@ -246,11 +259,8 @@ class Server:
         runner = await start_web(app)
         ending.push_async_callback(runner.cleanup)
         routes: dict[str, Route] = {"/ts2021": self.ts2021.open}
-        if settings.derp.server.enabled and not settings.derp.server.separate:
-            self.relay = relaying.make(settings, self.tailnets)
-            ending.callback(self.relay.close)
-            names = {settings.host: self._own_addresses()}
-            routes |= {"/derp": self.relay.route, **pages.routes(names)}
+        if self.relay is not None:
+            routes |= {"/derp": self.relay.route, **pages.routes(relaying.own_names(settings))}
         self.front = Front(
             routes,
             web=runner.server,
@@ -261,11 +271,6 @@ class Server:
             await self._listen(endpoint, tls, ending)
         if not self.listeners:
             raise OSError(errno.EADDRNOTAVAIL, "none of the addresses of 'listen' is there")
-
-    def _own_addresses(self) -> list[str]:
-        """Give the addresses of our own name, for clients whose DNS fails."""
-        server = self.settings.derp.server
-        return [str(address) for address in (server.ipv4, server.ipv6) if address is not None]
 
     async def _listen(
         self, endpoint: Endpoint, tls: TlsSource | None, ending: AsyncExitStack

@@ -357,7 +357,7 @@ class Dev:
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGINT)
-        _, complaints = self.process.communicate(timeout=10)
+        complaints = self.process.communicate(timeout=10)[1]
         assert self.process.returncode == 0, complaints
 
     def ask(self, *arguments: str) -> Any:
@@ -379,8 +379,8 @@ def test_dev_accepts_clients_and_continues_in_its_directory(
         assert first.about["url"].startswith("http://" if flag == ("--http",) else "https://")
         first.ask("users", "create", "alice")
     with Dev("--dir", str(tmp_path / "d"), *flag) as second:
-        for name in ("url", "ca_file", "auth_key", "socket", "state_dir"):
-            assert second.about[name] == first.about[name]
+        for field in ("url", "ca_file", "auth_key", "socket", "state_dir"):
+            assert second.about[field] == first.about[field]
         assert [user["name"] for user in second.ask("users", "list")] == ["dev", "alice"]
         # The second start has compiled modules, as an installed program does.
         print(f"headwater dev: ready after {second.ready_s:.2f} s, {second.cpu_s:.2f} s CPU")
