@@ -5,6 +5,7 @@ Not for relaying (``relay``) nor for a relay of its own host (``relay.alone``). 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 
 from appliance import config, statedir
@@ -13,7 +14,12 @@ from appliance.config import Settings
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.relay.door import RelayDoor, RelayLimits
 from appliance.tailnet.snapshot import Snapshot
+from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MeshKey, NodeKey
+
+REVOKE_PAUSE_S = 0.25
+"""Between two looks for keys that are gone: a look costs some 0.1 ms per thousand nodes, and in a
+storm there are hundreds of publications a second."""
 
 
 def make(settings: Settings, tailnets: LiveTailnets) -> RelayDoor:
@@ -23,15 +29,25 @@ def make(settings: Settings, tailnets: LiveTailnets) -> RelayDoor:
     def admit(key: NodeKey, _source: str) -> bool:
         return may_relay(tailnets, key)
 
-    mesh_key = None
-    if server.mesh.key_file is not None:
-        mesh_key = MeshKey.parse(config.read_secret(server.mesh.key_file))
     return RelayDoor(
         statedir.private_key(settings.state_dir / "derp.key", secrets.token_bytes),
         admit=admit if server.verify_clients else None,
-        mesh_key=mesh_key,
+        mesh_key=read_mesh_key(settings),
         limits=RelayLimits(bytes_per_second=server.bytes_per_second),
     )
+
+
+def read_mesh_key(settings: Settings) -> MeshKey | None:
+    """Read the key that the relays of our region share, if there is one. Raises StateError."""
+    path = settings.derp.server.mesh.key_file
+    if path is None:
+        return None
+    try:
+        return MeshKey.parse(config.read_secret(path))
+    except (OSError, ProtocolError) as error:
+        raise statedir.StateError(
+            f"the mesh key {path} cannot be used: {error}; headwater generate mesh-key makes one"
+        ) from error
 
 
 def own_names(settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -49,6 +65,7 @@ async def revoke(live: LiveTailnet, relay: RelayDoor) -> None:
         for key in gone_keys(seen, new):
             relay.server.close_peer(key)
         seen = new
+        await asyncio.sleep(REVOKE_PAUSE_S)
 
 
 def gone_keys(old: Snapshot, new: Snapshot) -> list[NodeKey]:
