@@ -120,7 +120,8 @@ class MachineDoor:
             return
         out = exchange.open_stream(200)
         zstd = request.compress == "zstd"
-        out.write(self._encoders[live.id].full(snapshot, node.id, request.version, zstd=zstd))
+        encoder, now = self._encoders[live.id], live.clock()
+        out.write(encoder.full(snapshot, node.id, request.version, zstd=zstd, now=now))
         out.close()
 
 

@@ -198,9 +198,12 @@ class MapSessions:
         if seen is None:
             self.counters.full_maps += 1
             session.seen = new
+            now = self.live.clock()
             self._send(
                 session,
-                self._encoder.full(new, session.node_id, session.capver, zstd=session.zstd),
+                self._encoder.full(
+                    new, session.node_id, session.capver, zstd=session.zstd, now=now
+                ),
             )
             return
         parts = self._encoder.delta(seen, new, session.node_id, session.capver, zstd=session.zstd)
