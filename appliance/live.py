@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from appliance.errors import Conflict
 from appliance.identity.principals import SYSTEM, Principal
 from appliance.records import AuthKey, Node, NodeID, TailnetID
 from appliance.tailnet import clockwork
@@ -92,6 +93,7 @@ class LiveTailnet:
         self._store = store
         self._ids = ids
         self._tip = snapshot
+        self._private: frozenset[str] = frozenset()
         self._pending: list[_Pending] = []
         self._lock = asyncio.Lock()
         self._work = asyncio.Event()
@@ -116,8 +118,12 @@ class LiveTailnet:
         """
         async with self._lock:
             started_in = self._round
-            edit = Edit(self._tip, self._ids)
-            yield edit
+            edit = Edit(self._tip, self._ids, private=self._private)
+            try:
+                yield edit
+            except BaseException:
+                edit.abandon()
+                raise
             snapshot, rows = edit.finish()
             entry = _Pending(edit, snapshot, rows, asyncio.get_running_loop().create_future())
             if started_in != self._round:
@@ -155,19 +161,22 @@ class LiveTailnet:
             return False
         if entry.rows.is_durable and self._is_stopped:
             raise CommitFailed("the server is stopping")
-        self._tip = entry.snapshot
         if not entry.rows.is_durable and not self._pending:
-            self._publish([entry])
+            self._tip = entry.snapshot
+            self._publish([entry], entry.snapshot)
             return False
+        if entry.snapshot is not self._tip:
+            # Until a commit takes it, nobody but the next draft looks at this snapshot.
+            self._tip = entry.snapshot
+            self._private = entry.edit.private
         self._pending.append(entry)
         self._work.set()
         return True
 
-    def _publish(self, entries: Sequence[_Pending]) -> None:
+    def _publish(self, entries: Sequence[_Pending], newest: Snapshot) -> None:
         for entry in entries:
             if entry.rows.last_seen:
                 self._store.note_last_seen(entry.rows.last_seen)
-        newest = entries[-1].snapshot
         if newest is not self.snapshot:
             self.snapshot = newest
             # A new event for each version: waiters hold the old one, which stays set.
@@ -181,7 +190,10 @@ class LiveTailnet:
             await self._work.wait()
             self._work.clear()
             while self._pending:
-                await self._commit(tuple(self._pending))
+                async with self._lock:  # so that no draft is being written into what we take
+                    batch = tuple(self._pending)
+                    self._private = frozenset()
+                await self._commit(batch)
 
     async def _commit(self, batch: Sequence[_Pending]) -> None:
         """Write a batch. The entries stay in ``_pending`` meanwhile, so that later edits queue.
@@ -189,33 +201,48 @@ class LiveTailnet:
         A batch that is refused is tried again edit by edit, so that one that the database cannot
         take does not bring down those before it.
         """
-        failure = await self._write(batch)
+        failure = await self._write([entry.rows for entry in batch])
         if failure is None:
-            self._committed(batch)
+            self._committed(batch, batch[-1].snapshot)
             return
         if sum(entry.rows.is_durable for entry in batch) > 1:
-            for entry in batch:
-                failure = await self._write([entry])
-                if failure is not None:
-                    break
-                self._committed([entry])
+            failure = await self._commit_singly(batch)
         if failure is not None:
             self._give_up(failure)
 
-    async def _write(self, batch: Sequence[_Pending]) -> Exception | None:
-        rows = [entry.rows for entry in batch if entry.rows.is_durable]
-        if not rows:
+    async def _commit_singly(self, batch: Sequence[_Pending]) -> Exception | None:
+        """Write and publish the edits of a batch up to the first failure.
+
+        The snapshots between were written over by the drafts after them, so each is made again;
+        the last one is what later drafts stand on.
+        """
+        for entry in batch:
+            again = Edit(self.snapshot, self._ids)
+            try:
+                entry.edit.replay(again)
+            except Conflict as error:
+                return error
+            snapshot, rows = again.finish()
+            failure = await self._write([rows])
+            if failure is not None:
+                return failure
+            self._committed([entry], entry.snapshot if entry is batch[-1] else snapshot)
+        return None
+
+    async def _write(self, batch: Sequence[Rows]) -> Exception | None:
+        durable = [rows for rows in batch if rows.is_durable]
+        if not durable:
             return None
         try:
-            await self._store.write(self.id, rows)
+            await self._store.write(self.id, durable)
         except Exception as error:
-            log.exception("commit failed", extra={"tailnet_version": batch[-1].snapshot.version})
+            log.exception("commit failed", extra={"tailnet_version": self.snapshot.version})
             return error
         return None
 
-    def _committed(self, batch: Sequence[_Pending]) -> None:
+    def _committed(self, batch: Sequence[_Pending], snapshot: Snapshot) -> None:
         del self._pending[: len(batch)]
-        self._publish(batch)
+        self._publish(batch, snapshot)
 
     def _give_up(self, failure: Exception) -> None:
         """Let everything that waits fail, but for what does not depend on the database."""
@@ -223,6 +250,7 @@ class LiveTailnet:
         if not waiting:
             return
         self._tip = self.snapshot
+        self._private = frozenset()
         self._round += 1
         self._carry_over([entry for entry in waiting if entry.is_lasting])
         for entry in waiting:
@@ -237,7 +265,7 @@ class LiveTailnet:
             entry.snapshot, entry.rows = again.finish()
             self._tip = entry.snapshot
         if entries:
-            self._publish(entries)
+            self._publish(entries, self._tip)
 
     async def _tick_forever(self) -> None:
         self._watching_since = self.clock()

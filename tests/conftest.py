@@ -23,7 +23,7 @@ settings.load_profile("ci")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-ON_BOTH_LOOPS = frozenset({"front", "relay", "control", "test_live.py"})
+ON_BOTH_LOOPS = frozenset({"front", "relay", "control", "test_live.py", "test_live_weather.py"})
 """Tests of code that sits on sockets, or counts on the order in which tasks wake."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Generic, TypeVar, assert_never, cast
+from typing import Generic, Protocol, TypeVar, assert_never, cast
 
 from appliance.errors import Conflict
 from appliance.policy.compile import OPEN, Compiled
@@ -123,9 +123,15 @@ class Edit:
 
     Not usable after ``finish()``. A verb that raises leaves the draft half made: throw it away.
     Only the net change counts: what is put and then put back as it was never happened.
+
+    ``private`` names mappings of the base that nobody has seen and nobody will: they are written
+    to instead of copied, so that a long row of drafts costs one copy of each and not one per
+    draft. Such a draft is thrown away by ``abandon()``, which takes back what it wrote.
     """
 
-    def __init__(self, base: Snapshot, ids: Sequences) -> None:
+    def __init__(
+        self, base: Snapshot, ids: Sequences, *, private: frozenset[str] = frozenset()
+    ) -> None:
         self._base = base
         self.ids = ids
         self.tailnet = base.tailnet
@@ -133,23 +139,23 @@ class Edit:
         self.compiled = base.compiled
         self.last_ipv4 = base.last_ipv4
         self.last_ipv6 = base.last_ipv6
-        self._users = _Draft(base.users)
-        self._nodes = _Draft(base.nodes)
-        self._auth_keys = _Draft(base.auth_keys)
-        self._presence = _Draft(base.presence)
-        self._by_node_key = _Draft(base.by_node_key)
-        self._by_machine_key = _Draft(base.by_machine_key)
-        self._by_name = _Draft(base.by_name)
-        self._by_address = _Draft(base.by_address)
-        self._by_key_prefix = _Draft(base.by_key_prefix)
+        self._users = _Draft(base.users, in_place="users" in private)
+        self._nodes = _Draft(base.nodes, in_place="nodes" in private)
+        self._auth_keys = _Draft(base.auth_keys, in_place="auth_keys" in private)
+        self._presence = _Draft(base.presence, in_place="presence" in private)
+        self._by_node_key = _Draft(base.by_node_key, in_place="by_node_key" in private)
+        self._by_machine_key = _Draft(base.by_machine_key, in_place="by_machine_key" in private)
+        self._by_name = _Draft(base.by_name, in_place="by_name" in private)
+        self._by_address = _Draft(base.by_address, in_place="by_address" in private)
+        self._by_key_prefix = _Draft(base.by_key_prefix, in_place="by_key_prefix" in private)
         self._puts: dict[tuple[type, int], Record] = {}
         self._drops: dict[tuple[type, int], Record] = {}
-        self._moved: set[NodeID] = set()
+        self._presence_changes: tuple[tuple[NodeID, Presence, Presence], ...] = ()
         self._is_finished = False
 
     @property
     def base(self) -> Snapshot:
-        """The snapshot that this draft started from."""
+        """The snapshot that this draft started from; with ``private`` mappings, in name only."""
         return self._base
 
     @property
@@ -253,16 +259,11 @@ class Edit:
         self._check_open()
         if node_id not in self._nodes.now or self.presence_of(node_id) == presence:
             return
-        before = self._base.presence_of(node_id)
-        if presence != before:
-            self._presence.put(node_id, presence)
-            self._moved.add(node_id)
-            return
-        self._moved.discard(node_id)
-        if node_id in self._base.presence:
-            self._presence.put(node_id, before)
-        else:
+        before = self._presence.before(node_id)
+        if before is None and presence == OFFLINE:
             self._presence.drop(node_id)
+        else:
+            self._presence.put(node_id, before if before == presence else presence)
 
     def set_settings(self, settings: Settings) -> None:
         """Take over what the site's configuration says; equal settings change nothing."""
@@ -273,33 +274,26 @@ class Edit:
         """Take over a newly compiled policy."""
         self.compiled = compiled
 
-    def carry_over(self, other: Edit) -> None:
-        """Repeat on another draft what this one changed besides records, which it leaves alone.
-
-        Sessions are counted on from what ``other`` has, since others may have come and gone.
-        """
-        base = self._base
-        for node_id in self._moved:
-            before, after = base.presence_of(node_id), self.presence_of(node_id)
-            sessions = other.presence_of(node_id).sessions + after.sessions - before.sessions
-            other.set_presence(node_id, replace(after, sessions=max(0, sessions)))
-        if self.settings is not base.settings:
-            other.set_settings(self.settings)
-        if self.compiled is not base.compiled:
-            other.set_compiled(self.compiled)
-
     def finish(self) -> tuple[Snapshot, Rows]:
         """Give the next snapshot and what must be written; the base itself if nothing changed."""
         self._is_finished = True
+        self._presence_changes = tuple(
+            (node_id, before or OFFLINE, after or OFFLINE)
+            for node_id, before, after in self._presence.changes()
+        )
         rows = Rows(
             puts=tuple(self._puts.values()),
             drops=tuple(self._drops.values()),
-            last_seen=tuple(self._newly_seen()),
+            last_seen=tuple(
+                (node_id, after.last_seen)
+                for node_id, before, after in self._presence_changes
+                if after.last_seen is not None and after.last_seen != before.last_seen
+            ),
         )
         base = self._base
         same = (
             not rows.is_durable
-            and not self._moved
+            and not self._presence_changes
             and self.settings is base.settings
             and self.compiled is base.compiled
         )
@@ -324,16 +318,57 @@ class Edit:
         )
         return snapshot, rows
 
+    def abandon(self) -> None:
+        """Throw the draft away; one that was made in place takes back what it wrote."""
+        self._is_finished = True
+        for draft in self._drafts().values():
+            draft.take_back()
+
+    @property
+    def private(self) -> frozenset[str]:
+        """The mappings of the drafted snapshot that no earlier snapshot shares."""
+        return frozenset(name for name, draft in self._drafts().items() if draft.is_mine)
+
+    def replay(self, other: Edit) -> None:
+        """Repeat a finished draft on another one. Raises Conflict if it no longer fits."""
+        for gone in self._drops.values():
+            if not isinstance(gone, Tailnet):
+                other.drop(gone)
+        for record in self._puts.values():
+            other.put(record)
+        other.last_ipv4, other.last_ipv6 = self.last_ipv4, self.last_ipv6
+        self.carry_over(other)
+
+    def carry_over(self, other: Edit) -> None:
+        """Repeat on another draft what a finished one changed besides records.
+
+        Sessions are counted on from what ``other`` has, since others may have come and gone.
+        """
+        for node_id, before, after in self._presence_changes:
+            sessions = other.presence_of(node_id).sessions + after.sessions - before.sessions
+            other.set_presence(node_id, replace(after, sessions=max(0, sessions)))
+        if self.settings is not self._base.settings:
+            other.set_settings(self.settings)
+        if self.compiled is not self._base.compiled:
+            other.set_compiled(self.compiled)
+
+    def _drafts(self) -> dict[str, _AnyDraft]:
+        return {
+            "users": self._users,
+            "nodes": self._nodes,
+            "auth_keys": self._auth_keys,
+            "presence": self._presence,
+            "by_node_key": self._by_node_key,
+            "by_machine_key": self._by_machine_key,
+            "by_name": self._by_name,
+            "by_address": self._by_address,
+            "by_key_prefix": self._by_key_prefix,
+        }
+
     def _check_open(self) -> None:
         if self._is_finished:
             # What was drafted is published by now: a late write would change it under readers.
             raise RuntimeError("this edit is finished; draft a new one")
-
-    def _newly_seen(self) -> Iterator[tuple[NodeID, datetime]]:
-        for node_id in self._moved:
-            seen = self.presence_of(node_id).last_seen
-            if seen is not None and seen != self._base.presence_of(node_id).last_seen:
-                yield node_id, seen
 
     def _put_auth_key(self, key: AuthKey) -> bool:
         if self.by_key_prefix.get(key.prefix, key.id) != key.id:
@@ -360,21 +395,17 @@ class Edit:
             return False
         self._forget_node(old)
         self._presence.drop(node_id)
-        if self._base.presence_of(node_id) is OFFLINE:
-            self._moved.discard(node_id)
-        else:
-            self._moved.add(node_id)
         return True
 
     def _before(self, record: Record) -> Record | None:
         """Give the record as it was in the snapshot that the draft started from."""
         match record:
             case Node():
-                return self._base.nodes.get(record.id)
+                return self._nodes.before(record.id)
             case User():
-                return self._base.users.get(record.id)
+                return self._users.before(record.id)
             case AuthKey():
-                return self._base.auth_keys.get(record.id)
+                return self._auth_keys.before(record.id)
             case Tailnet():
                 return self._base.tailnet
             case _:
@@ -432,30 +463,65 @@ class Edit:
                 self._by_machine_key.drop(old.machine_key)
 
 
+class _AnyDraft(Protocol):
+    """What all drafts of mappings have, whatever is in them."""
+
+    is_mine: bool
+
+    def take_back(self) -> None: ...
+
+
 class _Draft(Generic[K, V]):
-    """A mapping that is copied at its first write."""
+    """A mapping that is copied at its first write, or written to in place; remembers what was."""
 
-    __slots__ = ("is_written", "now")
+    __slots__ = ("_in_place", "_was", "is_mine", "now")
 
-    def __init__(self, base: Mapping[K, V]) -> None:
+    def __init__(self, base: Mapping[K, V], *, in_place: bool) -> None:
         self.now: Mapping[K, V] = base
-        self.is_written = False
+        self._in_place = in_place
+        self.is_mine = in_place
+        self._was: dict[K, V | None] = {}
+
+    def before(self, key: K) -> V | None:
+        """Give what a key had when the draft began; None: nothing."""
+        return self._was[key] if key in self._was else self.now.get(key)
+
+    def changes(self) -> Iterator[tuple[K, V | None, V | None]]:
+        """List the keys that have another object than before, with both."""
+        for key, old in self._was.items():
+            new = self.now.get(key)
+            if new is not old:
+                yield key, old, new
 
     def put(self, key: K, value: V) -> bool:
         """Set a value; an equal one keeps the old object. Tell whether anything changed."""
-        if key in self.now and self.now[key] == value:
+        old = self.now.get(key)
+        if old is not None and old == value:
             return False
-        self._writable()[key] = value
+        self._writable(key, old)[key] = value
         return True
 
     def drop(self, key: K) -> V | None:
         """Remove a key; give what it had."""
-        if key not in self.now:
-            return None
-        return self._writable().pop(key)
+        old = self.now.get(key)
+        if old is not None:
+            del self._writable(key, old)[key]
+        return old
 
-    def _writable(self) -> dict[K, V]:
-        if not self.is_written:
+    def take_back(self) -> None:
+        """Undo all writes, if they went to a mapping that is not ours alone."""
+        if not self._in_place:
+            return
+        shared = cast(dict[K, V], self.now)  # in place means that it is one
+        for key, old in self._was.items():
+            if old is None:
+                shared.pop(key, None)
+            else:
+                shared[key] = old
+
+    def _writable(self, key: K, old: V | None) -> dict[K, V]:
+        self._was.setdefault(key, old)
+        if not self.is_mine:
             self.now = dict(self.now)
-            self.is_written = True
+            self.is_mine = True
         return cast(dict[K, V], self.now)  # made two lines up, or at an earlier write

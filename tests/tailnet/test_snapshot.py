@@ -197,9 +197,47 @@ def test_carried_over_changes_count_on(edit: Edit) -> None:
     presence.enter(edit, LAPTOP)
     presence.leave(edit, PHONE, NOON)
     edit.put(replace(edit.nodes[LAPTOP], name="desk"))
+    edit.finish()
     other = edit_of(edit.base)
     presence.enter(other, LAPTOP)
     edit.carry_over(other)
     assert other.presence_of(LAPTOP).sessions == 3
     assert other.presence_of(PHONE) == Presence(last_seen=NOON)
     assert other.nodes[LAPTOP].name == "laptop"
+
+
+def test_private_mappings_are_written_in_place_and_can_be_taken_back(edit: Edit) -> None:
+    edit.put(replace(edit.nodes[LAPTOP], name="desk"))
+    edit.set_presence(PHONE, Presence(online=True))
+    tip = edit.finish()[0]
+    assert edit.private == {"nodes", "by_name", "presence"}
+    before = {name: dict(getattr(tip, name)) for name in ("nodes", "by_name", "presence")}
+
+    draft = Edit(tip, edit.ids, private=edit.private)
+    draft.put(replace(draft.nodes[PHONE], name="tablet"))
+    draft.drop(draft.nodes[LAPTOP])
+    assert tip.by_name == {"tablet": PHONE}, "written in place"
+    assert edit.base.by_name == {"laptop": LAPTOP, "phone": PHONE}
+    draft.abandon()
+    assert {name: dict(getattr(tip, name)) for name in before} == before
+    with pytest.raises(RuntimeError):
+        draft.drop(tip.nodes[PHONE])
+
+    draft = Edit(tip, edit.ids, private=edit.private)
+    draft.put(replace(draft.nodes[PHONE], name="tablet"))
+    snapshot, rows = draft.finish()
+    assert snapshot.nodes is tip.nodes
+    assert rows.puts == (snapshot.nodes[PHONE],)
+    assert snapshot.version == tip.version + 1
+
+
+def test_a_finished_draft_can_be_repeated(edit: Edit) -> None:
+    edit.put(replace(edit.nodes[LAPTOP], name="desk"))
+    edit.drop(edit.nodes[PHONE])
+    presence.leave(edit, LAPTOP, NOON)
+    snapshot, rows = edit.finish()
+    other = edit_of(edit.base)
+    edit.replay(other)
+    again, rows_again = other.finish()
+    assert rows_again == rows
+    assert (again.nodes, again.presence) == (snapshot.nodes, snapshot.presence)
