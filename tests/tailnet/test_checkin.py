@@ -216,7 +216,7 @@ class TestBounds:
         node = tell(
             edit,
             location=tailcfg.Location(country="x" * 9999, latitude=1.5),
-            tpm=tailcfg.TPMInfo(vendor="y\0" * 9999, model=7, firmware_version=2**80),
+            tpm=tailcfg.TPMInfo(vendor="y\0" * 9999, model=7, firmware_version=2**64 - 1),
         )
         assert node.hostinfo.location is not None
         assert node.hostinfo.location.country == "x" * checkin.MAX_TEXT_CHARS

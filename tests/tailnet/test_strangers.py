@@ -45,7 +45,8 @@ hostinfos = st.builds(
     ).map(tuple),
     ssh_host_keys=st.lists(texts, max_size=2).map(tuple),
     net_info=st.none() | net_infos,
-    tpm=st.none() | st.builds(tailcfg.TPMInfo, vendor=texts, firmware_version=numbers),
+    tpm=st.none()
+    | st.builds(tailcfg.TPMInfo, vendor=texts, firmware_version=st.integers(0, 2**64 - 1)),
     location=st.none() | st.builds(tailcfg.Location, city=texts, priority=numbers),
 )
 node_keys = st.sampled_from(
