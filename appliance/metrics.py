@@ -65,9 +65,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("headwater_control_map_replaced_total", "counter", "Polls ended by a newer one."),
     Metric("headwater_control_map_stalled_total", "counter", "Polls ended because nobody read."),
     Metric("headwater_control_map_rounds_total", "counter", "Distributions of a publication."),
-    Metric("headwater_relay_clients", "gauge", "Connected relay clients."),
-    Metric("headwater_relay_events_total", "counter", "What the relay did, by kind.", "event"),
-    Metric("headwater_stun_events_total", "counter", "What the STUN server did, by kind.", "event"),
+    Metric("headwater_relay_clients", "gauge", "Relay connections by kind; kinds overlap.", "kind"),
+    Metric("headwater_relay_logins_total", "counter", "Logins that went well."),
+    Metric("headwater_relay_refused_total", "counter", "Connections refused or ended.", "reason"),
+    Metric("headwater_relay_packets_total", "counter", "Packets by what became of them.", "fate"),
+    Metric("headwater_relay_bytes_total", "counter", "Bytes inside packets.", "fate"),
+    Metric("headwater_relay_dropped_packets_total", "counter", "Packets dropped.", "reason"),
+    Metric("headwater_relay_dropped_bytes_total", "counter", "Bytes of those.", "reason"),
+    Metric("headwater_relay_events_total", "counter", "Other things that happened.", "event"),
 )
 
 _BY_NAME = {metric.name: metric for metric in METRICS}

@@ -6,7 +6,7 @@ Not for declaring metrics (``metrics``) nor for counting (the parts do).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from appliance import __version__
@@ -17,6 +17,8 @@ from appliance.front.stream import Listener
 from appliance.live import LiveTailnets
 from appliance.metrics import Exporter, integers
 from appliance.records import TailnetID
+from appliance.relay.counters import Drop, Refusal, RelayCounters
+from appliance.relay.door import RelayDoor
 from appliance.tls.certificates import CertificateFiles
 
 
@@ -29,6 +31,7 @@ class Parts(Protocol):
     front: Front
     listeners: list[Listener]
     certificates: CertificateFiles | None
+    relay: RelayDoor | None
 
 
 def exporter(server: Parts) -> Exporter:
@@ -40,6 +43,8 @@ def exporter(server: Parts) -> Exporter:
     _observe_tailnets(export, server)
     _observe_front(export, server)
     _observe_control(export, server)
+    if server.relay is not None:
+        _observe_relay(export, server.relay.counters)
     return export
 
 
@@ -107,6 +112,61 @@ def _observe_control(export: Exporter, server: Parts) -> None:
             for kind, field in kinds.items()
         },
     )
+
+
+_RELAY_EVENTS = (
+    "pings",
+    "pongs",
+    "keep_alives",
+    "peer_gone_disconnected",
+    "peer_gone_not_here",
+    "home_moves_in",
+    "home_moves_out",
+    "unknown_frames",
+    "rate_limited",
+    "fast_starts",
+    "websockets",
+)
+
+
+def _observe_relay(export: Exporter, counters: RelayCounters) -> None:
+    export.source(
+        "headwater_relay_clients",
+        lambda: {
+            "all": counters.clients,
+            "home": counters.home_clients,
+            "mesh": counters.mesh_clients,
+            "not_ideal": counters.not_ideal_clients,
+            "watching": counters.watchers,
+            "keys_twice": counters.duplicate_keys,
+        },
+    )
+    export.source("headwater_relay_logins_total", lambda: counters.accepted)
+    export.source(
+        "headwater_relay_packets_total",
+        lambda: {
+            "received": counters.packets_received,
+            "received_disco": counters.disco_received,
+            "sent": counters.packets_sent,
+            "forwarded_in": counters.forwarded_in,
+            "forwarded_out": counters.forwarded_out,
+        },
+    )
+    export.source(
+        "headwater_relay_bytes_total",
+        lambda: {"received": counters.bytes_received, "sent": counters.bytes_sent},
+    )
+    export.source("headwater_relay_refused_total", lambda: _by_name(counters.refused))
+    export.source("headwater_relay_dropped_packets_total", lambda: _by_name(counters.dropped))
+    export.source("headwater_relay_dropped_bytes_total", lambda: _by_name(counters.dropped_bytes))
+    export.source(
+        "headwater_relay_events_total",
+        lambda: {name: float(getattr(counters, name)) for name in _RELAY_EVENTS},
+    )
+
+
+def _by_name(counts: Mapping[Refusal, int] | Mapping[Drop, int]) -> dict[str, float]:
+    return {str(reason): float(count) for reason, count in counts.items()}
 
 
 def _sum(numbers: Iterable[int]) -> float:
