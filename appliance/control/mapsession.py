@@ -67,7 +67,17 @@ class MapCounters:
 class MapSession:
     """One open map poll of one node."""
 
-    __slots__ = ("behind", "capver", "heard_at", "mailbox", "node_id", "out", "seen", "zstd")
+    __slots__ = (
+        "behind",
+        "capver",
+        "due",
+        "heard_at",
+        "mailbox",
+        "node_id",
+        "out",
+        "seen",
+        "zstd",
+    )
 
     def __init__(self, node_id: NodeID, capver: int, *, zstd: bool, out: OutStream) -> None:
         self.node_id = node_id
@@ -76,6 +86,8 @@ class MapSession:
         self.out = out
         self.seen: Snapshot | None = None
         self.behind = False
+        self.due = 0
+        """The second at which to see whether it needs a keep-alive; 0 if it wants none."""
         self.heard_at = 0.0
         self.mailbox: deque[bytes] | None = None
 
@@ -97,7 +109,8 @@ class MapSessions:
         self._clock = clock
         self._jitter = jitter
         self._sessions: dict[NodeID, MapSession] = {}
-        self._due: defaultdict[int, list[MapSession]] = defaultdict(list)
+        # Ids, not sessions: a closed session and all its link must not live on for a minute here.
+        self._due: defaultdict[int, list[NodeID]] = defaultdict(list)
         self._left: list[NodeID] = []
         self._someone_left = asyncio.Event()
         self._distributed = live.snapshot
@@ -257,7 +270,8 @@ class MapSessions:
 
     def _arm(self, session: MapSession) -> None:
         after = KEEP_ALIVE_S + self._jitter() * KEEP_ALIVE_JITTER_S
-        self._due[int(self._clock() + after)].append(session)
+        session.due = int(self._clock() + after)
+        self._due[session.due].append(session.node_id)
 
     async def _keep_alive(self) -> None:
         looked_until = int(self._clock())
@@ -265,8 +279,10 @@ class MapSessions:
             await asyncio.sleep(1)
             now = int(self._clock())
             for second in range(looked_until, now + 1):
-                for session in self._due.pop(second, ()):
-                    self._keep_one_alive(session)
+                for node_id in self._due.pop(second, ()):
+                    session = self._sessions.get(node_id)
+                    if session is not None and session.due == second:
+                        self._keep_one_alive(session)
             looked_until = now + 1
 
     def _keep_one_alive(self, session: MapSession) -> None:
