@@ -45,6 +45,16 @@ class CommitFailed(Exception):
 
 
 @dataclass(slots=True)
+class LiveCounters:
+    """What has become of edits since the start; ``commits`` counts transactions, each of some."""
+
+    commits: int = 0
+    committed_edits: int = 0
+    failed_edits: int = 0
+    carried_over: int = 0
+
+
+@dataclass(slots=True)
 class _Pending:
     """An edit that waits for its commit, or for one before it; ``waiter`` learns the outcome."""
 
@@ -90,6 +100,7 @@ class LiveTailnet:
     ) -> None:
         self.snapshot = snapshot
         self.clock = clock
+        self.counters = LiveCounters()
         self._store = store
         self._ids = ids
         self._tip = snapshot
@@ -238,6 +249,8 @@ class LiveTailnet:
         except Exception as error:
             log.exception("commit failed", extra={"tailnet_version": self.snapshot.version})
             return error
+        self.counters.commits += 1
+        self.counters.committed_edits += len(durable)
         return None
 
     def _committed(self, batch: Sequence[_Pending], snapshot: Snapshot) -> None:
@@ -254,10 +267,12 @@ class LiveTailnet:
         self._round += 1
         self._carry_over([entry for entry in waiting if entry.is_lasting])
         for entry in waiting:
+            self.counters.failed_edits += not entry.waiter.done()
             entry.settle(failure)
 
     def _carry_over(self, entries: Sequence[_Pending]) -> None:
         """Draft presence and the like again on what is true now, and publish it."""
+        self.counters.carried_over += len(entries)
         for entry in entries:
             again = Edit(self._tip, self._ids)
             entry.edit.carry_over(again)

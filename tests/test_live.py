@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from appliance.identity.principals import SYSTEM
-from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
+from appliance.live import CommitFailed, LiveCounters, LiveTailnet, LiveTailnets
 from appliance.records import NodeID, Settings, TailnetID, User
 from appliance.tailnet import nodes, presence
 from appliance.tailnet.clockwork import OFFLINE_GRACE
@@ -53,6 +53,7 @@ async def test_edits_behind_a_commit_are_written_together_in_order(house: House)
         tasks = await start(*(house.create_user(name) for name in names))
     await asyncio.gather(*tasks)
     assert house.store.put_names == [[["first"]], [[name] for name in names]]
+    assert house.live.counters == LiveCounters(commits=2, committed_edits=6)
     assert [u.name for u in house.snapshot.users.values()] == ["alice", "first", *names]
 
 
@@ -142,6 +143,7 @@ async def test_presence_survives_the_failure_of_records(house: House) -> None:
     assert house.sessions("laptop") == 0
     assert house.sessions("phone") == 2
     assert house.store.seen == [(NodeID(1), NOON)]
+    assert house.live.counters == LiveCounters(failed_edits=2, carried_over=3)
 
 
 async def test_presence_of_a_node_that_was_never_written_is_forgotten(house: House) -> None:

@@ -98,9 +98,8 @@ def merge_endpoints(
 ) -> tuple[tailcfg.AddrPort, ...]:
     """Give the endpoints to keep: once each, usable, in the order said, at most MAX_ENDPOINTS.
 
-    The old object comes back if the new list says the same in any order: clients collect some of
-    them in no order, and a mere shuffle is not worth a message to every peer. When there are too
-    many, addresses of local interfaces go first.
+    The old object comes back if the new list says the same in any order: a mere shuffle is not
+    worth a message to every peer. When there are too many, addresses of local interfaces go first.
     """
     kept = dict.fromkeys(
         endpoint
