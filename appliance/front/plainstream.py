@@ -62,6 +62,7 @@ _received = bytearray(RECEIVE_BYTES)
 RECEIVED = memoryview(_received)
 PLAIN = bytearray(PLAIN_BYTES)
 PLAIN_VIEW = memoryview(PLAIN)
+_PLAIN_FIRST = PLAIN_VIEW[:RECEIVE_BYTES]
 
 
 class Sink(Protocol):
@@ -211,10 +212,6 @@ class SocketStream(Stream, asyncio.BufferedProtocol):
             self.peer = (str(name[0]), int(name[1]))
         raw.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
 
-    def get_buffer(self, _sizehint: int) -> memoryview:
-        """Lend the shared buffer for one read."""
-        return RECEIVED
-
     def eof_received(self) -> bool:
         """Tell the sink, which decides when to close."""
         self._end()
@@ -330,23 +327,27 @@ class SocketStream(Stream, asyncio.BufferedProtocol):
         sink.connected(self)
 
     def _feed(self, end: int) -> None:
-        """Show ``PLAIN[0:end]`` to the sink, and what is left to those it hands over to."""
+        """Show ``PLAIN[0:end]`` to the sink, and what it leaves to those that it hands over to."""
+        sink = self._sink
         self._feeding = True
-        try:
-            while end:
-                sink = self._sink
-                used = sink.received(PLAIN, PLAIN_VIEW, end)
-                if used == end:
-                    self._kept = b""
-                    return
-                if self._sink is sink or self._closing:
-                    break
-                end -= used
-                PLAIN[:end] = PLAIN[used : used + end]
-            else:
-                return
-        finally:
+        used = sink.received(PLAIN, PLAIN_VIEW, end)
+        self._feeding = False
+        if used == end:
+            self._kept = b""
+        else:
+            self._leave(sink, used, end)
+
+    def _leave(self, sink: Sink, used: int, end: int) -> None:
+        """Keep what a sink did not consume, or show it to the one that it handed over to."""
+        while sink is not self._sink and not self._closing:
+            end -= used
+            PLAIN[:end] = PLAIN[used : used + end]
+            sink = self._sink
+            self._feeding = True
+            used = sink.received(PLAIN, PLAIN_VIEW, end)
             self._feeding = False
+            if used == end:
+                break
         self._keep(bytes(PLAIN_VIEW[used:end]))
 
     def _show_kept(self) -> None:
@@ -421,7 +422,7 @@ class PlainStream(SocketStream):
             size = len(kept)
             PLAIN_VIEW[:size] = kept
             return PLAIN_VIEW[size : size + RECEIVE_BYTES]
-        return PLAIN_VIEW[:RECEIVE_BYTES]
+        return _PLAIN_FIRST
 
     def buffer_updated(self, nbytes: int) -> None:
         """Show the sink what was read."""

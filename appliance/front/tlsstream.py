@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from appliance.front.plainstream import (
     MAX_BUFFERED_BYTES,
+    PLAIN,
     PLAIN_VIEW,
     RECEIVED,
     WRITE_PIECE_BYTES,
@@ -185,6 +186,7 @@ class TlsStream(SocketStream):
         "_read_tls",
         "_ready",
         "_shut",
+        "_straight",
         "_take_out",
         "_write_tls",
     )
@@ -205,6 +207,7 @@ class TlsStream(SocketStream):
         self._object: ssl.SSLObject | None = None
         self._ready = False
         self._shut = False
+        self._straight = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport from the event loop; a client speaks first."""
@@ -215,50 +218,92 @@ class TlsStream(SocketStream):
         elif not self._gate.enter(self):
             self.abort()
 
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Lend the shared buffer for one read."""
+        return RECEIVED
+
     def buffer_updated(self, nbytes: int) -> None:
-        """Decrypt what was read and show it to the sink."""
+        """Decrypt what was read and show it to the sink.
+
+        Whole records for a sink that takes all of them go straight through; everything else is in
+        ``_slowly``. Asking ``pending`` saves an exception per read, which costs more than a record.
+        """
+        if not self._straight or self._kept or self._closing:
+            self._slowly(nbytes)
+            return
+        inb = self._inb
+        inb.write(RECEIVED[:nbytes])
+        try:
+            end = self._read_tls(_READ_BYTES, PLAIN_VIEW)
+            if inb.pending:
+                end = self._decrypt(end)
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        if end:
+            self._feeding = True
+            sink = self._sink
+            used = sink.received(PLAIN, PLAIN_VIEW, end)
+            self._feeding = False
+            if used != end:
+                self._leave(sink, used, end)
+        if not end or self._shut:
+            self._shut_down()
+
+    def _slowly(self, nbytes: int) -> None:
+        """Do the same during the handshake, behind kept bytes, and after the end."""
         if self._closing or self._ended:
             return  # after the peer's close-notify nothing may follow; do not collect it
-        if self._ready:
-            self._inb.write(RECEIVED[:nbytes])
-        else:
-            if self._object is None:
-                self._start()  # only now: a connection that says nothing stays cheap
-            self._inb.write(RECEIVED[:nbytes])
-            if not self._shake_hands():
-                return
+        if self._object is None:
+            self._start()  # only now: a connection that says nothing stays cheap
+        self._inb.write(RECEIVED[:nbytes])
+        if not self._ready and not self._shake_hands():
+            return
         kept = self._kept
-        end = len(kept)
-        if end:
-            PLAIN_VIEW[:end] = kept
+        start = len(kept)
+        if start:
+            PLAIN_VIEW[:start] = kept
         try:
-            start = end
-            end = self._decrypt(end)
+            end = self._decrypt(start)
         except ssl.SSLError as error:
             self._fail(error)
             return
         if end != start:
             self._feed(end)
         if self._shut:
-            self._end()
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        self._shut = True
+        self._straight = False
+        self._end()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send; copies (by encrypting) before returning, never blocks, silent after the end."""
+        if self._closing or self._paused or not 0 < len(data) <= WRITE_PIECE_BYTES:
+            self._write_slowly(data)
+            return
+        try:
+            self._write_tls(data)
+        except ssl.SSLError as error:
+            self._fail(error)
+        else:
+            self._write_raw(self._take_out())
+
+    def _write_slowly(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing or not data:
             return
-        if self._paused and self._unread() > MAX_BUFFERED_BYTES:
+        if self._unread() > MAX_BUFFERED_BYTES:
             self._owner.write_stalled()
             self.abort()
             return
+        view = memoryview(data)
         try:
-            if len(data) <= WRITE_PIECE_BYTES:
-                self._write_tls(data)
+            for start in range(0, len(data), WRITE_PIECE_BYTES):
+                self._write_tls(view[start : start + WRITE_PIECE_BYTES])
                 self._write_raw(self._take_out())
-            else:
-                view = memoryview(data)
-                for start in range(0, len(data), WRITE_PIECE_BYTES):
-                    self._write_tls(view[start : start + WRITE_PIECE_BYTES])
-                    self._write_raw(self._take_out())
         except ssl.SSLError as error:
             self._fail(error)
 
@@ -307,7 +352,7 @@ class TlsStream(SocketStream):
             self._fail(error)
             return False
         self._flush_out()
-        self._ready = True
+        self._ready = self._straight = True
         self.tls_version = tls.version()
         self.server_name = getattr(tls, ASKED_NAME, None)
         if self._gate is not None:
@@ -318,10 +363,7 @@ class TlsStream(SocketStream):
         return not self._closing
 
     def _decrypt(self, end: int) -> int:
-        """Put plaintext at ``PLAIN[end:]`` and give the new end.
-
-        Asking ``pending`` first saves an exception per read, which costs more than a record.
-        """
+        """Put plaintext at ``PLAIN[end:]`` and give the new end."""
         inb = self._inb
         read = self._read_tls
         try:

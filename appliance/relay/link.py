@@ -79,6 +79,7 @@ class RelayLink:
         "_closed",
         "_flags",
         "_limit",
+        "_odd",
         "_own_key",
         "_pongs",
         "_preferred",
@@ -120,6 +121,7 @@ class RelayLink:
         self._own_key = own_key
         self._flags = _flags(info, trusted=trusted, not_ideal=not_ideal)
         self._limit = limit
+        self._odd = limit is not None
         self._preferred = False
         self._skip = 0
         self._pongs = 0
@@ -174,21 +176,17 @@ class RelayLink:
 
     def received(self, buffer: bytearray, view: memoryview, end: int) -> int:
         """Take all whole frames, packets in place."""
-        if self._closed:
-            return end
-        if self.duplicated:
-            self._server.note_activity(self)
+        if self._odd or self.duplicated or end < HEAD_BYTES or buffer[0] != _SEND:
+            return self._carefully(buffer, view, end)
         try:
-            at = self._take(buffer, view, end)
+            destination, _, stop, count, disco = rewrite_run(buffer, 0, end, self.key)
         except ProtocolError as error:
-            log.debug(
-                "relay client broke a rule", extra={"reason": str(error), "remote": self._remote()}
-            )
-            self.close(Refusal.PROTOCOL)
-            return end
-        if self._limit is not None:
-            self._wait_for_rate(self._limit, at)
-        return at
+            return self._refuse(error, end)
+        if count:
+            self._server.forward(self, destination, view[:stop], count, disco)
+        if end - stop < HEADER_BYTES:
+            return stop
+        return self._carefully(buffer, view, end, stop)
 
     def ended(self) -> None:
         """Close: a client that sends no more is of no use."""
@@ -209,58 +207,66 @@ class RelayLink:
 
     # -- inside: packets --
 
-    def _take(self, buffer: bytearray, view: memoryview, end: int) -> int:
-        """Take frames from the front; packets leave by destination at the end."""
-        at = 0
+    def _carefully(self, buffer: bytearray, view: memoryview, end: int, at: int = 0) -> int:
+        """Take frames of any kind, from a client of any state."""
+        if self._closed:
+            return end
+        if self.duplicated:
+            self._server.note_activity(self)
+        try:
+            at = self._take(buffer, view, end, at)
+        except ProtocolError as error:
+            return self._refuse(error, end)
+        if self._limit is not None:
+            self._wait_for_rate(self._limit, at)
+        return at
+
+    def _take(self, buffer: bytearray, view: memoryview, end: int, at: int) -> int:
+        """Take frames from ``at``; packets leave by destination at the end."""
         if self._skip:
             at = min(self._skip, end)
             self._skip -= at
+            self._set_odd()
         self._pongs = 0
         runs: list[Run] = []
         while end - at >= HEADER_BYTES:
             if buffer[at] != _SEND:
                 stop = self._control(buffer, view, at, end)
-                if stop == at:
-                    break
             elif end - at < HEAD_BYTES:
                 break
             else:
-                run = rewrite_run(buffer, view, at, end, self.key)
+                run = rewrite_run(buffer, at, end, self.key)
                 stop = run[2]
-                if stop == at:
-                    break
-                runs.append(run)
+                if run[3]:
+                    runs.append(run)
+            if stop == at:
+                break
             at = stop
-        if len(runs) == 1:
-            destination, start, stop, count, disco = runs[0]
-            self._count(stop - start, count, disco)
-            self._server.forward(self, destination, view[start:stop], count)
-        elif runs:
+        if runs:
             self._deliver(view, runs)
         return at
 
     def _deliver(self, view: memoryview, runs: list[Run]) -> None:
         """Give many runs to the server, all of one destination in one piece."""
-        groups: dict[bytes, list[memoryview]] = {}
-        counts: dict[bytes, int] = {}
-        for destination, start, stop, count, disco in runs:
-            self._count(stop - start, count, disco)
-            part = view[start:stop]
-            if destination in groups:
-                groups[destination].append(part)
-                counts[destination] += count
-            else:
-                groups[destination] = [part]
-                counts[destination] = count
-        for destination, parts in groups.items():
+        groups: dict[bytes, list[Run]] = {}
+        for run in runs:
+            groups.setdefault(run[0], []).append(run)
+        for destination, same in groups.items():
+            parts = [view[run[1] : run[2]] for run in same]
             frames = parts[0] if len(parts) == 1 else b"".join(parts)
-            self._server.forward(self, destination, frames, counts[destination])
+            count = sum(run[3] for run in same)
+            self._server.forward(self, destination, frames, count, sum(run[4] for run in same))
 
-    def _count(self, size_bytes: int, count: int, disco: int) -> None:
-        counters = self._server.counters
-        counters.packets_received += count
-        counters.bytes_received += size_bytes - HEAD_BYTES * count
-        counters.disco_received += disco
+    def _refuse(self, error: ProtocolError, end: int) -> int:
+        log.debug(
+            "relay client broke a rule", extra={"reason": str(error), "remote": self._remote()}
+        )
+        self.close(Refusal.PROTOCOL)
+        return end
+
+    def _set_odd(self) -> None:
+        """Note whether ``received`` must look closer than at packets."""
+        self._odd = self._closed or self._skip > 0 or self._limit is not None
 
     # -- inside: everything else --
 
@@ -296,6 +302,7 @@ class RelayLink:
             self._server.counters.unknown_frames += 1
         stop = min(body + size, end)
         self._skip = body + size - stop
+        self._set_odd()
         return stop
 
     def _forwarded(self, payload: memoryview) -> None:
@@ -350,7 +357,7 @@ class RelayLink:
     def _leave(self) -> None:
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._odd = True
         counters = self._server.counters
         if self._preferred:
             counters.home_clients -= 1

@@ -147,23 +147,30 @@ class RelayServer:
     # -- packets --
 
     def forward(
-        self, link: Link, destination: bytes, frames: bytes | memoryview, count: int
+        self, link: Link, destination: bytes, frames: bytes | memoryview, count: int, disco: int
     ) -> None:
-        """Deliver RecvPacket frames from ``link``, all for one destination, or drop them."""
+        """Deliver ``count`` RecvPacket frames from ``link``, all for one destination, or drop them.
+
+        ``disco`` says how many of them are of path discovery.
+        """
         target = self._active.get(destination)
         if target is None:
-            self._forward_away(link, destination, memoryview(frames), count)
+            self._forward_away(link, destination, memoryview(frames), count, disco)
             return
         counters = self.counters
+        size = len(frames) - HEAD_BYTES * count
+        if disco:
+            counters.disco_received += disco
         if target.congested:
-            size = len(frames) - HEAD_BYTES * count
-            counters.drop(Drop.QUEUE_TAIL, count, size, count_disco(memoryview(frames)))
+            counters.stopped += count
+            counters.stopped_bytes += size
+            counters.drop(Drop.QUEUE_TAIL, count, size, disco)
             return
         heard = target.heard
         if heard is None or link.key not in heard:
             self._subscribe(target, link.key)
-        counters.packets_sent += count
-        counters.bytes_sent += len(frames) - HEAD_BYTES * count
+        counters.passed += count
+        counters.passed_bytes += size
         target.write(frames)
 
     def deliver_forwarded(
@@ -183,8 +190,8 @@ class RelayServer:
         else:
             if target.heard is None or source not in target.heard:
                 self._subscribe(target, source)
-            counters.packets_sent += 1
-            counters.bytes_sent += size
+            counters.delivered_in += 1
+            counters.delivered_in_bytes += size
             target.write(frame)
 
     def refill(self) -> None:
@@ -194,19 +201,22 @@ class RelayServer:
             if link.gone_tokens >= GONE_BURST:
                 self._short_of_tokens.discard(link)
 
-    def _forward_away(self, link: Link, destination: bytes, frames: memoryview, count: int) -> None:
+    def _forward_away(
+        self, link: Link, destination: bytes, frames: memoryview, count: int, disco: int
+    ) -> None:
         counters = self.counters
         size = len(frames) - HEAD_BYTES * count
+        counters.stopped += count
+        counters.stopped_bytes += size
+        counters.disco_received += disco
         ways = self._forwarders.get(destination)
-        if ways:
-            if ways[0].forward(link.key, destination, frames):
-                counters.forwarded_out += count
-            else:
-                counters.drop(Drop.QUEUE_TAIL, count, size, count_disco(frames))
-            return
-        disco = count_disco(frames)
-        counters.drop(Drop.UNKNOWN_DEST, count, size, disco)
-        self._answer_gone(link, destination, disco)
+        if not ways:
+            counters.drop(Drop.UNKNOWN_DEST, count, size, disco)
+            self._answer_gone(link, destination, disco)
+        elif ways[0].forward(link.key, destination, frames):
+            counters.forwarded_out += count
+        else:
+            counters.drop(Drop.QUEUE_TAIL, count, size, disco)
 
     def _answer_gone(self, link: Link, destination: bytes, disco: int) -> None:
         """Tell a sender who looks for a path that the peer is not here; seldom."""
