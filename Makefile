@@ -38,7 +38,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timings
+	$(BIN)/lint-imports
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m docs.generate
