@@ -17,10 +17,12 @@ from appliance.control.exchange import TEXT, Exchange, Handler, Header, OutStrea
 from appliance.control.http2 import (
     BODY_TIMEOUT_S,
     ENHANCE_YOUR_CALM,
+    FRAME_HEAD_BYTES,
     MAX_FRAME_BYTES,
     Request,
     Reset,
 )
+from appliance.wire.controlbase import MAX_PLAINTEXT_BYTES
 from appliance.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -32,10 +34,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WRITE_PIECE_BYTES = 60 * 1024
-"""Plain bytes sealed and written at a time: sealed it stays below 64 KiB, because TLS buffers never
-shrink again and joining more halves the throughput."""
-TURN_BYTES = 4 * MAX_FRAME_BYTES
+WRITE_PIECE_BYTES = 4 * MAX_PLAINTEXT_BYTES
+"""Plain bytes sealed and written at a time: four full Noise records are exactly one of TLS (16 KiB).
+TLS buffers never shrink again, so this is memory per node: 37 KB less than with pieces of 60 KiB, at
+no measurable cost."""
+DATA_BYTES = WRITE_PIECE_BYTES - FRAME_HEAD_BYTES
+"""Body in one DATA frame of a long answer, so that the frame fills such a piece."""
+TURN_BYTES = 4 * DATA_BYTES
 """What one stream may send before the next one of the same link has its turn."""
 STALL_TIMEOUT_S = 120.0
 """An answer that makes no progress for this long: the client itself gives a map up after 120 s."""
@@ -392,7 +397,7 @@ class Link:
         queue = out.queue
         sent = 0
         while queue and sent < TURN_BYTES:
-            room = min(self._http.window(out.stream_id), MAX_FRAME_BYTES)
+            room = min(self._http.window(out.stream_id), DATA_BYTES)
             if not room:
                 break
             part = queue.popleft()
