@@ -12,11 +12,12 @@ import errno
 import gc
 import logging
 import random
+import resource
 import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -120,6 +121,7 @@ class Server:
 
     async def _start(self, ending: AsyncExitStack) -> None:
         settings = self.settings
+        raise_file_limit()
         statedir.prepare(settings.state_dir)
         noise_key = statedir.private_key(settings.state_dir / "noise.key", secrets.token_bytes)
         await self._open_database(ending)
@@ -382,6 +384,14 @@ class Server:
     def _cancel_tasks(self) -> None:
         for task in tuple(self._tasks):
             task.cancel()
+
+
+def raise_file_limit() -> None:
+    """Let the process open as many files as its hard limit allows: every connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with suppress(OSError, ValueError):  # a sandbox may forbid it; then the soft limit stays
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _database_url(settings: Settings) -> str:

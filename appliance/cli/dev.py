@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
+import sys
 import tempfile
 import time
 from ipaddress import ip_address
@@ -56,7 +58,7 @@ USER = "dev"
 )
 @click.option("--http", "plain", is_flag=True, help="No TLS at all.")
 @click.option("--stun-port", type=click.IntRange(0, 65535), default=0, help="UDP port of STUN.")
-@click.option("--log-level", default="warning", show_default=True, help="debug, info, warning…")
+@click.option("--log-level", default="", help="debug, info, warning… (default: info; -o: warning)")
 @click.pass_obj
 def dev(
     invocation: Invocation,
@@ -82,9 +84,10 @@ def dev(
         raise click.UsageError("--pinned and --http contradict each other")
     home = (directory or Path(tempfile.mkdtemp(prefix="headwater-dev-"))).absolute()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    addresses = list(hosts) or ["127.0.0.1", "::1"]
+    addresses = list(hosts) or [host for host in ("127.0.0.1", "::1") if _can_bind(host)]
     asked = _remembered(home, "ports", {"port": port, "stun": stun_port})
-    plan = _settings(home, addresses, name, asked, plain=plain, log_level=log_level)
+    level = log_level or ("warning" if invocation.output else "info")
+    plan = _settings(home, addresses, name, asked, plain=plain, log_level=level)
     from appliance import config, log
     from appliance.cli.serve import run_loop
     from appliance.server import Server
@@ -161,9 +164,15 @@ async def _announce(server: Server, home: Path, output: str) -> None:
         "Join a node (tailscaled must trust the certificate, so start it like this):\n"
         f"  {trust}tailscaled\n"
         f"  tailscale up --login-server {url} --auth-key {auth_key}\n\n"
-        f"Look at it:\n  headwater --socket {about['socket']} nodes list\n\n"
+        f"Look at it:\n  {program()} --socket {about['socket']} nodes list\n\n"
         "Ctrl-C ends it."
     )
+
+
+def program() -> str:
+    """Give the words by which this program was started, for lines to be pasted."""
+    name = Path(sys.argv[0])
+    return f"{sys.executable} -m appliance" if name.name == "__main__.py" else str(name)
 
 
 async def _auth_key(server: Server, home: Path) -> str:
@@ -228,15 +237,26 @@ async def _probe(settings: Settings, ca_file: Path | None) -> None:
 
 
 def _free_port(addresses: list[str]) -> int:
-    """Find a TCP port that is free for UDP too."""
-    import socket
-
+    """Find a free TCP port; the same number serves STUN over UDP."""
     first = addresses[0] if _is_address(addresses[0]) else "127.0.0.1"
-    family = socket.AF_INET6 if ":" in first else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
+    with socket.socket(_family(first), socket.SOCK_STREAM) as sock:
         sock.bind((first, 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def _can_bind(host: str) -> bool:
+    """Tell whether the machine has this address; many containers have no IPv6."""
+    try:
+        with socket.socket(_family(host), socket.SOCK_STREAM) as sock:
+            sock.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _socket_path(home: Path) -> Path:
