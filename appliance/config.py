@@ -143,6 +143,8 @@ class Mesh(Struct, frozen=True, kw_only=True):
     """File with the key that the relays of the region share (64 hex digits)."""
     peers: tuple[str, ...] = ()
     """URLs of the other relays, like `https://relay2.example.com/derp`."""
+    ca_file: Path | None = None
+    """PEM file with the authorities that vouch for the other relays; null means the system's."""
 
 
 class RelayServer(Struct, frozen=True, kw_only=True):
@@ -175,7 +177,11 @@ class RelayServer(Struct, frozen=True, kw_only=True):
     bytes_per_second: Count = 0
     """Limit on what one node may send through the relay; 0 means none."""
     separate: bool = False
-    """Run the relay as a process of its own: `headwater relay` beside `headwater serve`."""
+    """Run the relay as a process of its own: `headwater relay` beside `headwater serve`, with the
+    same file. It asks the server over the local socket whom to admit."""
+    listen: tuple[Endpoint, ...] = ()
+    """Addresses of a relay that runs by itself; empty means those of the top level, for a relay on a
+    host of its own."""
     mesh: Mesh = Mesh()
 
 
@@ -387,6 +393,14 @@ def _check_urls(settings: Settings, reader: Reader) -> None:
         reader.refuse("database_url", "(a password in the URL)", "a URL without password", fix)
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _check_tls(settings: Settings, reader: Reader) -> None:
     tls = settings.tls
     if tls.mode == "files":
@@ -479,6 +493,16 @@ def _check_derp(settings: Settings, reader: Reader) -> None:
         numbers.add(region.id)
         codes.add(region.code)
         _check_relays(region, path, names, reader)
+
+
+def _check_relay_server(settings: Settings, reader: Reader) -> None:
+    server = settings.derp.server
+    if server.separate and not server.listen:
+        fix = "the addresses of the top level belong to the server"
+        reader.refuse("derp.server.listen", [], "at least one HOST:PORT with 'separate'", fix)
+    for i, url in enumerate(server.mesh.peers):
+        if not _is_url(url):
+            reader.refuse(f"derp.server.mesh.peers[{i}]", url, "https://HOST/derp")
     if server.mesh.peers and server.mesh.key_file is None:
         reader.refuse("derp.server.mesh.key_file", None, "a key file when there are peers")
     if server.can_port80 and server.ipv4 is None:
@@ -494,7 +518,14 @@ def _check_relays(region: Region, path: str, names: set[str], reader: Reader) ->
         names.add(node.name)
 
 
-_CHECKS = (_check_urls, _check_tls, _check_proxies, _check_tailnets, _check_derp)
+_CHECKS = (
+    _check_urls,
+    _check_tls,
+    _check_proxies,
+    _check_tailnets,
+    _check_derp,
+    _check_relay_server,
+)
 
 
 def _parse_yaml(text: str) -> object:

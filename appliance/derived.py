@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from msgspec.structs import replace
 
-from appliance.config import Dns, Region, Settings, Tailnet
+from appliance.config import Dns, Region, RelayServer, Settings, Tailnet
 from appliance.records import Settings as TailnetSettings
 from appliance.strict import to_plain
 from appliance.wire import tailcfg
@@ -86,7 +86,7 @@ def _own_region(settings: Settings, ports: Ports) -> tailcfg.DERPRegion:
         # A bare address: say it, and that there is no other family, so that nobody asks DNS.
         ipv4, ipv6 = (host, "none") if literal == 4 else ("none", host)
     stun = stun_port(settings, ports)
-    port = server.port or ports.https or settings.port
+    port = server.port or _relay_port(server) or ports.https or settings.port
     node = tailcfg.DERPNode(
         name=f"{server.region_id}a",
         region_id=server.region_id,
@@ -104,6 +104,11 @@ def _own_region(settings: Settings, ports: Ports) -> tailcfg.DERPRegion:
         region_name=server.region_name,
         nodes=(node,),
     )
+
+
+def _relay_port(server: RelayServer) -> int | None:
+    """Give the port of a relay that runs by itself beside the server."""
+    return server.listen[0].port if server.separate and server.listen else None
 
 
 def _region(region: Region) -> tailcfg.DERPRegion:
@@ -149,6 +154,7 @@ _COLD_INSIDE = {
         "verify_clients",
         "bytes_per_second",
         "separate",
+        "listen",
         "mesh",
     ),
 }

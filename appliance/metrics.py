@@ -73,6 +73,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("headwater_relay_dropped_packets_total", "counter", "Packets dropped.", "reason"),
     Metric("headwater_relay_dropped_bytes_total", "counter", "Bytes of those.", "reason"),
     Metric("headwater_relay_events_total", "counter", "Other things that happened.", "event"),
+    Metric("headwater_stun_requests_total", "counter", "STUN packets by outcome.", "outcome"),
 )
 
 _BY_NAME = {metric.name: metric for metric in METRICS}

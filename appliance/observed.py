@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from appliance import __version__
+from appliance.certifying import Certificates
 from appliance.control.mapsession import MapSessions
 from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front
@@ -19,6 +20,7 @@ from appliance.metrics import Exporter, integers
 from appliance.records import TailnetID
 from appliance.relay.counters import Drop, Refusal, RelayCounters
 from appliance.relay.door import RelayDoor
+from appliance.relay.stun import StunServer
 from appliance.tls.certificates import CertificateFiles
 
 
@@ -30,7 +32,8 @@ class Parts(Protocol):
     ts2021: Ts2021
     front: Front
     listeners: list[Listener]
-    certificates: CertificateFiles | None
+    certificates: Certificates | None
+    stun: StunServer | None
     relay: RelayDoor | None
 
 
@@ -45,6 +48,9 @@ def exporter(server: Parts) -> Exporter:
     _observe_control(export, server)
     if server.relay is not None:
         _observe_relay(export, server.relay.counters)
+    if server.stun is not None:
+        stun = server.stun.counters
+        export.source("headwater_stun_requests_total", lambda: integers(stun))
     return export
 
 
@@ -80,9 +86,9 @@ def _observe_front(export: Exporter, server: Parts) -> None:
             "evicted": _sum(each.gate.counters.evicted for each in listeners),
         },
     )
-    certificates = server.certificates
-    if certificates is None:
+    if server.certificates is None:
         return
+    certificates = server.certificates.files
     export.source("headwater_tls_reloads_total", lambda: float(certificates.reloads))
     export.source("headwater_tls_reload_failures_total", lambda: float(certificates.failures))
     export.source("headwater_tls_expiry_seconds", lambda: _expiry(certificates))

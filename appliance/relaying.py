@@ -6,17 +6,30 @@ Not for relaying (``relay``) nor for a relay of its own host (``relay.alone``). 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import secrets
+import ssl
+from collections.abc import Callable, Sequence
 
 from appliance import config, statedir
 from appliance.api.public import may_relay
+from appliance.certifying import open_certificates
 from appliance.config import Settings
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.relay import alone
 from appliance.relay.door import RelayDoor, RelayLimits
+from appliance.relay.mesh import Mesh, MeshPeer
+from appliance.relay.stun import StunServer
+from appliance.strict import Endpoint
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MeshKey, NodeKey
 
+log = logging.getLogger(__name__)
+
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""What binding ``::`` says on a machine without IPv6."""
 REVOKE_PAUSE_S = 0.25
 """Between two looks for keys that are gone: a look costs some 0.1 ms per thousand nodes, and in a
 storm there are hundreds of publications a second."""
@@ -48,6 +61,76 @@ def read_mesh_key(settings: Settings) -> MeshKey | None:
         raise statedir.StateError(
             f"the mesh key {path} cannot be used: {error}; headwater generate mesh-key makes one"
         ) from error
+
+
+def make_mesh(settings: Settings, relay: RelayDoor) -> Mesh | None:
+    """Make the links to the other relays of our region, if there are any. Raises StateError."""
+    mesh, key = settings.derp.server.mesh, read_mesh_key(settings)
+    if key is None or not mesh.peers:
+        return None
+    context = None
+    if mesh.ca_file is not None:
+        try:
+            context = ssl.create_default_context(cafile=str(mesh.ca_file))
+        except OSError as error:
+            raise statedir.StateError(f"{mesh.ca_file} cannot be used: {error}") from error
+    return Mesh(relay, key, tuple(MeshPeer(url) for url in mesh.peers), tls=context)
+
+
+def listen_stun(stun: StunServer, endpoints: Sequence[Endpoint]) -> tuple[int, ...]:
+    """Answer STUN at these addresses; give the ports. Raises OSError, but not for lack of IPv6."""
+    ports: list[int] = []
+    for endpoint in endpoints:
+        try:
+            ports.append(stun.listen(endpoint.host or "0.0.0.0", endpoint.port))  # noqa: S104  # asked for
+        except OSError as error:
+            if endpoint.host == "::" and error.errno in NO_IPV6:
+                log.warning("this machine has no IPv6", extra={"remote": str(endpoint)})
+                continue
+            raise OSError(
+                error.errno, f"cannot answer STUN on {endpoint}: {error.strerror}"
+            ) from error
+    return tuple(ports)
+
+
+async def run_alone(settings: Settings, ready: Callable[[], None]) -> None:
+    """Run a relay by itself until cancelled: ``headwater relay``."""
+    server = settings.derp.server
+    statedir.prepare(settings.state_dir)
+    names = tuple(dict.fromkeys(name for name in (server.host, settings.host) if name))
+    certificates = open_certificates(settings, names)
+    mesh = server.mesh
+    plain = alone.RelaySettings(
+        private_key=statedir.private_key(settings.state_dir / "derp.key", secrets.token_bytes),
+        listen=tuple(
+            alone.RelayListen(each.host, each.port, tls=certificates is not None)
+            for each in server.listen or settings.listen
+        ),
+        stun_listen=tuple((each.host or "0.0.0.0", each.port) for each in server.stun_listen),  # noqa: S104  # asked for
+        mesh_key=read_mesh_key(settings),
+        mesh_peers=tuple(MeshPeer(url) for url in mesh.peers),
+        mesh_ca_file=None if mesh.ca_file is None else str(mesh.ca_file),
+        verify_url=_verify_url(settings) if server.verify_clients else None,
+        verify_socket=str(settings.socket.path) if server.separate else None,
+        limits=RelayLimits(bytes_per_second=server.bytes_per_second),
+        names=own_names(settings),
+    )
+
+    async with asyncio.TaskGroup() as tasks:
+        if certificates is not None:
+            tasks.create_task(certificates.keep(), name="certificates")
+        await alone.run(
+            plain,
+            tls=None if certificates is None else certificates.files.context,
+            ready=lambda _: ready(),
+        )
+
+
+def _verify_url(settings: Settings) -> str:
+    """Give the URL that says whom to admit: the server's own socket, or the server's address."""
+    if settings.derp.server.separate:
+        return "http://headwater/verify"
+    return settings.server_url.rstrip("/") + "/verify"
 
 
 def own_names(settings: Settings) -> dict[str, tuple[str, ...]]:

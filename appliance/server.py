@@ -29,6 +29,7 @@ from appliance import log as logs
 from appliance.api import app as api
 from appliance.api import public
 from appliance.api.door import Door
+from appliance.certifying import Certificates, open_certificates
 from appliance.config import ConfigError, Settings, Tailnet
 from appliance.control.http2 import engine
 from appliance.control.machine import MachineDoor
@@ -44,20 +45,17 @@ from appliance.netmap.encoded import Encoder
 from appliance.records import TailnetID
 from appliance.relay import pages
 from appliance.relay.door import RelayDoor
+from appliance.relay.stun import StunServer
 from appliance.store.store import Database
 from appliance.strict import Endpoint
 from appliance.tailnet import settings as tailnet_settings
 from appliance.tailnet.snapshot import Rows, Sequences, Snapshot
-from appliance.tls.certificates import CertificateFiles
-from appliance.tls.localca import LocalCa, ensure_self_signed
 from appliance.wire.keys import MachineKey, PrivateKey
 
 log = logging.getLogger(__name__)
 
 DATABASE_PING_S = 1.0
 """A health check must answer soon, also when the database does not."""
-RENEWAL_LOOK_S = 12 * 3600.0
-"""How often the local CA looks whether its certificate nears its end; it renews weeks before."""
 
 
 class Server:
@@ -77,12 +75,14 @@ class Server:
     ) -> None:
         self.settings = settings
         self.listeners: list[Listener] = []
-        self.certificates: CertificateFiles | None = None
+        self.certificates: Certificates | None = None
         self.ca_file: Path | None = None
         self.relay: RelayDoor | None = None
+        self.stun: StunServer | None = None
         self._read_again = reload
         self._certificate_names = tuple(certificate_names) or (settings.host,)
         self._self_signed = self_signed
+        self._stun_ports: tuple[int, ...] = ()
         self._stop = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -195,37 +195,14 @@ class Server:
         return Snapshot(tailnet=record)
 
     def _open_certificates(self) -> TlsSource | None:
-        tls = self.settings.tls
-        if tls.mode == "off":
+        opened = open_certificates(
+            self.settings, self._certificate_names, self_signed=self._self_signed
+        )
+        if opened is None:
             return None
-        if tls.mode == "files":
-            if tls.cert_file is None or tls.key_file is None:  # config has checked it
-                raise ConfigError("tls", ())
-            self.certificates = CertificateFiles(tls.cert_file, tls.key_file)
-        else:
-            self.certificates = CertificateFiles(self._issue())
-            self._begin(self._renew_forever(), "certificate renewal")
-        self._begin(self.certificates.watch(), "certificate watch")
-        return self.certificates.context
-
-    def _issue(self) -> Path:
-        """Make the certificate of the local CA, or a self-signed one, if it is not there yet."""
-        directory = self.settings.state_dir / "tls"
-        if self._self_signed:
-            pair = ensure_self_signed(directory / "self-signed.pem", self._certificate_names)
-            self.ca_file = directory / "self-signed-public.pem"
-            text = pair.path.read_text()
-            self.ca_file.write_text(text[: text.index("-----BEGIN PRIVATE KEY")])
-        else:
-            ca = LocalCa(directory)
-            pair = ca.ensure(self._certificate_names)
-            self.ca_file = ca.ca_file
-        return pair.path
-
-    async def _renew_forever(self) -> None:
-        while True:
-            await asyncio.sleep(RENEWAL_LOOK_S)
-            self._issue()
+        self.certificates, self.ca_file = opened, opened.ca_file
+        self._begin(opened.keep(), "certificates")
+        return opened.files.context
 
     def _make_control(self, noise_key: PrivateKey, ending: AsyncExitStack) -> None:
         machines = MachineDoor(
@@ -244,7 +221,7 @@ class Server:
             ending.push_async_callback(sessions.close)
 
     def _make_relay(self, ending: AsyncExitStack) -> None:
-        """Make the relay inside this process, unless it is off or runs by itself."""
+        """Make relay, mesh and STUN inside this process, unless they are off or run by themselves."""
         server = self.settings.derp.server
         if not server.enabled or server.separate:
             return
@@ -254,6 +231,12 @@ class Server:
         if server.verify_clients:
             for live in self.tailnets:
                 self._begin(relaying.revoke(live, self.relay), f"relay admission {live.id}")
+        mesh = relaying.make_mesh(self.settings, self.relay)
+        if mesh is not None:
+            self._begin(mesh.run(), "mesh")
+        self.stun = StunServer()
+        ending.callback(self.stun.close)
+        self._stun_ports = relaying.listen_stun(self.stun, server.stun_listen)
 
     async def _open_front(
         self, door: Door, machine_key: MachineKey, tls: TlsSource | None, ending: AsyncExitStack
@@ -287,7 +270,7 @@ class Server:
         try:
             listener = await listen(self.front.sink, host, port, tls=tls, make_tls=make_tls)
         except OSError as error:
-            if endpoint.host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            if endpoint.host == "::" and error.errno in relaying.NO_IPV6:
                 log.warning("this machine has no IPv6", extra={"remote": str(endpoint)})
                 return
             raise OSError(error.errno, f"cannot listen on {endpoint}: {error.strerror}") from error
@@ -328,11 +311,10 @@ class Server:
 
     def _ports(self) -> derived.Ports:
         """Say what is only known while listening: ports, and the pin of a lonely certificate."""
-        facts = None if self.certificates is None else self.certificates.facts
-        settings_port = self.settings.listen[0].port
         return derived.Ports(
-            https=None if settings_port else self.listeners[0].port,
-            cert_name=facts.pin if facts is not None and facts.is_self_signed else "",
+            https=None if self.settings.listen[0].port else self.listeners[0].port,
+            stun=self._stun_ports[0] if self._stun_ports else None,
+            cert_name="" if self.certificates is None else self.certificates.pin,
         )
 
     def _live_named(self, name: str) -> LiveTailnet | None:
@@ -342,7 +324,7 @@ class Server:
         systemd.reloading()
         try:
             if self.certificates is not None:
-                self.certificates.check()
+                self.certificates.files.check()
             if self._read_again is not None:
                 await self._take_over(self._read_again())
         except ConfigError as error:

@@ -148,7 +148,8 @@ async def test_lonely_certificate_is_pinned_in_the_relay_map(tmp_path: Path) -> 
 
     await server.run(started)
     assert server.certificates is not None
-    assert pinned == [server.certificates.facts.pin]
+    assert server.certificates.pin
+    assert pinned == [server.certificates.pin]
     assert server.ca_file is not None
     assert "PRIVATE KEY" not in server.ca_file.read_text()
 

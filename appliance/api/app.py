@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from appliance.api import health, nodes, preauthkeys, users
+from appliance.api import health, nodes, preauthkeys, public, users
 from appliance.api.door import DOOR, MAX_BODY_BYTES, Door
 from appliance.api.problem import refusals
 
@@ -18,6 +18,7 @@ def build(door: Door) -> web.Application:
     app[DOOR] = door
     for noun in (health, users, preauthkeys, nodes):
         app.add_routes(noun.ROUTES)
+    app.add_routes([web.post("/verify", public.verify)])  # a relay process of this host asks here
     return app
 
 

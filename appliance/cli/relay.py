@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+
 import click
 
 from appliance.cli.client import CommandFailed
@@ -13,10 +16,48 @@ from appliance.cli.root import Command, Invocation
 def relay(invocation: Invocation) -> None:
     """Run a relay (DERP and STUN) alone, from a site file.
 
+    Beside the server, with the same file and derp.server.separate set; or on a host of its own: then
+    server_url is the control server's, which is asked whom to admit.
+
     \b
     Example:
-      headwater relay -c /etc/headwater/relay.yaml
+      headwater relay -c /etc/headwater/config.yaml
     """
-    if invocation.config_path is None:
-        raise CommandFailed("no site file is named", "name it with -c FILE")
-    raise CommandFailed("the relay does not run alone yet", "use 'headwater serve'")
+    path = invocation.config_path
+    if path is None:
+        raise CommandFailed(
+            "no site file is named, and none is in /etc/headwater", "-c FILE names it"
+        )
+    from appliance.cli.serve import load_settings, run_loop
+
+    settings = load_settings(path)
+    from appliance import log, relaying, systemd
+
+    log.set_up(settings.log.level, settings.log.format)
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+
+        def stop() -> None:
+            stopping.set()
+            systemd.stopping()
+            if task is not None:
+                task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        try:
+            await relaying.run_alone(settings, lambda: _is_up(settings.derp.server.region_name))
+        except asyncio.CancelledError:
+            if not stopping.is_set():
+                raise
+
+    run_loop(main, settings.event_loop)
+
+
+def _is_up(region: str) -> None:
+    from appliance import systemd
+
+    systemd.ready(f"relaying for {region}")
