@@ -49,7 +49,7 @@ from appliance.relay.stun import StunServer
 from appliance.store.store import Database
 from appliance.strict import Endpoint
 from appliance.tailnet import settings as tailnet_settings
-from appliance.tailnet.snapshot import Rows, Sequences, Snapshot
+from appliance.tailnet.snapshot import Sequences, Snapshot
 from appliance.wire.keys import MachineKey, PrivateKey
 
 log = logging.getLogger(__name__)
@@ -352,7 +352,7 @@ class Server:
     async def _is_database_well(self) -> bool:
         try:
             async with asyncio.timeout(DATABASE_PING_S):
-                await self._database.write(self.tailnets.default.id, [Rows()])
+                await self._database.ping()
         except Exception:
             log.exception("database does not answer")
             return False

@@ -386,3 +386,10 @@ def test_dev_accepts_clients_and_continues_in_its_directory(
         # The second start has compiled modules, as an installed program does.
         print(f"headwater dev: ready after {second.ready_s:.2f} s, {second.cpu_s:.2f} s CPU")
         assert second.cpu_s <= READY_CPU_S
+
+
+async def test_health_asks_the_database(tmp_path: Path) -> None:
+    async with running(plan(tmp_path)) as server:
+        assert '{"status":"pass"}' in await ask(server, "/health")
+        await server._database.close()
+        assert '{"status":"fail"}' in await ask(server, "/health")

@@ -138,6 +138,10 @@ class Database:
         await self.write(tailnet.id, [Rows(puts=(tailnet,))])
         return tailnet
 
+    async def ping(self) -> None:
+        """Ask the database for nothing, to learn that it answers. Raises what the driver raised."""
+        await self._call(self._ask_nothing)
+
     async def back_up(self, target: Path) -> None:
         """Write a verified copy of the live SQLite database. Raises StoreError for PostgreSQL."""
         if not self._opened.is_sqlite:
@@ -280,6 +284,10 @@ class Database:
         if self._connection is None:
             self._connection = engine.connect(self._opened)
         return self._connection
+
+    def _ask_nothing(self) -> None:
+        with self._connected().begin() as transaction:
+            transaction.connection.exec_driver_sql("SELECT 1")
 
     def _load(self) -> tuple[list[Snapshot], Sequences]:
         connection = self._connected()
