@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD_BYTES = 9
 MAX_FRAME_BYTES = 16_384
+MAX_WINDOW = 2**31 - 1
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR = 0x0, 0x1, 0x2
 REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0x7, 0x8, 0xB
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
@@ -157,6 +158,11 @@ class FrameGate:
         self._block = 0
         self._tokens = CONTROL_BURST
         self._stamp = now
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Tell whether the next byte begins a frame, and none that must follow the one before."""
+        return not (self._skip or self._head or self._block)
 
     def credit(self, sent_bytes: int) -> None:
         """Allow the window updates that answer these bytes."""

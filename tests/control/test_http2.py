@@ -167,6 +167,49 @@ def test_windows_are_counted_as_the_client_counts_them(pair: Pair) -> None:
     assert pair.server.window(99) == 0
 
 
+def test_window_updates_alone_count_like_those_among_others(pair: Pair) -> None:
+    """The h2 implementation takes them itself when nothing else comes with them."""
+    stream_id = pair.ask()
+    pair.server.headers(stream_id, 200, [], end=False)
+    pair.server.data(stream_id, bytes(16_000))
+    pair.run()
+
+    def update(stream: int, size: int) -> bytes:
+        return frame(http2.WINDOW_UPDATE, 0, stream, size.to_bytes(4, "big"))
+
+    assert pair.server.receive(update(0, 1000) + update(stream_id, 500), 0.0) == []
+    assert pair.server.window(stream_id) == 65_535 - 16_000 + 500
+    half = update(stream_id, 100)
+    assert pair.server.receive(half[:5], 0.0) == []
+    assert pair.server.receive(half[5:], 0.0) == []
+    assert pair.server.window(stream_id) == 65_535 - 16_000 + 600
+    pair.server.receive(update(stream_id, 7) + frame(http2.PING, 0, 0, bytes(8)), 0.0)
+    assert pair.server.window(stream_id) == 65_535 - 16_000 + 607
+
+
+@pytest.mark.parametrize(
+    ("stream", "size"),
+    [(0, 0), (0, 2**31 - 1), (0, 2**31 + 1), (1, 0), (1, 2**31 - 1), (77, 5)],
+)
+def test_window_updates_that_break_the_rules_are_not_taken(
+    pair: Pair, stream: int, size: int
+) -> None:
+    """Nothing, more than a window can hold, and a stream that never was (RFC 9113, 6.9)."""
+    stream_id = pair.ask()
+    pair.server.headers(stream_id, 200, [], end=False)
+    pair.run()
+    payload = size.to_bytes(4, "big")
+    try:
+        pair.server.receive(frame(http2.WINDOW_UPDATE, 0, stream, payload), 0.0)
+    except ProtocolError:
+        return
+    told = kinds(pair.take())
+    if size == 2**31 + 1:  # the reserved bit counts for nothing
+        assert pair.server.window(stream_id) == 65_535
+    else:
+        assert {http2.GOAWAY, http2.RST_STREAM} & told
+
+
 def test_reset_streams_are_told_and_forgotten(pair: Pair) -> None:
     one = pair.ask(b"half", end=False)
     assert pair.is_waiting()
