@@ -179,14 +179,15 @@ class RelayLink:
         if self._odd or self.duplicated or end < HEAD_BYTES or buffer[0] != _SEND:
             return self._carefully(buffer, view, end)
         try:
-            destination, _, stop, count, disco = rewrite_run(buffer, 0, end, self.key)
+            run = rewrite_run(buffer, 0, end, self.key)
         except ProtocolError as error:
             return self._refuse(error, end)
+        destination, _, stop, count, disco = run
+        if end - stop >= HEADER_BYTES:
+            return self._carefully(buffer, view, end, run)
         if count:
             self._server.forward(self, destination, view[:stop], count, disco)
-        if end - stop < HEADER_BYTES:
-            return stop
-        return self._carefully(buffer, view, end, stop)
+        return stop
 
     def ended(self) -> None:
         """Close: a client that sends no more is of no use."""
@@ -207,28 +208,30 @@ class RelayLink:
 
     # -- inside: packets --
 
-    def _carefully(self, buffer: bytearray, view: memoryview, end: int, at: int = 0) -> int:
-        """Take frames of any kind, from a client of any state."""
+    def _carefully(
+        self, buffer: bytearray, view: memoryview, end: int, run: Run | None = None
+    ) -> int:
+        """Take frames of any kind, from a client of any state, behind a run that is turned."""
         if self._closed:
             return end
         if self.duplicated:
             self._server.note_activity(self)
         try:
-            at = self._take(buffer, view, end, at)
+            at = self._take(buffer, view, end, [run] if run and run[3] else [])
         except ProtocolError as error:
             return self._refuse(error, end)
         if self._limit is not None:
             self._wait_for_rate(self._limit, at)
         return at
 
-    def _take(self, buffer: bytearray, view: memoryview, end: int, at: int) -> int:
-        """Take frames from ``at``; packets leave by destination at the end."""
+    def _take(self, buffer: bytearray, view: memoryview, end: int, runs: list[Run]) -> int:
+        """Take frames behind those of ``runs``; packets leave by destination at the end."""
+        at = runs[-1][2] if runs else 0
         if self._skip:
             at = min(self._skip, end)
             self._skip -= at
             self._set_odd()
         self._pongs = 0
-        runs: list[Run] = []
         while end - at >= HEADER_BYTES:
             if buffer[at] != _SEND:
                 stop = self._control(buffer, view, at, end)
