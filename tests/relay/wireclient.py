@@ -6,12 +6,14 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable
+from typing import ClassVar
 
 from appliance.front.stream import Stream, dial
 from appliance.wire import derp
 from appliance.wire.derp import ClientInfo, Frame, FrameReader, FrameType, LoginBox
 from appliance.wire.keys import NodeKey, PrivateKey
 from tests.support.memorystream import MemoryStream
+from tests.support.polling import until
 
 HEAD = b"GET /derp HTTP/1.1\r\nHost: relay.test\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n"
 DISCO = derp.DISCO_MAGIC + bytes(80)
@@ -55,6 +57,9 @@ class MemoryClient:
 
 class SocketClient:
     """A client on a socket: collects frames, says when something came."""
+
+    open: ClassVar[set[SocketClient]] = set()
+    """Clients whose connection is not over; tests end them all."""
 
     def __init__(self, own: PrivateKey | None = None) -> None:
         self.own = own or new_key()
@@ -118,10 +123,18 @@ class SocketClient:
                     raise ConnectionError(self.lost_for)
                 await self._changed.wait()
 
+    @classmethod
+    async def end_all(cls) -> None:
+        """End every connection and wait until they are over."""
+        for client in list(cls.open):
+            client.stream.abort()
+        await until(lambda: not cls.open)
+
     # -- the sink --
 
     def connected(self, stream: Stream) -> None:
         self.stream = stream
+        self.open.add(self)
 
     def received(self, _buffer: bytearray, view: memoryview, end: int) -> int:
         data = bytes(view[:end])
@@ -152,4 +165,5 @@ class SocketClient:
 
     def lost(self, error: Exception | None) -> None:
         self.lost_for = str(error)
+        self.open.discard(self)
         self._changed.set()
