@@ -64,6 +64,8 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         if answer.status < 400:
             raise
         return problem(answer.status, f"{request.method} {request.path}: {answer.reason}")
+    except (ConnectionError, web.RequestPayloadError):
+        return problem(400, "the body did not arrive whole")
     except Exception:
         log.exception("API handler failed", extra={"path": request.path})
         return problem(500, "the server failed at this request; its log has the reason")

@@ -191,16 +191,18 @@ class Dispatcher:
     def paused(self) -> None:
         """Pass back-pressure on, and take no further request."""
         self._paused = True
-        if self._web is not None:
+        if self._web is not None and self._transport is not None:
             self._web.pause_writing()
+            self._transport.block()
         else:
             self._stream.pause_reading()
 
     def resumed(self) -> None:
         """Go on."""
         self._paused = False
-        if self._web is not None:
+        if self._web is not None and self._transport is not None:
             self._web.resume_writing()
+            self._transport.unblock()
         else:
             self._stream.resume_reading()
 
@@ -342,6 +344,10 @@ class Dispatcher:
     def _replay(self, head: Head, whole: bytes) -> None:
         if head.length is not None and head.length > self._front.max_body_bytes:
             self._refuse(413, f"the body is longer than {self._front.max_body_bytes} bytes")
+            return
+        if head.get("content-encoding") is not None:
+            # aiohttp would unpack it, and some bytes become as many megabytes.
+            self._refuse(415, "compressed bodies are not taken")
             return
         self._front.counters.replayed += 1
         if self._web is None and self._front.web is not None:

@@ -8,9 +8,10 @@ only: ``web.Server`` is a protocol factory, and this is the transport that its p
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from appliance.front.proxy import Networks, client_address, forwarded_scheme
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from appliance.front.stream import Stream
+
+log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 75.0
 """Longer than the 60 s after which common proxies drop an idle connection themselves."""
@@ -33,6 +36,7 @@ async def start_web(app: web.Application) -> web.AppRunner:
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=log,
         handle_signals=False,
         keepalive_timeout=KEEPALIVE_S,
         shutdown_timeout=SHUTDOWN_S,
@@ -42,15 +46,25 @@ async def start_web(app: web.Application) -> web.AppRunner:
     return runner
 
 
+def _is_bug(record: logging.LogRecord) -> bool:
+    """Tell whether what aiohttp logs is a failure of ours: peers that leave or lie are none."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, ConnectionError | http_exceptions.HttpProcessingError)
+
+
+log.addFilter(_is_bug)
+
+
 class WebTransport(asyncio.Transport):
     """What aiohttp believes to be its socket: a stream, and the dispatcher that feeds it."""
 
-    __slots__ = ("_closing", "_protocol", "_reading", "_stream", "wrote")
+    __slots__ = ("_blocked", "_closing", "_protocol", "_reading", "_stream", "wrote")
 
     def __init__(self, stream: Stream, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self._stream: Stream | None = stream
         self._protocol: asyncio.BaseProtocol = protocol
+        self._blocked = False
         self._closing = False
         self._reading = True
         self.wrote = True
@@ -95,7 +109,19 @@ class WebTransport(asyncio.Transport):
 
     def is_reading(self) -> bool:
         """Tell whether bytes may come in."""
-        return self._reading
+        return self._reading and not self._blocked
+
+    def block(self) -> None:
+        """Take nothing more while the peer does not read its answers."""
+        self._blocked = True
+        if self._stream is not None:
+            self._stream.pause_reading()
+
+    def unblock(self) -> None:
+        """Go on, unless aiohttp itself wants nothing now."""
+        self._blocked = False
+        if self._reading and self._stream is not None:
+            self._stream.resume_reading()
 
     def pause_reading(self) -> None:
         """Let the peer feel back-pressure."""
@@ -106,7 +132,7 @@ class WebTransport(asyncio.Transport):
     def resume_reading(self) -> None:
         """Take bytes again."""
         self._reading = True
-        if self._stream is not None:
+        if not self._blocked and self._stream is not None:
             self._stream.resume_reading()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import pytest
@@ -172,6 +174,47 @@ async def test_too_large_a_body_is_refused_before_it_is_sent(tmp_path: Path) -> 
         writer.write(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1100000\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 413")
         writer.close()
+
+
+async def test_questions_without_reading_are_held_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, tls=False) as made:
+        _reader, writer = await made.connect()
+        transport = cast(asyncio.Transport, writer.transport)  # uvloop's are no subclasses
+        transport.pause_reading()
+        while not transport.get_write_buffer_size() > 1 << 20:
+            writer.write(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n" * 2_000)
+            await asyncio.sleep(0)
+        (stream,) = made.listener.streams
+        assert len(stream._kept) <= 64 * 1024
+        assert not stream.is_closing()
+        transport.abort()
+        await until(lambda: not made.listener.streams)
+    assert not caplog.records
+
+
+async def test_compressed_body_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path, tls=False) as made:
+        reader, writer = await made.connect()
+        bomb = gzip.compress(bytes(1 << 24))
+        head = f"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}"
+        writer.write(head.encode() + b"\r\n\r\n" + bomb)
+        assert (await reader.read(64)).startswith(b"HTTP/1.1 415")
+        writer.close()
+
+
+async def test_peer_that_leaves_inside_its_request_is_no_error_of_ours(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, tls=False) as made:
+        reader, writer = await made.connect()
+        fields = "Expect: 100-continue\r\nTransfer-Encoding: chunked"
+        writer.write(f"POST /echo HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\nzzz\r\n".encode())
+        await reader.read()
+        writer.close()
+        await until(lambda: not made.listener.streams)
+    assert not caplog.records
 
 
 async def test_broken_heads_do_not_reach_aiohttp(tmp_path: Path) -> None:
