@@ -294,10 +294,11 @@ class SocketStream(Stream, asyncio.BufferedProtocol):
         if self._reading or self._closing:
             return
         self._reading = True
-        if not self._ended and not self._raw.is_closing():
-            self._raw.resume_reading()
         if self._kept:
+            # Before anything new: else a sink that takes a little each time hoards the rest.
             asyncio.get_running_loop().call_soon(self._show_kept)
+        else:
+            self._read_on()
 
     def set_write_limits(self, high: int, low: int) -> None:
         """Move the marks at which the sink hears ``paused`` and ``resumed``."""
@@ -362,7 +363,12 @@ class SocketStream(Stream, asyncio.BufferedProtocol):
                 self._feeding = False
             self._keep(bytes(own[used:]))
             if self._sink is sink:
-                return
+                break
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._reading and not self._closing and not self._ended and not self._raw.is_closing():
+            self._raw.resume_reading()
 
     def _keep(self, rest: bytes) -> None:
         self._kept = rest

@@ -272,6 +272,25 @@ async def test_abort_is_heard_once(world: World) -> None:
     assert not world.listener.streams
 
 
+async def test_sink_that_takes_little_each_time_hoards_nothing(world: World) -> None:
+    class Nibbler(Recorder):
+        def received(self, _buffer: bytearray, view: memoryview, end: int, /) -> int:
+            assert self.stream is not None
+            self.data += view[: min(end, 5_000)]
+            self.stream.pause_reading()
+            asyncio.get_running_loop().call_soon(self.stream.resume_reading)
+            self.changed.set()
+            return min(end, 5_000)
+
+    world.make = Nibbler
+    stream, _ = await world.dial()
+    for _ in range(20):
+        stream.write(bytes(50_000))
+    server = world.sinks[0]
+    await server.until(lambda: len(server.data) == 1_000_000)
+    assert server.events == ["connected"]
+
+
 async def test_reader_that_never_reads_is_dropped(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
