@@ -60,20 +60,38 @@ def load_settings(path: Path, *, strict: bool = False) -> Settings:
 
 def run_loop(main: Callable[[], Coroutine[None, None, None]], event_loop: str) -> None:
     """Run until ``main`` returns; failures that people can mend become CommandFailed."""
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(event_loop)) as runner:
+            runner.run(main())
+    except Exception as failure:
+        refusal = _refusal(_first(failure))
+        if refusal is None:
+            raise
+        raise refusal from None
+
+
+def _refusal(error: BaseException) -> CommandFailed | None:
+    """Give what people are told about a failure that is not a bug."""
     from appliance.statedir import StateError
     from appliance.store.errors import StoreError
     from appliance.tls.certificates import CertificateError
 
-    try:
-        with asyncio.Runner(loop_factory=loop_factory(event_loop)) as runner:
-            runner.run(main())
-    except* (StateError, StoreError, CertificateError) as group:
-        raise CommandFailed(str(_first(group))) from None
-    except* OSError as group:
-        error = _first(group)
-        advice = "allow the port (CAP_NET_BIND_SERVICE), or choose one above 1023"
-        denied = isinstance(error, PermissionError)
-        raise CommandFailed(str(error), advice if denied else "") from None
+    match error:
+        case CommandFailed():
+            return error
+        case StateError() | StoreError() | CertificateError():
+            return CommandFailed(str(error))
+        case PermissionError():
+            advice = "allow ports below 1024 (CAP_NET_BIND_SERVICE), or choose another one"
+            return CommandFailed(_sentence(error), advice)
+        case OSError():
+            return CommandFailed(_sentence(error))
+    return None
+
+
+def _sentence(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -90,8 +108,8 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
+    """Give the first failure inside groups of them."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
