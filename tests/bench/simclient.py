@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
+import hpack
 import msgspec
 import zstandard
 
@@ -49,16 +50,6 @@ _OPENING = (
     + _frame(_UPDATE, 0, 0, struct.pack(">I", CONNECTION_WINDOW))
 )
 _SETTINGS_ACK = _frame(_SETTINGS, _ACK, 0, b"")
-
-
-def _request_head(path: str) -> bytes:
-    """Give the header block of a POST, without compression state (RFC 7541, 6.2.2)."""
-    text = path.encode()
-    block = b"\x83\x87\x04" + bytes([len(text)]) + text  # POST, https, :path
-    return block + b"\x01\x06unused" + b"\x0f\x10\x10application/json"  # :authority, content-type
-
-
-_HEADS = {path: _request_head(path) for path in ("/machine/map", "/machine/register")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +230,7 @@ class SimulatedNode(asyncio.Protocol):
         self._plain = bytearray()
         self._greeted = False
         self._next_stream = 1
+        self._headers = hpack.Encoder()  # with Huffman codes, like Go's: decoding them costs
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._bodies: dict[int, bytearray] = {}
         self._poll = 0
@@ -383,9 +375,20 @@ class SimulatedNode(asyncio.Protocol):
 
     def _send(self, path: str, body: bytes) -> int:
         stream, self._next_stream = self._next_stream, self._next_stream + 2
-        self._write(
-            _frame(_HEADERS, 4, stream, _HEADS[path]) + _frame(_DATA, _END_STREAM, stream, body)
+        block = self._headers.encode(
+            [
+                (":authority", "unused"),
+                (":method", "POST"),
+                (":path", path),
+                (":scheme", "https"),
+                ("content-type", "application/json"),
+                ("ts-lb", str(self.who.node_key)),
+                ("content-length", str(len(body))),
+                ("accept-encoding", "gzip"),
+                ("user-agent", "Go-http-client/2.0"),
+            ]
         )
+        self._write(_frame(_HEADERS, 4, stream, block) + _frame(_DATA, _END_STREAM, stream, body))
         return stream
 
     async def _ask(self, path: str, body: bytes) -> bytes:
