@@ -15,9 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-@functools.cache
 def self_signed_pem(name: str = "localhost") -> bytes:
-    """Make a certificate for ``name``, 127.0.0.1 and ::1; chain and key in one text."""
+    """Give the certificate for ``name``, 127.0.0.1 and ::1; chain and key in one text."""
+    return _made(name)
+
+
+@functools.cache
+def _made(name: str) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

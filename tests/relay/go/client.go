@@ -173,3 +173,5 @@ func describe(message derp.ReceivedMessage) map[string]any {
 	}
 	return map[string]any{"event": fmt.Sprintf("%T", message)}
 }
+
+func init() { commands["client"] = client }

@@ -314,3 +314,5 @@ func connectOften(addr string, useTLS bool, count int) error {
 	return json.NewEncoder(os.Stdout).Encode(result{
 		Connected: int(good.Load()), Seconds: time.Since(started).Seconds()})
 }
+
+func init() { commands["load"] = load }

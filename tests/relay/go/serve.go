@@ -94,3 +94,5 @@ func mesh(server *derpserver.Server, url string, logf func(string, ...any)) erro
 		context.Background(), server.PublicKey(), logf, present, gone, func(error) {})
 	return nil
 }
+
+func init() { commands["serve"] = serve }

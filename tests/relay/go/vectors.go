@@ -119,3 +119,5 @@ func vectors(args []string) error {
 		},
 	})
 }
+
+func init() { commands["vectors"] = vectors }
