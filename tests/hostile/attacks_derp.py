@@ -32,9 +32,7 @@ async def enrol_for_relay(battle: Battle, count: int) -> list[PrivateKey]:
     privates = [PrivateKey.generate(os.urandom) for _ in range(count)]
     line = await open_http2(battle.target)
     for number, private in enumerate(privates):
-        body = registration(
-            battle.target.auth_key, NodeKey(private.public_raw), ephemeral=True
-        )
+        body = registration(battle.target.auth_key, NodeKey(private.public_raw), ephemeral=True)
         heard = b""
         if number:
             line = await open_http2(battle.target)
@@ -70,7 +68,9 @@ async def wrong_logins(battle: Battle) -> None:
                 good,
                 stranger,
                 derp.encode_client_info(bytes(32), box, derp.ClientInfo(), os.urandom(24)),
-                derp.encode_client_info(private.public_raw, other, derp.ClientInfo(), os.urandom(24)),
+                derp.encode_client_info(
+                    private.public_raw, other, derp.ClientInfo(), os.urandom(24)
+                ),
                 mutate(rng, good),
                 b"\x02\xff\xff\xff\xff" + bytes(1000),
                 b"\x02\x00\x00\x3f\xff" + bytes(0x3FFF),
@@ -105,7 +105,9 @@ async def damaged_relay_frames(battle: Battle) -> None:
         frames = [
             derp.encode_send_packet(rng.randbytes(32), rng.randbytes(rng.randint(0, 3000))),
             derp.encode_frame(rng.randrange(256), rng.randbytes(rng.randint(0, 300))),
-            struct.pack(">BI", rng.randrange(256), rng.choice((0, 1, 1 << 20, 1 << 31, 0xFFFFFFFF))),
+            struct.pack(
+                ">BI", rng.randrange(256), rng.choice((0, 1, 1 << 20, 1 << 31, 0xFFFFFFFF))
+            ),
             derp.encode_frame(FrameType.WATCH_CONNS),
             derp.encode_frame(FrameType.CLOSE_PEER, relay_private(0).public_raw),
             derp.encode_forward_packet(bytes(32), relay_private(0).public_raw, b"x"),
@@ -213,7 +215,9 @@ async def garbage_for_stun(battle: Battle) -> None:
         sock.connect((battle.target.host, battle.target.port))
         while battle.is_on:
             for _ in range(200):
-                data = rng.choice((mutate(rng, good), rng.randbytes(rng.randint(0, 1400)), b"", good))
+                data = rng.choice(
+                    (mutate(rng, good), rng.randbytes(rng.randint(0, 1400)), b"", good)
+                )
                 try:
                     sock.send(data)
                     battle.seen["datagrams"] += 1

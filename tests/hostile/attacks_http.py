@@ -53,17 +53,20 @@ SMUGGLES = (
 @attack(REFUSED)
 async def smuggled_requests(battle: Battle) -> None:
     """Send every form that could hide a second request, whole and mutated."""
-    for data in SMUGGLES:
+
+    async def whole(number: int) -> None:
         line = await open_tls(battle.target)
-        line.send(data)
+        line.send(SMUGGLES[number])
         try:
-            answer = await line.rest(5.0)
+            answer = await line.rest(2.0)
         except TimeoutError:
             battle.seen["left open"] += 1
-            continue
+            return
         battle.seen["closed"] += 1
         if answer.startswith(b"HTTP/1.1 2"):
-            battle.seen[f"answered {data[:40]!r}"] += 1
+            battle.seen["answered"] += 1
+
+    await battle.many(len(SMUGGLES), whole)
 
     async def one() -> None:
         line = await open_tls(battle.target)
@@ -139,14 +142,10 @@ async def compressed_bombs(battle: Battle) -> None:
         line = await open_tls(battle.target)
         fields = (f"Content-Encoding: {coding}", f"Content-Length: {len(body)}")
         await line.press(request("POST", "/verify", *fields, body=body))
-        answer = await line.rest(3.0) if battle.is_on else b""
-        battle.seen[answer[:12].decode("latin-1")] += 1
+        battle.seen[(await _some(line))[:12].decode("latin-1")] += 1
         line.close()
 
-    try:
-        await battle.again(8, one)
-    except TimeoutError:
-        battle.seen["no answer"] += 1
+    await battle.again(8, one)
 
 
 @attack("headwater_front_requests_total")
@@ -158,11 +157,13 @@ async def questions_without_reading(battle: Battle) -> None:
         line = await open_tls(battle.target)
         line.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a transport of a socket
         kind = request("GET", rng.choice(("/key?v=130", "/", "/health", "/nothing", "/derp/probe")))
-        while battle.is_on and not line.writer.is_closing():
+        while battle.is_on:
             line.send(kind * 200)
             try:
                 async with asyncio.timeout(0.5):
-                    await line.writer.drain()
+                    if not await line.press(b""):
+                        battle.seen["closed"] += 1
+                        break
                 battle.seen["requests"] += 200
             except TimeoutError:
                 battle.seen["held back"] += 1

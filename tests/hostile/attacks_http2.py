@@ -110,7 +110,9 @@ async def ten_thousand_streams(battle: Battle) -> None:
     async def one() -> None:
         line = await open_http2(battle.target)
         for first in range(1, 20_001, 400):
-            opened = (frame(HEADERS, END_HEADERS, n, REGISTER) for n in range(first, first + 400, 2))
+            opened = (
+                frame(HEADERS, END_HEADERS, n, REGISTER) for n in range(first, first + 400, 2)
+            )
             if not await line.press_plain(b"".join(opened)) or await _ended(line):
                 battle.seen["closed"] += 1
                 break
@@ -176,10 +178,9 @@ async def bodies_that_never_end(battle: Battle) -> None:
 
     async def one(_number: int) -> None:
         line = await open_http2(battle.target)
-        # The window of a stream is 64 KiB until the server opens it: many streams are needed.
-        for stream in range(1, 200, 2):
+        for stream in range(1, 9, 2):
             line.say(frame(HEADERS, END_HEADERS, stream, REGISTER))
-        for _ in range(70):
+        for _ in range(64):  # 1,024,000 bytes: just below what one body may have
             for stream in range(1, 9, 2):
                 at = piece[:5] + stream.to_bytes(4, "big") + piece[9:]
                 if not await line.press_plain(at):

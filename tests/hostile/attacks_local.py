@@ -8,7 +8,14 @@ from tests.fuzz.harness import mutate
 from tests.hostile.attacks import Battle, attack
 from tests.hostile.raw import Line, request
 
-PATHS = ("/api/v1/node", "/api/v1/user", "/api/v1/preauthkey", "/health", "/metrics", "/api/v1/nothing")
+PATHS = (
+    "/api/v1/node",
+    "/api/v1/user",
+    "/api/v1/preauthkey",
+    "/health",
+    "/metrics",
+    "/api/v1/nothing",
+)
 
 
 @attack("process_cpu_seconds_total")
@@ -28,7 +35,9 @@ async def garbage_on_the_socket(battle: Battle) -> None:
     async def one() -> None:
         line = Line(*await asyncio.open_unix_connection(battle.target.socket))
         for _ in range(20):
-            path = rng.choice(PATHS) + rng.choice(("", "/1", "/-1", "/%00", "/" + "9" * 400, "?tailnet=%ff"))
+            path = rng.choice(PATHS) + rng.choice(
+                ("", "/77777", "/-1", "/%00", "/" + "9" * 400, "?tailnet=%ff")
+            )
             body = rng.choice(bodies)
             method = rng.choice(("GET", "POST", "PUT", "DELETE", "PATCH", "BREW"))
             fields = [f"Content-Length: {len(body)}", "Content-Type: application/json"]

@@ -144,15 +144,15 @@ def absurd(rng_bytes: bytes) -> tailcfg.Hostinfo:
     return tailcfg.Hostinfo(
         hostname="x" * 5000 + nul,
         os=nul,
-        os_version="y" * 60_000,
-        ipn_version=nul * 100,
-        routable_ips=tuple(ip_network((0x0A000000 + n * 256, 24)) for n in range(6000)),
+        os_version="y" * 9_000,
+        ipn_version=nul * 40,
+        routable_ips=tuple(ip_network((0x0A000000 + n * 256, 24)) for n in range(900)),
         request_tags=(),
         services=tuple(
-            tailcfg.Service(proto=nul, port=n % 65536, description=nul) for n in range(3000)
+            tailcfg.Service(proto=nul, port=n % 65536, description=nul) for n in range(300)
         ),
-        ssh_host_keys=tuple(nul * 10 for _ in range(200)),
-        wol_macs=tuple(nul for _ in range(500)),
+        ssh_host_keys=tuple(nul * 10 for _ in range(60)),
+        wol_macs=tuple(nul for _ in range(90)),
     )
 
 
@@ -169,7 +169,7 @@ async def members_who_lie(battle: Battle) -> None:
             body = poll(
                 node_key, stream=False, omit_peers=True, hostinfo=absurd(battle.rng.randbytes(8))
             )
-            line.say(ask(stream, MAP, body[:60_000] if len(body) > 1 << 20 else body))
+            line.say(ask(stream, MAP, body))
             try:
                 await line.hear(5.0)
                 battle.seen["answered"] += 1

@@ -111,7 +111,8 @@ async def wrong_upgrades(battle: Battle) -> None:
         good.replace(b"Handshake: ", b"Handshake: \xff"),
         good.replace(b"POST", b"GET"),
         good.replace(b"Content-Length: 0", b"Content-Length: 100000") + b"x" * 1000,
-        good.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+        good.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        + b"5\r\nhello\r\n0\r\n\r\n",
     )
 
     async def one() -> None:

@@ -17,6 +17,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 
+import msgspec
+
 from appliance.wire.keys import MachineKey
 from tests.bench.simclient import Server, SimulatedNode, tls_context
 from tests.hostile.raw import RelayLine, Target, member, open_relay, open_tls, request
@@ -121,8 +123,11 @@ class Crowd:
         for each in self._nodes:
             if not each.node.is_connected:
                 self.life.sessions_lost += 1
-                await each.node.connect()
-                await each.node.poll()
+                try:
+                    await each.node.connect()
+                    await each.node.poll()
+                except (OSError, TimeoutError) as error:
+                    self._note(f"back: {error!r}")
 
     async def _ask_forever(self) -> None:
         """Be somebody new: a connection, TLS, one question."""
@@ -139,9 +144,7 @@ class Crowd:
             except (OSError, TimeoutError) as error:
                 self._note(f"ask: {error!r}")
             self.life.answers += 1
-            self.life.slowest_answer_s = max(
-                self.life.slowest_answer_s, time.monotonic() - began
-            )
+            self.life.slowest_answer_s = max(self.life.slowest_answer_s, time.monotonic() - began)
             await asyncio.sleep(ASK_EVERY_S)
 
     async def _send_forever(self) -> None:
@@ -176,9 +179,7 @@ class Crowd:
                         pass  # one that was given up earlier, or somebody else's
             except TimeoutError:
                 self.life.packets_lost += 1
-            self.life.slowest_packet_s = max(
-                self.life.slowest_packet_s, time.monotonic() - began
-            )
+            self.life.slowest_packet_s = max(self.life.slowest_packet_s, time.monotonic() - began)
 
     def _note(self, text: str) -> None:
         if len(self.life.failures) < 20:
@@ -208,9 +209,7 @@ class Bystanders:
 
     def __init__(self, target: Target) -> None:
         command = [sys.executable, "-m", "tests.hostile.bystanders", target.text()]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._hear()
 
     def mark(self) -> None:
@@ -219,7 +218,7 @@ class Bystanders:
 
     def report(self) -> Life:
         """Give the account since the mark."""
-        return Life(**self._tell("report"))
+        return msgspec.convert(self._tell("report"), Life)
 
     def leave(self) -> None:
         """End them."""
@@ -233,7 +232,7 @@ class Bystanders:
             self._process.wait()
         self._process.stdout.close()
 
-    def _tell(self, command: str) -> dict[str, object]:  # type: ignore[type-arg]
+    def _tell(self, command: str) -> dict[str, object]:
         assert self._process.stdin is not None
         self._process.stdin.write(command.encode() + b"\n")
         self._process.stdin.flush()

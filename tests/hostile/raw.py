@@ -21,7 +21,16 @@ from appliance.wire.keys import MachineKey, NodeKey, PrivateKey
 from tests.bench.simclient import Identity, identity
 from tests.hostile.victim import Target, any_certificate
 
-__all__ = ["Line", "NoiseLine", "RelayLine", "Target", "open_relay", "open_tcp", "open_tls", "request"]
+__all__ = [
+    "Line",
+    "NoiseLine",
+    "RelayLine",
+    "Target",
+    "open_relay",
+    "open_tcp",
+    "open_tls",
+    "request",
+]
 
 CAPVER = 130
 LIMIT = 1 << 22
@@ -47,9 +56,7 @@ def head_block(path: str, extra: bytes = b"") -> bytes:
     return b"\x83\x87\x04" + bytes([len(text)]) + text + b"\x01\x06unused" + extra
 
 
-def request(
-    method: str, path: str, *fields: str, body: bytes = b"", close: bool = False
-) -> bytes:
+def request(method: str, path: str, *fields: str, body: bytes = b"", close: bool = False) -> bytes:
     """Write an HTTP/1.1 request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: server", *fields]
     if close:
@@ -109,9 +116,7 @@ async def open_tcp(target: Target) -> Line:
 async def open_tls(target: Target) -> Line:
     """Connect and shake hands."""
     async with asyncio.timeout(CONNECT_S):
-        return Line(
-            *await asyncio.open_connection(target.host, target.port, ssl=_ANY, limit=LIMIT)
-        )
+        return Line(*await asyncio.open_connection(target.host, target.port, ssl=_ANY, limit=LIMIT))
 
 
 class NoiseLine(Line):

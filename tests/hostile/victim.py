@@ -141,8 +141,12 @@ class Victim:
 
     def log_complaints(self) -> list[str]:
         """Give the lines of the log that speak of a bug."""
-        bad = re.compile(r"Traceback|Exception|Error:| error | critical |never retrieved|never awaited")
-        return [line for line in self.log.read_text(errors="replace").splitlines() if bad.search(line)]
+        bad = re.compile(
+            r"Traceback|Exception|Error:| error | critical |never retrieved|never awaited"
+        )
+        return [
+            line for line in self.log.read_text(errors="replace").splitlines() if bad.search(line)
+        ]
 
     def wait_for_files(self, at_most: int, timeout_s: float = 20.0) -> int:
         """Wait until no more than this many descriptors are open; give how many there are."""
