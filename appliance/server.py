@@ -284,8 +284,7 @@ class Server:
 
     async def _open_local_socket(self, door: Door, ending: AsyncExitStack) -> None:
         place = self.settings.socket
-        runner = web.AppRunner(api.build(door), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
+        runner = await start_web(api.build(door), shutdown_s=1.0)
         ending.push_async_callback(runner.cleanup)
         sock = localsocket.bind(place.path, place.mode)
         ending.callback(place.path.unlink, missing_ok=True)
@@ -295,8 +294,7 @@ class Server:
         place = self.settings.metrics.listen
         if place is None:
             return
-        runner = web.AppRunner(api.build_metrics(door), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
+        runner = await start_web(api.build_metrics(door), shutdown_s=1.0)
         ending.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, place.host or None, place.port).start()
 

@@ -28,7 +28,7 @@ SHUTDOWN_S = 5.0
 """What requests in flight are granted when the server stops."""
 
 
-async def start_web(app: web.Application) -> web.AppRunner:
+async def start_web(app: web.Application, *, shutdown_s: float = SHUTDOWN_S) -> web.AppRunner:
     """Start an application without listeners; its ``server`` is what the dispatcher feeds.
 
     The application's own ``client_max_size`` (1 MiB unless told) bounds what handlers read. Stop it by ``await runner.cleanup()``.
@@ -39,7 +39,7 @@ async def start_web(app: web.Application) -> web.AppRunner:
         logger=log,
         handle_signals=False,
         keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=SHUTDOWN_S,
+        shutdown_timeout=shutdown_s,
         handler_cancellation=True,
     )
     await runner.setup()

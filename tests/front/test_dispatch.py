@@ -12,6 +12,7 @@ from appliance.front.dispatch import (
     BODY_TIMEOUT_S,
     HEAD_TIMEOUT_S,
     IDLE_TIMEOUT_S,
+    MAX_AT_ONCE,
     Answer,
     Front,
     Head,
@@ -266,6 +267,21 @@ def test_answers_wait_for_a_reader(door: Door) -> None:
     assert stream.take().count(b"quick") == 1
     stream.unblock()
     assert stream.take().count(b"quick") == 1
+
+
+def test_many_requests_at_once_leave_others_their_turn(door: Door) -> None:
+    stream = door.connect()
+    stream.deliver(get("/quick") * 100)
+    answered = stream.take().count(b"quick")
+    assert answered == MAX_AT_ONCE
+    while answered < 100:
+        assert not stream.reading
+        door.alarms.advance(0)
+        assert stream.reading
+        stream.deliver(b"")
+        answered += stream.take().count(b"quick")
+    assert answered == 100
+    assert not stream.closed
 
 
 @pytest.mark.parametrize(
