@@ -27,6 +27,9 @@ CALL_TIMEOUT_S = 30.0
 # Between two pings that look for a direct path.
 PING_EVERY_S = 0.2
 
+# Records of a stream that are no accident.
+STREAM_PROGRESS = 10
+
 Event = dict[str, Any]
 
 
@@ -233,6 +236,19 @@ class Node:
                 return last
             await asyncio.sleep(PING_EVERY_S)
         raise TimeoutError(f"{self.name}: no direct path to {ip} in {timeout_s} s; last: {last}")
+
+    async def stream_moves(self, name: str, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Wait until a running stream has brought back something new, and is whole."""
+        first = await self.call("stream_stats", name=name)
+        ends = time.monotonic() + timeout_s
+        while time.monotonic() < ends:
+            now = await self.call("stream_stats", name=name)
+            if now["failure"]:
+                raise NodeError(f"{self.name}: stream {name}: {now}")
+            if now["received"] > first["received"] + STREAM_PROGRESS:
+                return
+            await asyncio.sleep(PING_EVERY_S)
+        raise TimeoutError(f"{self.name}: stream {name} stands still: {now}")
 
     async def resolve(self, name: str, kind: str) -> list[str]:
         """Ask the client's MagicDNS resolver."""

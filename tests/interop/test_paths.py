@@ -98,10 +98,12 @@ async def test_stream_moves_from_the_relay_to_the_direct_path(
     v4, _ = await right.addresses()
     await left.sees(right.name)
     await left.call("stream_start", name="moving", addr=f"{v4}:{ECHO_PORT}")
+    await left.stream_moves("moving")
     assert not (await left.ping(v4)).direct
     for node in (left, right):
         lab.host_of(node).unblock_udp()
     await left.ping_until_direct(v4)
+    await left.stream_moves("moving")
     stats = await left.call("stream_stop", name="moving")
     assert stats["failure"] == ""
     assert stats["sent"] == stats["received"] > 0
@@ -114,13 +116,16 @@ async def test_node_comes_back_after_its_cable_was_pulled(lab: Lab, figure: Figu
     await left.sees(right.name)
     key = await right.node_key()
     await left.call("stream_start", name="pulled", addr=f"{v4}:{ECHO_PORT}")
+    await left.stream_moves("pulled")
     host = lab.host_of(right)
     host.link(up=False)
     with pytest.raises(Exception, match=r"deadline|timed out|ping"):
         await left.ping(v4, "TSMP", timeout_s=2)
     host.link(up=True)
     await left.ping(v4, "TSMP", timeout_s=30)
+    await left.stream_moves("pulled")
     stats = await left.call("stream_stop", name="pulled")
     assert stats["failure"] == ""
+    assert stats["sent"] == stats["received"] > 0
     assert await right.node_key() == key
     figure("longest silence", stats["max_gap_s"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -91,18 +90,9 @@ async def start_streams(traffic: Traffic) -> None:
 async def moving(traffic: Traffic) -> None:
     """Wait until each stream has brought back something new."""
 
-    async def one(name: str, node: Node) -> None:
-        first: dict[str, Any] = await node.call("stream_stats", name=name)
-        ends = time.monotonic() + BACK_S
-        while time.monotonic() < ends:
-            now = await node.call("stream_stats", name=name)
-            assert now["failure"] == "", f"{name}: {now}"
-            if now["received"] > first["received"] + 10:
-                return
-            await asyncio.sleep(0.05)
-        raise TimeoutError(f"the {name} stream stands still: {now}")
-
-    await asyncio.gather(*(one(name, pair[0]) for name, pair in traffic.pairs.items()))
+    await asyncio.gather(
+        *(pair[0].stream_moves(name, timeout_s=BACK_S) for name, pair in traffic.pairs.items())
+    )
 
 
 @pytest.mark.parametrize("how", ["restart", "kill -9"])
