@@ -29,6 +29,7 @@ SERVER_NAME = "headwater.test"
 _OURS = re.compile(r"^hw-(\d+)-\S+$")
 _ETC = Path("/etc/netns")
 _FIRST_HOST = 10
+FORWARD = "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
 _NAT_SLICE = 16  # addresses behind one NAT: a /28
 
 
@@ -175,7 +176,12 @@ class Net:
             f"addr add {SERVER_V4}/24 dev br0",
             f"addr add {SERVER_V6}/64 dev br0 nodad",
             "link set br0 up",
+            # Everything else is answered with "unreachable": clients look for public relays and
+            # resolvers, and should not wait here until they give up.
+            "route add unreachable default",
+            "route add unreachable ::/0",
         )
+        _inside(self.switch, "sh", "-c", FORWARD)
 
     @property
     def server_prefix(self) -> list[str]:
@@ -274,7 +280,7 @@ class Net:
             }}
         """
         _inside(router, "nft", "-f", "-", text=rules)
-        _inside(router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        _inside(router, "sh", "-c", FORWARD)
         return Host(self, name, inner, None, "lan")
 
     def close(self) -> None:
