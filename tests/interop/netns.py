@@ -29,7 +29,13 @@ SERVER_NAME = "headwater.test"
 _OURS = re.compile(r"^hw-(\d+)-\S+$")
 _ETC = Path("/etc/netns")
 _FIRST_HOST = 10
-FORWARD = "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
+# Forward what is not for us, and say "unreachable" as often as there is reason to.
+_ROUTER = {
+    "ipv4/ip_forward": "1",
+    "ipv6/conf/all/forwarding": "1",
+    "ipv4/icmp_ratelimit": "0",
+    "ipv6/icmp/ratelimit": "0",
+}
 _NAT_SLICE = 16  # addresses behind one NAT: a /28
 
 
@@ -73,6 +79,11 @@ def _inside(name: str, *command: str, text: str | None = None) -> None:
     )
     if done.returncode:
         raise Missing(f"{' '.join(command)} in {name}: {done.stderr.strip()}")
+
+
+def _make_router(name: str) -> None:
+    lines = [f"echo {value} > /proc/sys/net/{key}" for key, value in _ROUTER.items()]
+    _inside(name, "sh", "-ec", "\n".join(lines))
 
 
 def _listed() -> list[str]:
@@ -181,7 +192,7 @@ class Net:
             "route add unreachable default",
             "route add unreachable ::/0",
         )
-        _inside(self.switch, "sh", "-c", FORWARD)
+        _make_router(self.switch)
 
     @property
     def server_prefix(self) -> list[str]:
@@ -280,7 +291,7 @@ class Net:
             }}
         """
         _inside(router, "nft", "-f", "-", text=rules)
-        _inside(router, "sh", "-c", FORWARD)
+        _make_router(router)
         return Host(self, name, inner, None, "lan")
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class Server:
         *,
         prefix: Sequence[str] = (),
         address: Address | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.log = directory / "server.log"
@@ -59,6 +60,7 @@ class Server:
         self._arguments = list(arguments)
         self._prefix = list(prefix)
         self._process: asyncio.subprocess.Process | None = None
+        self._env = {"PYTHONUNBUFFERED": "1", **(env or {})}
         self._address = address
         self._says_address = address is None
 
@@ -69,7 +71,9 @@ class Server:
         """A server that is told everything by a site file; `url` and `ca_file` are for clients."""
         settings = json.loads(file.read_text())
         address = Address(url, ca_file, "", settings["socket"]["path"], settings["state_dir"], 0)
-        return cls(directory, ["serve", "-c", str(file)], prefix=prefix, address=address)
+        # It trusts whom its clients trust: for its own calls, such as those to meshed relays.
+        env = {"SSL_CERT_FILE": ca_file}
+        return cls(directory, ["serve", "-c", str(file)], prefix=prefix, address=address, env=env)
 
     @property
     def address(self) -> Address:
@@ -90,7 +94,7 @@ class Server:
                 stdout=asyncio.subprocess.PIPE if self._says_address else log,
                 stderr=log,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **self._env},
             )
         try:
             async with asyncio.timeout(START_TIMEOUT_S):

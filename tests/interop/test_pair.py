@@ -46,7 +46,9 @@ async def pair(lab: Lab, request: pytest.FixtureRequest) -> Pair:
             for label, client in zip(("left", "right"), clients, strict=True)
         )
     )
-    return Pair(lab, left, right, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    await asyncio.gather(left.sees(right.name), right.sees(left.name))
+    return Pair(lab, left, right, seconds)
 
 
 def fqdn(node: Node) -> str:
@@ -56,7 +58,6 @@ def fqdn(node: Node) -> str:
 
 async def test_pair_enrols_and_sees_each_other_by_name(pair: Pair, figure: Figure) -> None:
     figure("both joined in", pair.join_seconds)
-    await asyncio.gather(pair.left.sees(pair.right.name), pair.right.sees(pair.left.name))
     for node in (pair.left, pair.right):
         status = await node.status()
         assert status["BackendState"] == "Running"
@@ -96,7 +97,7 @@ async def test_path_becomes_direct(pair: Pair) -> None:
 async def test_every_kind_of_ping_answers(pair: Pair) -> None:
     for address in await pair.right.addresses():
         for kind in ("disco", "TSMP", "ICMP", "peerapi"):
-            await pair.left.call("ping", ip=address, type=kind)
+            await pair.left.ping(address, kind)
 
 
 async def test_magicdns_answers(pair: Pair) -> None:
