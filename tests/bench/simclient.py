@@ -221,6 +221,7 @@ class SimulatedNode(asyncio.Protocol):
         self.lost_times = 0
         self._server = server
         self._transport: asyncio.Transport | None = None
+        self._prepared: tuple[ClientHandshake, bytes, hpack.Encoder] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -249,6 +250,8 @@ class SimulatedNode(asyncio.Protocol):
     async def connect(self) -> None:
         """Open the connection: TLS, upgrade, Noise, HTTP/2."""
         self._reset()
+        if self._prepared is not None:
+            self._headers = self._prepared[2]
         self.heard = Heard()
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(TIMEOUT_S):
@@ -257,16 +260,30 @@ class SimulatedNode(asyncio.Protocol):
             )
             await self._opened
 
+    def prepare_registration(self, auth_key: str) -> None:
+        """Do now what a node can do before it connects; for the next connection only."""
+        self._headers = hpack.Encoder()
+        frames = self._frames(1, "/machine/register", self._registration(auth_key))
+        self._prepared = self._shake_hands(), frames, self._headers
+
     async def register(self, auth_key: str) -> tailcfg.RegisterResponse:
         """Enrol with a pre-auth key."""
+        if self._prepared is not None and self._next_stream == 1:
+            frames, self._prepared = self._prepared[1], None
+            self._next_stream = 3
+            self._write(frames)
+            return tailcfg.decode_register_response(await self._answer(1))
+        answer = await self._ask("/machine/register", self._registration(auth_key))
+        return tailcfg.decode_register_response(answer)
+
+    def _registration(self, auth_key: str) -> bytes:
         request = tailcfg.RegisterRequest(
             version=self.capver,
             node_key=self.who.node_key,
             auth=tailcfg.RegisterResponseAuth(auth_key=auth_key),
             hostinfo=hostinfo(self.who.number),
         )
-        answer = await self._ask("/machine/register", tailcfg.encode(request))
-        return tailcfg.decode_register_response(answer)
+        return tailcfg.encode(request)
 
     async def poll(self) -> None:
         """Open the map poll; return with the first message."""
@@ -317,9 +334,7 @@ class SimulatedNode(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
-        self._handshake = ClientHandshake(
-            self.who.machine, self._server.key, self.capver, os.urandom
-        )
+        self._handshake = self._prepared[0] if self._prepared else self._shake_hands()
         text = base64.b64encode(self._handshake.initiation).decode()
         self._transport.write(
             "POST /ts2021 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Go-http-client/1.1\r\n"
@@ -373,8 +388,15 @@ class SimulatedNode(asyncio.Protocol):
         if self._session is not None and self._transport is not None:
             self._transport.write(self._session.seal(plain))
 
+    def _shake_hands(self) -> ClientHandshake:
+        return ClientHandshake(self.who.machine, self._server.key, self.capver, os.urandom)
+
     def _send(self, path: str, body: bytes) -> int:
         stream, self._next_stream = self._next_stream, self._next_stream + 2
+        self._write(self._frames(stream, path, body))
+        return stream
+
+    def _frames(self, stream: int, path: str, body: bytes) -> bytes:
         block = self._headers.encode(
             [
                 (":authority", "unused"),
@@ -388,13 +410,14 @@ class SimulatedNode(asyncio.Protocol):
                 ("user-agent", "Go-http-client/2.0"),
             ]
         )
-        self._write(_frame(_HEADERS, 4, stream, block) + _frame(_DATA, _END_STREAM, stream, body))
-        return stream
+        return _frame(_HEADERS, 4, stream, block) + _frame(_DATA, _END_STREAM, stream, body)
 
     async def _ask(self, path: str, body: bytes) -> bytes:
         if not self.is_connected:
             raise ConnectionResetError(f"node {self.who.number} is not connected")
-        stream = self._send(path, body)
+        return await self._answer(self._send(path, body))
+
+    async def _answer(self, stream: int) -> bytes:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._answers[stream] = answer
         async with asyncio.timeout(TIMEOUT_S):

@@ -142,6 +142,12 @@ class Worker:
         """Reconnect all nodes that this worker knows, at other endpoints."""
         return await self.do_connect(list(self._nodes), parallel, port)
 
+    async def do_prepare(self, numbers: list[int], auth_key: str) -> Answer:
+        """Make the keys and first messages of nodes that will enrol, before time is taken."""
+        for number in numbers:
+            self._node(number).prepare_registration(auth_key)
+        return {}
+
     async def do_register(self, numbers: list[int], parallel: int, auth_key: str) -> Answer:
         """Enrol these new nodes, each over a connection of its own; no polls."""
 
