@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+WORLD_V4 = "192.0.2.0/24"
+WORLD_V6 = "2001:db8:1::/64"
 SERVER_V4 = "192.0.2.1"
 SERVER_V6 = "2001:db8:1::1"
 SERVER_NAME = "headwater.test"
@@ -29,13 +31,6 @@ SERVER_NAME = "headwater.test"
 _OURS = re.compile(r"^hw-(\d+)-\S+$")
 _ETC = Path("/etc/netns")
 _FIRST_HOST = 10
-# Forward what is not for us, and say "unreachable" as often as there is reason to.
-_ROUTER = {
-    "ipv4/ip_forward": "1",
-    "ipv6/conf/all/forwarding": "1",
-    "ipv4/icmp_ratelimit": "0",
-    "ipv6/icmp/ratelimit": "0",
-}
 _NAT_SLICE = 16  # addresses behind one NAT: a /28
 
 
@@ -82,8 +77,8 @@ def _inside(name: str, *command: str, text: str | None = None) -> None:
 
 
 def _make_router(name: str) -> None:
-    lines = [f"echo {value} > /proc/sys/net/{key}" for key, value in _ROUTER.items()]
-    _inside(name, "sh", "-ec", "\n".join(lines))
+    """Let a namespace forward what is not for itself."""
+    _inside(name, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 
 
 def _listed() -> list[str]:
@@ -187,11 +182,22 @@ class Net:
             f"addr add {SERVER_V4}/24 dev br0",
             f"addr add {SERVER_V6}/64 dev br0 nodad",
             "link set br0 up",
-            # Everything else is answered with "unreachable": clients look for public relays and
-            # resolvers, and should not wait here until they give up.
-            "route add unreachable default",
-            "route add unreachable ::/0",
+            "route add default dev br0",
         )
+        # The world beyond is refused at once: clients look for public relays and resolvers, and
+        # should not wait for them here. (The kernel's own "unreachable" is rationed.)
+        refuse = f"""
+            table inet headwater_world {{
+              chain forward {{
+                type filter hook forward priority 0;
+                ip daddr {WORLD_V4} accept
+                ip6 daddr {WORLD_V6} accept
+                meta l4proto tcp reject with tcp reset
+                reject
+              }}
+            }}
+        """
+        _inside(self.switch, "nft", "-f", "-", text=refuse)
         _make_router(self.switch)
 
     @property
@@ -226,12 +232,13 @@ class Net:
 
     @staticmethod
     def _addressing(uplink: str, number: int) -> list[str]:
+        # No default route for IPv6: a host then knows at once that a public relay is not there,
+        # where an answer from the switch is only believed after a second.
         return [
             f"addr replace 192.0.2.{number}/24 dev {uplink}",
             f"addr replace 2001:db8:1::{number}/64 dev {uplink} nodad",
             f"link set {uplink} up",
             f"route replace default via {SERVER_V4} dev {uplink}",
-            f"route replace default via {SERVER_V6} dev {uplink}",
         ]
 
     def readdress(self, host: Host) -> None:

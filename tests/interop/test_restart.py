@@ -129,16 +129,20 @@ async def test_streams_survive_and_nobody_enrols_again(
         await node.sees(newcomer.name)
 
 
-async def test_nodes_work_on_while_there_is_no_server(traffic: Traffic) -> None:
+async def test_nodes_work_on_while_there_is_no_server(traffic: Traffic, figure: Figure) -> None:
     lab = traffic.lab
     left, right = traffic.direct
     v4, _ = await right.addresses()
     await left.ping_until_direct(v4)
+    began = time.time()
     await lab.server.stop()
+    figure("stopped in", time.time() - began)
     try:
         page = await left.get(f"http://{v4}/")
         assert page["node"].startswith(left.name)
         assert await left.resolve(f"{right.name}.tail.test.", "A") == [v4]
     finally:
+        began = time.time()
         await lab.server.start()
     await in_session(lab, traffic.nodes)
+    figure("all in session after", time.time() - began)
