@@ -96,7 +96,7 @@ def _file(invocation: Invocation, named: Path | None) -> Path:
     path = named or invocation.config_path
     if path is None:
         raise CommandFailed(
-            "no site file is named, and none is in /etc/headwater",
+            "no site file is named, and none that you may read is in /etc/headwater",
             "name it: headwater config check FILE",
         )
     return path

@@ -26,7 +26,8 @@ def relay(invocation: Invocation) -> None:
     path = invocation.config_path
     if path is None:
         raise CommandFailed(
-            "no site file is named, and none is in /etc/headwater", "-c FILE names it"
+            "no site file is named, and none that you may read is in /etc/headwater",
+            "-c FILE names it",
         )
     from appliance.cli.serve import load_settings, run_loop
 

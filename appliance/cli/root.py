@@ -6,6 +6,7 @@ Not for what commands do: each noun has its module, imported when its command ru
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ class Invocation:
         """The site file that was named, or the one in its usual place."""
         if self.config is not None:
             return self.config
-        return next((path for path in CONFIG_PLACES if path.is_file()), None)
+        # A file that only the server may read is none for people who use the command line.
+        return next((path for path in CONFIG_PLACES if os.access(path, os.R_OK)), None)
 
     def client(self) -> Client:
         """Give the server that the options mean. Raises CommandFailed for a bad site file."""

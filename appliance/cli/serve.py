@@ -31,7 +31,9 @@ def serve(invocation: Invocation) -> None:
     """
     path = invocation.config_path
     if path is None:
-        raise CommandFailed("no site file is named, and none is in /etc/headwater", NO_FILE_ADVICE)
+        raise CommandFailed(
+            "no site file is named, and none that you may read is in /etc/headwater", NO_FILE_ADVICE
+        )
     settings = load_settings(path)
     from appliance import log
     from appliance.server import Server  # the whole program
