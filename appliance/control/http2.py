@@ -31,8 +31,9 @@ END_STREAM, END_HEADERS = 0x1, 0x4
 # Ours, each with its reason.
 MAX_STREAMS = 200
 """Go clients assume 100 before they read our SETTINGS; one node holds two or three for hours."""
-MAX_HEADER_LIST_BYTES = 16_384
-"""A client's request has about 300 bytes of fields."""
+MAX_HEADER_LIST_BYTES = 4_096
+"""A client's request has ten fields, which count as 600 bytes. Every field costs some 7 us, and one
+byte is enough to refer to a field that was sent before, so this bounds what such bytes cost."""
 MAX_HEADER_BLOCK_BYTES = MAX_HEADER_LIST_BYTES
 """HEADERS and its CONTINUATIONs together; compressed, so never longer than the list."""
 MAX_BODY_BYTES = 1 << 20
@@ -46,11 +47,28 @@ CONTROL_BURST = 4_000.0
 """Cheap frames that may come at once: a client answers a large map by hundreds of WINDOW_UPDATEs."""
 CONTROL_PER_S = 100.0
 """Cheap frames in the long run; a node at rest sends one PING in 30 s."""
+STRANGER_BURST = 400.0
+"""What a machine that nobody knows may send of them: its opening takes 60, and then some 15 requests
+are plenty to register. They cost 0.1 ms each, and strangers come in any number."""
+STRANGER_PER_S = 1.0
+"""In the long run a stranger has to come again, which is bounded by source."""
+REQUEST_TOKENS = 10
+"""What a request costs beside its fields: a node asks now and then, some times a minute."""
+BLOCK_BYTES_PER_TOKEN = 16
+"""Bytes of a header block that cost one token more: a first request has 200, later ones 40."""
 BYTES_PER_CREDIT = 2_048
 """Sent bytes that allow one more cheap frame: Go updates each of two windows every 4 KiB."""
 SMALL_DATA_BYTES = 1_024
 """A DATA frame below this that does not end its stream counts as cheap frame."""
-_WEIGHTS = {PRIORITY: 1, RST_STREAM: 10, SETTINGS: 20, PING: 5, WINDOW_UPDATE: 1, CONTINUATION: 5}
+_WEIGHTS = {
+    HEADERS: REQUEST_TOKENS,
+    PRIORITY: 1,
+    RST_STREAM: 10,
+    SETTINGS: 20,
+    PING: 5,
+    WINDOW_UPDATE: 1,
+    CONTINUATION: 5,
+}
 _OTHER_WEIGHT = 5
 
 
@@ -96,6 +114,13 @@ class Http2Server(Protocol):
     @property
     def unfinished_since(self) -> float | None:
         """When the oldest request that is still arriving began, or None."""
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """What all requests that are still arriving hold."""
+
+    def trust(self) -> None:
+        """Allow what a known machine may do: strangers have little."""
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes of the client. Raises ProtocolError if the connection cannot go on."""
@@ -145,19 +170,27 @@ def engine(name: str = "h2") -> Http2Factory:
 class FrameGate:
     """Looks at the frame heads of everything that arrives, before the parser does.
 
-    Every cheap-to-send frame costs tokens, which come back with time and with bytes that we send;
-    whoever runs out is flooding. Header blocks and frames are bounded here too, so that a parser
+    Requests and every cheap-to-send frame cost tokens, which come back with time and with bytes
+    that we send; whoever runs out is flooding. Strangers have few. Header blocks and frames are bounded here too, so that a parser
     never buffers more than one frame.
     """
 
-    __slots__ = ("_block", "_head", "_skip", "_stamp", "_tokens")
+    __slots__ = ("_block", "_burst", "_head", "_per_s", "_skip", "_stamp", "_tokens")
 
     def __init__(self, now: float) -> None:
         self._skip = len(PREFACE)
         self._head = b""
         self._block = 0
-        self._tokens = CONTROL_BURST
+        self._burst = STRANGER_BURST
+        self._per_s = STRANGER_PER_S
+        self._tokens = STRANGER_BURST
         self._stamp = now
+
+    def trust(self) -> None:
+        """Grant what a known machine has."""
+        self._tokens += CONTROL_BURST - self._burst
+        self._burst = CONTROL_BURST
+        self._per_s = CONTROL_PER_S
 
     @property
     def is_between_frames(self) -> bool:
@@ -199,13 +232,13 @@ class FrameGate:
                 raise ProtocolError("http2: a header block that does not end")
             if flags & END_HEADERS:
                 self._block = 0
-            return 0 if kind == HEADERS else _WEIGHTS[CONTINUATION]
+            return _WEIGHTS[kind] + length // BLOCK_BYTES_PER_TOKEN
         return _WEIGHTS.get(kind, _OTHER_WEIGHT)
 
     def _spend(self, tokens: int, now: float) -> None:
-        have = self._tokens + (now - self._stamp) * CONTROL_PER_S
+        have = self._tokens + (now - self._stamp) * self._per_s
         self._stamp = now
-        self._tokens = min(have, CONTROL_BURST) - tokens
+        self._tokens = min(have, self._burst) - tokens
         if self._tokens < 0:
             raise ProtocolError("http2: a flood of control frames")
 
@@ -241,6 +274,11 @@ class Intake:
         for first in self._arriving.values():
             return first.since
         return None
+
+    @property
+    def held_bytes(self) -> int:
+        """What all unfinished requests hold: bodies, and some KiB of fields each."""
+        return self._size + len(self._arriving) * MAX_HEADER_LIST_BYTES
 
     def __contains__(self, stream_id: int) -> bool:
         return stream_id in self._arriving

@@ -59,6 +59,15 @@ class Ngh2Server:
         """When the oldest request that is still arriving began."""
         return self._intake.since
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """What all requests that are still arriving hold."""
+        return self._intake.held_bytes
+
+    def trust(self) -> None:
+        """Allow what a known machine may do: strangers have little."""
+        self._gate.trust()
+
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes of the client. Raises ProtocolError if the connection cannot go on."""
         self._now = now

@@ -19,6 +19,7 @@ from appliance.control.http2 import (
     ENHANCE_YOUR_CALM,
     FRAME_HEAD_BYTES,
     MAX_FRAME_BYTES,
+    MAX_STREAMS,
     Request,
     Reset,
 )
@@ -46,6 +47,8 @@ STALL_TIMEOUT_S = 120.0
 """An answer that makes no progress for this long: the client itself gives a map up after 120 s."""
 MAX_BACKLOG_BYTES = 64 << 20
 """All waiting answers of one link; eight full maps of 10,000 peers. They are references mostly."""
+MANY_BYTES = MAX_BACKLOG_BYTES // MAX_STREAMS
+"""The sum is only worth making when one answer has its share."""
 STRANGER_IDLE_S = 60.0
 """A link without any open request that nobody has vouched for is closed after this."""
 
@@ -65,6 +68,9 @@ class Owner(Protocol):
 
     def vouched(self, link: Link) -> None:
         """Take note that the link's machine key is known."""
+
+    def hoards(self, link: Link, held_bytes: int) -> None:
+        """Take note what unfinished requests of a stranger hold; close some if it is too much."""
 
     def closed(self, link: Link, reason: str) -> None:
         """Forget the link; ``reason`` is one of a few words, for counting."""
@@ -87,6 +93,7 @@ class Link:
         "_paused",
         "_pumping",
         "_reason",
+        "_recognised",
         "_session",
         "_stalled_since",
         "_stream",
@@ -110,6 +117,7 @@ class Link:
         version: int,
         head: bytes,
         early: bytes = b"",
+        recognised: bool = False,
     ) -> None:
         self.machine_key = machine_key
         self.version = version
@@ -129,6 +137,7 @@ class Link:
         self._corked = False
         self._paused = False
         self._pumping = False
+        self._recognised = recognised
         self._stalled_since = 0.0
         self._reason = "left"
 
@@ -163,6 +172,10 @@ class Link:
         leaving = False
         try:
             plain = self._session.feed(data)
+            if plain and self._recognised:
+                # Only now: an initiation can be recorded and sent again, a record cannot be made.
+                self._recognised = False
+                self.vouch()
             events = self._http.receive(plain, now) if plain else ()
             for event in events:
                 if isinstance(event, Request):
@@ -177,7 +190,9 @@ class Link:
             return
         self._corked = False
         self._pump()
-        if leaving:
+        if not self.known:
+            self._owner.hoards(self, self._http.unfinished_bytes)
+        if leaving and self._stream is not None:
             self._stream.close()
 
     def paused(self) -> None:
@@ -252,8 +267,8 @@ class Link:
                 self._stalled_since = self._owner.clock()
         out.queue.extend(part for part in parts if part)
         out.backlog += sum(map(len, parts))
-        self._pump()
-        if self._waiting and self._backlog() > MAX_BACKLOG_BYTES:
+        self._pump(out)
+        if out.backlog > MANY_BYTES and self._backlog() > MAX_BACKLOG_BYTES:
             self._give_up("backlog", None)
 
     def finish(self, out: OutStream) -> None:
@@ -271,8 +286,9 @@ class Link:
 
     def vouch(self) -> None:
         """Take the link out of the bounded set of strangers."""
-        if not self.known:
+        if not self.known and self._stream is not None:
             self.known = True
+            self._http.trust()
             self._owner.vouched(self)
 
     # -- the door's face ------------------------------------------------------------------------
@@ -371,8 +387,11 @@ class Link:
         except Exception:
             log.exception("a stream's callback failed")
 
-    def _pump(self) -> None:
-        """Send what waits, turn by turn, until windows or socket say stop."""
+    def _pump(self, only: OutStream | None = None) -> None:
+        """Send what waits, turn by turn, until windows or socket say stop.
+
+        ``only`` is the stream that has just begun to wait: the others cannot move either.
+        """
         if self._pumping:
             return
         self._pumping = True
@@ -380,7 +399,9 @@ class Link:
             moved = True
             while moved and self._waiting:
                 moved = False
-                for out in list(self._waiting.values()):
+                turns = list(self._waiting.values()) if only is None else (only,)
+                only = None
+                for out in turns:
                     if self._may_write() and not out.closed and self._turn(out):
                         moved = True
                 if moved:

@@ -5,6 +5,7 @@ Not for transport (``link``) nor rules (``tailnet``). A newcomer's first page of
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -43,6 +44,7 @@ class MachineDoor:
         self._sessions = sessions
         self._encoders = encoders
         self._rng = rng
+        self._turn = asyncio.Lock()
         self.pings = calls.Pings()
         self._routes: dict[str, Callable[[Exchange], Awaitable[None] | None]] = {
             "/machine/register": self._register,
@@ -114,6 +116,8 @@ class MachineDoor:
         if request.omit_peers and not request.read_only:
             exchange.respond(200)
             return
+        async with self._turn:
+            await asyncio.sleep(0)  # a hundred of these at once must not hold everybody up
         snapshot = live.snapshot
         if node.id not in snapshot.nodes:
             exchange.respond(404, b"no such node for this machine", content_type=TEXT)

@@ -50,6 +50,11 @@ MAX_INITIATION_TEXT = 1_024
 """The true text has 136 characters."""
 MAX_STRANGERS = 4_000
 """Links whose machine key nobody knows, at about 50 KB each; the oldest idle one makes room."""
+MAX_STRANGERS_BYTES = 32 << 20
+"""What unfinished requests of all strangers together may hold; who holds most is closed."""
+MAX_LINKS = 16
+"""Links of one machine: stock clients have one, and two while they change networks. The oldest is
+closed, which is dead already when a node comes back from nowhere."""
 STRANGER_SCAN = 32
 """How many of the oldest strangers are looked at for an idle one, so that making room is cheap."""
 SWEEP_S = 5.0
@@ -151,8 +156,8 @@ class Ts2021:
     """The door: makes links out of upgrade requests and watches over them.
 
     ``handler`` answers the requests inside. ``is_known`` tells at the handshake whether somebody
-    knows the machine key, so that a reconnect storm of our own nodes does not count as strangers;
-    where it cannot tell, a handler vouches later.
+    knows the machine key: its holder is a stranger only until the first record opens, so that a
+    reconnect storm of our own nodes does not crowd the door. Otherwise a handler vouches later.
     """
 
     def __init__(
@@ -176,7 +181,9 @@ class Ts2021:
         self._is_known = is_known
         self._sources = sources or SourceBound()
         self._max_strangers = max_strangers
-        self._strangers: dict[Link, None] = {}
+        self._strangers: dict[Link, int] = {}
+        self._hoarded = 0
+        self._by_machine: dict[MachineKey, dict[Link, None]] = {}
         # Nothing of ours reads an answer to the challenge, and clients stopped to give one with
         # 1.90, so one key serves the whole process.
         challenge = PrivateKey.generate(random_bytes).public_raw
@@ -231,13 +238,36 @@ class Ts2021:
     # -- for the links (``link.Owner``) --
 
     def vouched(self, link: Link) -> None:
-        """Take note that the link's machine key is known."""
-        self._strangers.pop(link, None)
+        """Take note that the link's machine key is known; close one if it has too many links."""
+        self._hoarded -= self._strangers.pop(link, 0)
+        links = self._by_machine.setdefault(link.machine_key, {})
+        links[link] = None
+        if len(links) > MAX_LINKS:
+            oldest = next(iter(links))
+            del links[oldest]
+            oldest.close("superseded")
+
+    def hoards(self, link: Link, held_bytes: int) -> None:
+        """Take note what a stranger's unfinished requests hold; close the worst if it is too much."""
+        if link not in self._strangers:
+            return
+        self._hoarded += held_bytes - self._strangers[link]
+        self._strangers[link] = held_bytes
+        if self._hoarded > MAX_STRANGERS_BYTES:
+            worst = max(self._strangers, key=self._strangers.__getitem__)
+            self._hoarded -= self._strangers.pop(worst)
+            self.counters.evicted += 1
+            worst.close("crowded")
 
     def closed(self, link: Link, reason: str) -> None:
         """Forget the link and count why it ended."""
         self.links.discard(link)
-        self._strangers.pop(link, None)
+        self._hoarded -= self._strangers.pop(link, 0)
+        links = self._by_machine.get(link.machine_key)
+        if links is not None and link in links:
+            del links[link]
+            if not links:
+                del self._by_machine[link.machine_key]
         self.counters.closed[reason] = self.counters.closed.get(reason, 0) + 1
 
     # -- inside --
@@ -277,15 +307,13 @@ class Ts2021:
             version=version,
             head=switching + response,
             early=self._early if version >= EARLY_MIN_VERSION else b"",
+            recognised=self._is_known is not None and self._is_known(machine_key),
         )
         self.counters.accepted += 1
         self.links.add(link)
-        if self._is_known is not None and self._is_known(machine_key):
-            link.known = True
-        else:
-            self._strangers[link] = None
-            if len(self._strangers) > self._max_strangers:
-                self._evict()
+        self._strangers[link] = 0
+        if len(self._strangers) > self._max_strangers:
+            self._evict()
         return link
 
     def _admit(self, stream: Stream) -> bool:
@@ -299,7 +327,7 @@ class Ts2021:
         """Close an old stranger: an idle one among the oldest, else the oldest."""
         oldest = list(islice(self._strangers, STRANGER_SCAN))
         victim = next((link for link in oldest if not link.streams), oldest[0])
-        self._strangers.pop(victim)
+        self._hoarded -= self._strangers.pop(victim)
         self.counters.evicted += 1
         victim.close("crowded")
 

@@ -16,7 +16,7 @@ import pytest
 from appliance.control import link as link_module
 from appliance.control.exchange import Exchange, OutStream
 from appliance.control.http2 import BODY_TIMEOUT_S, engine
-from appliance.control.ts2021 import SourceBound, Ts2021, source_of
+from appliance.control.ts2021 import MAX_LINKS, SourceBound, Ts2021, source_of
 from appliance.front.dispatch import Front
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MachineKey, PrivateKey
@@ -95,9 +95,16 @@ class House:
             self.cancelled += 1
 
     def connect(
-        self, *, version: int = 142, slowly: bool = False, acknowledge: bool = True
+        self,
+        *,
+        version: int = 142,
+        slowly: bool = False,
+        acknowledge: bool = True,
+        machine: PrivateKey | None = None,
     ) -> Node:
-        client = ControlClient(self.public, version=version, acknowledge=acknowledge)
+        client = ControlClient(
+            self.public, version=version, acknowledge=acknowledge, machine=machine
+        )
         stream = MemoryStream(self.front.sink(), peer=PEER)
         (stream.deliver_slowly if slowly else stream.deliver)(client.upgrade())
         node = Node(client, stream)
@@ -715,6 +722,59 @@ def test_nodes_known_at_the_handshake_are_no_strangers() -> None:
     house = House(max_strangers=1, is_known=lambda _key: True)
     nodes = [house.connect() for _ in range(10)]
     assert not any(node.stream.is_closing() for node in nodes)
+
+
+def test_replayed_initiation_stays_a_stranger() -> None:
+    """Whoever repeats a node's first message cannot go on: it counts as nobody."""
+    house = House(max_strangers=2, is_known=lambda _key: True)
+    node = house.connect()
+    recorded = ControlClient(house.public).upgrade()
+    replays = [MemoryStream(house.front.sink(), peer=PEER) for _ in range(5)]
+    for replay in replays:
+        replay.deliver(recorded)
+    assert [replay.is_closing() for replay in replays] == [True, True, True, False, False]
+    house.now += link_module.STRANGER_IDLE_S + 1
+    house.door.sweep()
+    assert all(replay.is_closing() for replay in replays)
+    assert not node.stream.is_closing()
+    assert not house.door.counters.failed
+
+
+def test_unfinished_requests_of_strangers_are_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("appliance.control.ts2021.MAX_STRANGERS_BYTES", 100_000)
+    house = House()
+    known, modest, greedy = house.connect(), house.connect(), house.connect()
+    known.ask("/known")
+    known.client.request("/echo", bytes(60_000), end=False)
+    known.run()
+    modest.client.request("/echo", bytes(30_000), end=False)
+    modest.run()
+    assert not greedy.stream.is_closing()
+    greedy.client.request("/echo", bytes(60_000), end=False)
+    greedy.run()
+    greedy.client.http.send_data(1, bytes(16_000))
+    greedy.run()
+    assert [one.stream.is_closing() for one in (known, modest, greedy)] == [False, False, True]
+    greedy.stream.lose()
+    modest.stream.lose()
+    assert house.door._hoarded == 0
+    assert house.door.counters.closed == {"crowded": 1, "left": 1}
+
+
+def test_links_of_one_machine_are_bounded() -> None:
+    house = House()
+    machine = PrivateKey.generate(os.urandom)
+    nodes = [house.connect(machine=machine) for _ in range(MAX_LINKS + 2)]
+    for node in nodes:
+        node.ask("/known")
+    closing = [node.stream.is_closing() for node in nodes]
+    assert closing == [True, True] + [False] * MAX_LINKS
+    for node in nodes:
+        node.stream.lose()
+    assert not house.door._by_machine
+    assert house.door.counters.closed["superseded"] == 2
 
 
 def test_one_source_is_throttled_others_not() -> None:

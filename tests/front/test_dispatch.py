@@ -274,10 +274,9 @@ def test_many_requests_at_once_leave_others_their_turn(door: Door) -> None:
     stream.deliver(get("/quick") * 100)
     answered = stream.take().count(b"quick")
     assert answered == MAX_AT_ONCE
+    assert not stream.reading
     while answered < 100:
-        assert not stream.reading
         door.alarms.advance(0)
-        assert stream.reading
         stream.deliver(b"")
         answered += stream.take().count(b"quick")
     assert answered == 100

@@ -40,6 +40,9 @@ class Owner:
     def vouched(self, link: Link) -> None:
         pass
 
+    def hoards(self, link: Link, held_bytes: int) -> None:
+        pass
+
     def closed(self, _link: Link, reason: str) -> None:
         self.reasons.append(reason)
 

@@ -23,6 +23,7 @@ from tests.hostile.raw import (
     head_block,
     open_http2,
     open_noise,
+    window_updates,
 )
 
 CLOSED = "headwater_control_closed_total:"
@@ -180,16 +181,18 @@ async def bodies_that_never_end(battle: Battle) -> None:
         line = await open_http2(battle.target)
         for stream in range(1, 9, 2):
             line.say(frame(HEADERS, END_HEADERS, stream, REGISTER))
-        for _ in range(64):  # 1,024,000 bytes: just below what one body may have
-            for stream in range(1, 9, 2):
-                at = piece[:5] + stream.to_bytes(4, "big") + piece[9:]
-                if not await line.press_plain(at):
+        window = 65_535
+        for number in range(4 * 64):  # 1,024,000 bytes each: just below what one body may have
+            while window < 16_000:
+                heard = await line.hear(10.0)
+                if not heard:
                     battle.seen["closed"] += 1
                     return
-                battle.seen["kilobytes"] += 16
-            if await _ended(line):
-                battle.seen["closed"] += 1
-                return
+                window += window_updates(heard)
+            stream = 1 + 2 * (number % 4)
+            line.say(piece[:5] + stream.to_bytes(4, "big") + piece[9:])
+            window -= 16_000
+            battle.seen["kilobytes"] += 16
         battle.seen["held"] += 1
         await line.is_closed_within(max(0.1, battle.seconds))
         line.close()

@@ -149,9 +149,9 @@ def absurd(rng_bytes: bytes) -> tailcfg.Hostinfo:
         routable_ips=tuple(ip_network((0x0A000000 + n * 256, 24)) for n in range(900)),
         request_tags=(),
         services=tuple(
-            tailcfg.Service(proto=nul, port=n % 65536, description=nul) for n in range(300)
+            tailcfg.Service(proto=nul, port=n % 65536, description=nul) for n in range(100)
         ),
-        ssh_host_keys=tuple(nul * 10 for _ in range(60)),
+        ssh_host_keys=tuple(nul * 10 for _ in range(30)),
         wol_macs=tuple(nul for _ in range(90)),
     )
 

@@ -145,6 +145,17 @@ class NoiseLine(Line):
                     return plain
 
 
+def window_updates(plain: bytes) -> int:
+    """Sum up the updates of the connection's window in whole frames."""
+    total, at = 0, 0
+    while at + 9 <= len(plain):
+        size = int.from_bytes(plain[at : at + 3], "big")
+        if plain[at + 3] == WINDOW_UPDATE and plain[at + 5 : at + 9] == bytes(4):
+            total += int.from_bytes(plain[at + 9 : at + 13], "big")
+        at += 9 + size
+    return total
+
+
 def initiation(target: Target, machine: PrivateKey, version: int = CAPVER) -> ClientHandshake:
     """Begin a Noise handshake."""
     return ClientHandshake(machine, MachineKey.parse(target.machine_key), version, os.urandom)
