@@ -49,7 +49,7 @@ bench: $(VENV)/dev.stamp
 lock: $(VENV)/python.stamp
 	$(PIP) install uv
 	$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --upgrade -o requirements/run.txt pyproject.toml
+		--no-header --no-annotate --upgrade --all-extras -o requirements/run.txt pyproject.toml
 	$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --upgrade --all-extras --group dev \
 		-c requirements/run.txt -o requirements/dev.txt pyproject.toml
