@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -42,6 +43,9 @@ def main() -> int:
     for name in options.names or BENCHES:
         print(f"{name} …", file=sys.stderr, flush=True)
         began = time.monotonic()
+        if find_spec(f"tests.bench.{name}") is None:
+            print(f"SKIPPED: there is no tests/bench/{name} here", file=sys.stderr, flush=True)
+            continue
         run = cast(Callable[[int], list[Figure]], import_module(f"tests.bench.{name}").run)
         figures += run(options.repeats)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
