@@ -175,12 +175,15 @@ def connect(opened: Opened) -> Connection:
     """Make the one connection. Raises StoreError with the driver's words."""
     try:
         return opened.engine.connect()
-    except OperationalError as error:
-        raise StoreError(f"the database cannot be opened: {reason(error)}") from error
     except DBAPIError as error:
-        raise DatabaseDamaged(
-            f"the database cannot be read: {reason(error)}; restore a backup"
-        ) from error
+        raise translated(error) from error
+
+
+def translated(error: DBAPIError) -> StoreError:
+    """Give what an operator is told about a database that cannot be opened or read."""
+    if isinstance(error, OperationalError):
+        return StoreError(f"the database cannot be opened: {reason(error)}")
+    return DatabaseDamaged(f"the database cannot be read: {reason(error)}; restore a backup")
 
 
 def back_up(connection: sqlite3.Connection, target: Path) -> None:

@@ -291,8 +291,11 @@ class Database:
 
     def _load(self) -> tuple[list[Snapshot], Sequences]:
         connection = self._connected()
-        with connection.begin():
-            snapshots, counters = loading.load(connection)
+        try:
+            with connection.begin():
+                snapshots, counters = loading.load(connection)
+        except DBAPIError as error:
+            raise engine.translated(error) from error
         self._counters = counters
         self._commits = counters.get("commits", 0)
         ids = Sequences(

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from appliance.identity.principals import LOCAL
 from appliance.live import CommitFailed, LiveTailnet
 from appliance.records import UserID
-from appliance.store.errors import DatabaseInDoubt, DatabaseInUse
+from appliance.store.errors import DatabaseDamaged, DatabaseInDoubt, DatabaseInUse
 from appliance.store.store import Database
 from appliance.store.writer import Changes
 from appliance.tailnet.snapshot import Rows, Sequences
@@ -133,6 +133,24 @@ async def test_one_bad_batch_does_not_fail_the_others(database: Database) -> Non
     assert [list(snapshot.nodes) for snapshot in loaded] == [[], [fine.id]]
 
 
+async def test_a_damaged_file_is_reported_with_the_way_out(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/headwater.db"
+    database = Database.open(url)
+    await database.migrate()
+    await fill(database, 500)
+    await database.close()
+    with sqlite_path(url).open("r+b") as file:
+        file.seek(20 * 4096)
+        file.write(b"\xa5" * 30 * 4096)
+    database = Database.open(url)
+    try:
+        await database.migrate()
+        with pytest.raises(DatabaseDamaged, match="restore a backup"):
+            await database.load()
+    finally:
+        await database.close()
+
+
 async def test_a_taken_name_of_a_tailnet_is_refused(database: Database) -> None:
     ids = Sequences()
     await database.create_tailnet(ids, name="one", domain="one", created_at=making.NOW)
@@ -188,7 +206,7 @@ def write_until_killed(url: str, acknowledged: int) -> list[int]:
         return seen + [int(line) for line in child.stdout.read().split(b"\n")[:-1]]
 
 
-@pytest.mark.parametrize("acknowledged", [1, 50, 333])
+@pytest.mark.parametrize("acknowledged", [1, 333])
 async def test_kill_9_keeps_every_acknowledged_write(url: str, acknowledged: int) -> None:
     seen = write_until_killed(url, acknowledged)
     database = await open_when_free(url)
