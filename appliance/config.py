@@ -257,6 +257,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The URL that clients are given: `https://host` or `https://host:port`, without a path."""
     listen: tuple[Endpoint, ...] = (Endpoint("0.0.0.0", 443), Endpoint("::", 443))  # noqa: S104  # a public server
     """Addresses for clients: control, relay and API share them."""
+    listen_plain: tuple[Endpoint, ...] = ()
+    """Addresses for plain HTTP beside TLS, like `0.0.0.0:80`: sends browsers to https, answers the
+    captive portal test, and takes nodes, which bring their own encryption and ask here first."""
     trusted_proxies: tuple[Prefix, ...] = ()
     """Addresses of proxies in front; only they are believed when they name the client."""
     proxy_protocol: bool = False
@@ -385,6 +388,9 @@ def _check_urls(settings: Settings, reader: Reader) -> None:
         reader.refuse("server_url", settings.server_url, "https://HOST or https://HOST:PORT")
     if not settings.listen:
         reader.refuse("listen", [], "at least one HOST:PORT")
+    if settings.listen_plain and settings.tls.mode == "off":
+        fix = "without TLS every address of 'listen' is plain: put it there"
+        reader.refuse("listen_plain", "[…]", "nothing when tls.mode is off", fix)
     scheme, _, rest = settings.database.partition(":")
     if scheme not in ("sqlite", "postgresql"):
         reader.refuse("database_url", f"({scheme} URL)", "sqlite:///PATH or postgresql://…")
@@ -505,6 +511,8 @@ def _check_relay_server(settings: Settings, reader: Reader) -> None:
             reader.refuse(f"derp.server.mesh.peers[{i}]", url, "https://HOST/derp")
     if server.mesh.peers and server.mesh.key_file is None:
         reader.refuse("derp.server.mesh.key_file", None, "a key file when there are peers")
+    if server.can_port80 and not settings.listen_plain and not settings.trusted_proxies:
+        reader.refuse("listen_plain", [], "an address with port 80 when can_port80 is set")
     if server.can_port80 and server.ipv4 is None:
         reader.refuse("derp.server.ipv4", None, "an address when can_port80 is set")
 

@@ -35,7 +35,7 @@ from appliance.control.http2 import engine
 from appliance.control.machine import MachineDoor
 from appliance.control.mapsession import MapSessions
 from appliance.control.ts2021 import Ts2021
-from appliance.front.dispatch import Front, Route
+from appliance.front.dispatch import Front, Route, redirect_to_https
 from appliance.front.http import start_web, trust_proxies
 from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream, listen
@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 GC_THRESHOLDS = (10_000, 20, 50)
 """Hardly anything here is cyclic, and every look at all that lives costs as many ms as there are
 thousands of nodes: a quarter of a registration's time with Python's own (700, 10, 10)."""
+PLAIN_PATHS = frozenset({"/ts2021", pages.CAPTIVE_PATH})
+"""What a plain listener beside TLS serves itself: both are made for being asked in the clear."""
 DATABASE_PING_S = 1.0
 """A health check must answer soon, also when the database does not."""
 
@@ -260,19 +262,28 @@ class Server:
             proxy_protocol=settings.proxy_protocol and tls is None,  # else it comes before TLS
         )
         for endpoint in settings.listen:
-            await self._listen(endpoint, tls, ending)
+            await self._listen(self.front, endpoint, tls, ending)
         if not self.listeners:
             raise OSError(errno.EADDRNOTAVAIL, "none of the addresses of 'listen' is there")
+        # Behind those with TLS, so that the first listener is the one that nodes are told.
+        plain = Front(
+            {path: routes[path] for path in PLAIN_PATHS & routes.keys()},
+            fallback=redirect_to_https(settings.port),
+            trusted=settings.trusted_proxies,
+            proxy_protocol=settings.proxy_protocol,
+        )
+        for endpoint in settings.listen_plain:
+            await self._listen(plain, endpoint, None, ending)
 
     async def _listen(
-        self, endpoint: Endpoint, tls: TlsSource | None, ending: AsyncExitStack
+        self, front: Front, endpoint: Endpoint, tls: TlsSource | None, ending: AsyncExitStack
     ) -> None:
         host, port = endpoint.host or None, endpoint.port
         make_tls: MakeTls = TlsStream
         if self.settings.proxy_protocol:
             make_tls = partial(ProxiedTlsStream, trusted=self.settings.trusted_proxies)
         try:
-            listener = await listen(self.front.sink, host, port, tls=tls, make_tls=make_tls)
+            listener = await listen(front.sink, host, port, tls=tls, make_tls=make_tls)
         except OSError as error:
             if endpoint.host == "::" and error.errno in relaying.NO_IPV6:
                 log.warning("this machine has no IPv6", extra={"remote": str(endpoint)})

@@ -136,6 +136,40 @@ async def test_local_ca_is_served_and_trusted(tmp_path: Path) -> None:
         assert node.derp_port == server.listeners[0].port
 
 
+async def test_plain_listener_beside_tls_sends_browsers_on_and_proves_no_portal(
+    tmp_path: Path,
+) -> None:
+    settings = plan(
+        tmp_path,
+        server_url="https://127.0.0.1",
+        tls={"mode": "local_ca"},
+        listen_plain=["127.0.0.1:0"],
+    )
+    async with running(settings) as server:
+        port = server.listeners[1].port
+        moved = await ask_plainly(port, "GET /welcome?x=1", "X-A: 1")
+        assert moved.startswith("HTTP/1.1 302 ")
+        assert "Location: https://hw.example/welcome?x=1\r\n" in moved
+        proof = await ask_plainly(port, "GET /generate_204", "X-Tailscale-Challenge: ts_x")
+        assert proof.startswith("HTTP/1.1 204 ")
+        assert "X-Tailscale-Response: response ts_x\r\n" in proof
+        assert (await ask_plainly(port, "POST /ts2021", "X-A: 1")).startswith("HTTP/1.1 400 ")
+        assert (await ask_plainly(port, "GET /key?v=130", "X-A: 1")).startswith("HTTP/1.1 302 ")
+
+
+async def ask_plainly(port: int, request: str, header: str) -> str:
+    """Give the head of the answer to one request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        f"{request} HTTP/1.1\r\nHost: hw.example\r\n{header}\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    return head.decode()
+
+
 async def test_lonely_certificate_is_pinned_in_the_relay_map(tmp_path: Path) -> None:
     settings = plan(tmp_path, server_url="https://127.0.0.1", tls={"mode": "local_ca"})
     server = Server(settings, self_signed=True)
