@@ -138,10 +138,13 @@ class RelayDoor:
     # -- for the logins (``login.Doorkeeper``) --
 
     def began(self, login: Login) -> bool:
-        """Count an unfinished login; False when there are too many."""
+        """Count an unfinished login; when there are too many the oldest makes room, for a true one
+        needs a round trip."""
         self.start()
-        if self._closed or len(self._logins) >= self._limits.max_logins:
+        if self._closed:
             return False
+        if len(self._logins) >= self._limits.max_logins:
+            next(iter(self._logins)).refuse(Refusal.CROWDED)
         loop = asyncio.get_running_loop()
         self._logins[login] = loop.time() + self._limits.login_timeout_s
         return True
@@ -180,8 +183,9 @@ class RelayDoor:
             limit=limit,
         )
         # Spread over the wheel, so that keep-alives do not come in one burst.
-        link.slot = random.randrange(KEEP_ALIVE_S)  # noqa: S311  # nobody gains by guessing it
-        self._wheel[link.slot].add(link)
+        slot = random.randrange(KEEP_ALIVE_S)  # noqa: S311  # nobody gains by guessing it
+        link.slot = self._wheel[slot]
+        link.slot.add(link)
         return link
 
     def nonce(self) -> bytes:
@@ -208,9 +212,6 @@ class RelayDoor:
         slot = self._wheel[self._ticks % KEEP_ALIVE_S]
         recheck = self._ticks // KEEP_ALIVE_S % RECHECK_ROUNDS == RECHECK_ROUNDS - 1
         for link in list(slot):
-            if link.closed:
-                slot.discard(link)
-                continue
             if not link.congested:
                 self.counters.keep_alives += 1
                 link.write(_KEEP_ALIVE)

@@ -116,7 +116,8 @@ class RelayLink:
         self.duplicated = False
         self.heard: set[bytes] | None = None
         self.gone_tokens = GONE_BURST
-        self.slot = 0
+        self.slot: set[RelayLink] = set()
+        """Where the door remembers it for keep-alives: a link that is over must not stay there."""
         self._server = server
         self._own_key = own_key
         self._flags = _flags(info, trusted=trusted, not_ideal=not_ideal)
@@ -361,6 +362,7 @@ class RelayLink:
         if self._closed:
             return
         self._closed = self._odd = True
+        self.slot.discard(self)
         counters = self._server.counters
         if self._preferred:
             counters.home_clients -= 1

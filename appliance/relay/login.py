@@ -39,7 +39,7 @@ class Doorkeeper(Protocol):
     """ServerKey, encoded once."""
 
     def began(self, login: Login, /) -> bool:
-        """Count an unfinished login; False when there are too many."""
+        """Count an unfinished login; False when the relay takes no more."""
 
     def over(self, login: Login, refusal: Refusal | None, /) -> None:
         """Count the end of a login: None when it became a link or the peer left."""

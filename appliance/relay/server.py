@@ -22,6 +22,14 @@ from appliance.wire.keys import NodeKey
 GONE_BURST = 3
 """PeerGone answers to packets for unknown peers that a link may get at once; then one a second."""
 
+MAX_SAME_KEY = 16
+"""Connections with one key; a stock client has one, and two for a moment when it comes back. The
+least recently active one makes room."""
+
+MAX_SUBSCRIPTIONS = 1_000_000
+"""Pairs of who heard from whom, at some 120 bytes each: a thousand clients that all talk to one
+another. Beyond it a client is not told of a departure and finds out by itself."""
+
 
 class Link(Protocol):
     """One logged-in connection, as the server sees it."""
@@ -67,6 +75,7 @@ class RelayServer:
         self._listeners: dict[bytes, set[Link]] = {}  # who has heard from this key
         self._watchers: dict[Link, None] = {}
         self._short_of_tokens: set[Link] = set()
+        self._subscriptions = 0
 
     # -- connections --
 
@@ -88,6 +97,8 @@ class RelayServer:
         self.counters.mesh_clients += link.trusted
         if self._watchers:
             self._tell_watchers(derp.encode_peer_present(link.presence()))
+        if link.duplicated and len(self._duplicates[key]) > MAX_SAME_KEY:
+            self._duplicates[key][0].close(Refusal.CROWDED)
 
     def disconnect(self, link: Link) -> None:
         """Forget a connection; the region hears of it when it was the last one of its key."""
@@ -230,6 +241,9 @@ class RelayServer:
     # -- who hears of departures --
 
     def _subscribe(self, target: Link, source: bytes) -> None:
+        if self._subscriptions >= MAX_SUBSCRIPTIONS:
+            return
+        self._subscriptions += 1
         if target.heard is None:
             target.heard = set()
         target.heard.add(source)
@@ -243,6 +257,7 @@ class RelayServer:
                 listeners.discard(link)
                 if not listeners:
                     del self._listeners[source]
+        self._subscriptions -= len(link.heard or ())
         link.heard = None
 
     def _tell_listeners(self, key: bytes) -> None:
@@ -251,6 +266,7 @@ class RelayServer:
         for listener in self._listeners.pop(key, ()):
             if listener.heard is not None:
                 listener.heard.discard(key)
+                self._subscriptions -= 1
             self.counters.peer_gone_disconnected += 1
             listener.write(frame)
 

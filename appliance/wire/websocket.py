@@ -34,6 +34,11 @@ MAX_FRAME_BYTES = 1024 * 1024
 MAX_MESSAGE_BYTES = 32 * 1024
 """What we send in one message: the client's library refuses more by default."""
 
+SMALL_BYTES = 16
+MAX_SMALL_AT_ONCE = 256
+"""Frames with less than SMALL_BYTES, and control frames, in one feed. Each costs some 5 us for 6
+bytes on the wire, so a full read of them would hold up everybody for 50 ms. Clients send few."""
+
 _U16 = struct.Struct("!H")
 _U64 = struct.Struct("!Q")
 
@@ -215,7 +220,7 @@ class FrameReader:
         view = memoryview(self._buffer + data if self._buffer else data)
         self._buffer = b""
         events: list[Event] = []
-        at = 0
+        at = small = 0
         while at < len(view):
             if self._left:
                 piece = view[at : at + self._left]
@@ -228,6 +233,9 @@ class FrameReader:
                 self._buffer = bytes(view[at:])
                 break
             opcode, fin, size, at_payload = head
+            small += opcode >= Opcode.CLOSE or size < SMALL_BYTES
+            if small > MAX_SMALL_AT_ONCE:
+                raise WebSocketError(CloseCode.POLICY, "a flood of small frames")
             if opcode < Opcode.CLOSE:
                 self._in_message = not fin
                 self._left = size

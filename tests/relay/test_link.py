@@ -363,9 +363,11 @@ async def test_bounds_on_logins_and_clients() -> None:
     door = RelayDoor(SERVER, limits=RelayLimits(max_logins=2, max_clients=2))
     first, second = arrive(door), arrive(door)
     third = arrive(door)
-    assert third.closed
+    assert first.closed
+    assert not third.closed
     assert door.counters.refused[Refusal.CROWDED] == 1
-    for stream in (first, second):
+    assert door.unfinished_logins == 2
+    for stream in (second, third):
         stream.deliver(login_frame(new_key(), SERVER.public_raw))
     answer: Sink | http1.Answer = door.route(http1.decode_head(HEAD + b"\r\n"), MemoryStream())
     assert isinstance(answer, http1.Answer)
@@ -389,6 +391,16 @@ async def test_late_logins_are_refused_and_keep_alives_sent() -> None:
     on_time.lose()
     for _ in range(60):
         door._tick()
+    assert not any(door._wheel)
+    door.close()
+
+
+async def test_link_that_is_over_is_forgotten_at_once() -> None:
+    door = RelayDoor(SERVER)
+    stream = arrive(door)
+    stream.deliver(login_frame(new_key(), SERVER.public_raw))
+    assert sum(map(len, door._wheel)) == 1
+    stream.lose()
     assert not any(door._wheel)
     door.close()
 

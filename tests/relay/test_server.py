@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from appliance.relay.counters import Drop, Refusal
-from appliance.relay.server import GONE_BURST, RelayServer
+from appliance.relay.server import GONE_BURST, MAX_SAME_KEY, RelayServer
 from appliance.wire import derp
 from appliance.wire.derp import Frame, FrameReader, FrameType, PeerPresent, PresentFlag
 from appliance.wire.keys import NodeKey
@@ -154,6 +154,30 @@ def test_newest_of_several_connections_is_active_until_another_speaks() -> None:
     assert (new.duplicated, server.counters.duplicate_keys) == (False, 0)
     server.forward(b, A, packet(B), 1, 0)
     assert new.take()
+
+
+def test_connections_of_one_key_are_bounded() -> None:
+    links = [FakeLink(A) for _ in range(MAX_SAME_KEY + 1)]
+    server = server_with(*links)
+    assert [link.closed_for for link in links] == [Refusal.CROWDED] + [None] * MAX_SAME_KEY
+    server.disconnect(links[0])
+    assert len(list(server.links())) == MAX_SAME_KEY
+
+
+def test_subscriptions_are_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.relay.server.MAX_SUBSCRIPTIONS", 2)
+    a, b, c = FakeLink(A), FakeLink(B), FakeLink(C)
+    server = server_with(a, b, c)
+    for source, target in ((a, B), (a, C), (b, C), (c, A)):
+        server.forward(source, target, packet(source.key), 1, 0)
+    assert (b.heard, c.heard, a.heard) == ({A}, {A}, None)
+    server.disconnect(a)
+    assert server._subscriptions == 0
+    assert b.gone() == c.gone() == [(A, 0)]
+    server.forward(b, C, packet(B), 1, 0)
+    assert c.heard == {B}
+    server.disconnect(c)
+    assert server._subscriptions == 0
 
 
 def test_last_connection_of_a_key_decides_when_it_is_gone() -> None:
@@ -316,4 +340,5 @@ def test_tables_are_empty_after_any_comings_and_goings(seed: int) -> None:  # no
     assert not server._forwarders
     assert not server._listeners
     assert not server._watchers
+    assert server._subscriptions == 0
     assert server.counters.duplicate_keys == server.counters.watchers == 0

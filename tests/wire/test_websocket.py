@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from appliance.wire import http1, websocket
 from appliance.wire.websocket import (
+    MAX_SMALL_AT_ONCE,
     Close,
     CloseCode,
     Data,
@@ -148,3 +149,21 @@ def test_improper_handshakes_are_refused(old: bytes, new: bytes, code: CloseCode
     with pytest.raises(WebSocketError) as caught:
         websocket.answer_handshake(head, "derp")
     assert caught.value.code == code
+
+
+def test_flood_of_small_frames_is_refused() -> None:
+    mask = b"abcd"
+    for small in (
+        encode_frame(Opcode.PONG, b"", mask=mask),
+        encode_frame(Opcode.PING, bytes(125), mask=mask),
+        encode_frame(Opcode.BINARY, b"x", mask=mask),
+        encode_frame(Opcode.BINARY, b"", mask=mask),
+    ):
+        reader = FrameReader(masked=True)
+        for _ in range(10):
+            reader.feed(small * MAX_SMALL_AT_ONCE)
+        with pytest.raises(WebSocketError, match="flood") as caught:
+            reader.feed(small * (MAX_SMALL_AT_ONCE + 1))
+        assert caught.value.code == CloseCode.POLICY
+    packet = encode_frame(Opcode.BINARY, bytes(60), mask=mask)
+    assert len(FrameReader(masked=True).feed(packet * 1_000)) == 1_000
