@@ -212,7 +212,7 @@ class Link:
         """End everything that this connection carried."""
         self._stream = None
         if error is not None and self._reason == "left":
-            self._reason = "broken"
+            self._reason = "protocol" if isinstance(error, ProtocolError) else "broken"
         open_ones, self._open = self._open, {}
         self._waiting.clear()
         for one in open_ones.values():

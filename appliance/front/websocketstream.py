@@ -33,6 +33,7 @@ class WebSocketStream(Stream):
         "_below",
         "_closing",
         "_ended",
+        "_error",
         "_feeding",
         "_kept",
         "_reader",
@@ -47,6 +48,7 @@ class WebSocketStream(Stream):
         self._kept = b""
         self._closing = False
         self._ended = False
+        self._error: WebSocketError | None = None
         self._feeding = False
         self._reading = True
 
@@ -72,6 +74,7 @@ class WebSocketStream(Stream):
             events = self._reader.feed(view[:end])
         except WebSocketError as error:
             log.debug("websocket peer broke a rule", extra={"reason": str(error)})
+            self._error = error
             self._finish(error.code)
             return end
         plain = b"".join([event.payload for event in events if isinstance(event, Data)])
@@ -101,10 +104,10 @@ class WebSocketStream(Stream):
             self._sink.resumed()
 
     def lost(self, error: Exception | None) -> None:
-        """Pass it on, once."""
+        """Pass it on, once; a broken rule of WebSocket is the reason that counts."""
         self._closing = True
         sink, self._sink = self._sink, NO_SINK
-        sink.lost(error)
+        sink.lost(self._error or error)
 
     # -- the sink above --
 

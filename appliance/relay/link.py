@@ -203,8 +203,10 @@ class RelayLink:
         """Deliver again."""
         self.congested = False
 
-    def lost(self, _error: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
         """Leave the relay."""
+        if isinstance(error, ProtocolError) and not self._closed:
+            self._server.counters.refused[Refusal.PROTOCOL] += 1
         self._leave()
 
     # -- inside: packets --

@@ -146,8 +146,8 @@ class Login:
     def resumed(self) -> None:
         """Nothing was held back."""
 
-    def lost(self, _error: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
         """Forget the login."""
         if not self._over:
             self._over = True
-            self._door.over(self, None)
+            self._door.over(self, Refusal.PROTOCOL if isinstance(error, ProtocolError) else None)

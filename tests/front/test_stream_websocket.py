@@ -12,6 +12,7 @@ from appliance.wire.websocket import (
     FrameReader,
     Opcode,
     Pong,
+    WebSocketError,
     encode_frame,
 )
 from tests.front.test_stream import Keeper, Recorder
@@ -96,6 +97,7 @@ async def test_broken_rule_closes_with_its_code() -> None:
     await client.until(lambda: "lost" in client.events)
     assert client.frames == [Close(1003)]
     await sink.until(lambda: "lost" in sink.events)
+    assert isinstance(sink.error, WebSocketError)
 
 
 async def test_pause_keeps_what_came() -> None:

@@ -14,6 +14,7 @@ from appliance.relay.door import RelayDoor, RelayLimits
 from appliance.relay.link import MAX_PONGS, RateLimit
 from appliance.wire import derp, http1
 from appliance.wire.derp import ClientInfo, Frame, FrameType, LoginBox, PresentFlag
+from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MeshKey, NodeKey, PrivateKey
 from tests.relay.wireclient import DISCO, HEAD, MemoryClient, login_frame, new_key
 from tests.support.memorystream import MemoryStream
@@ -213,6 +214,14 @@ async def test_broken_rules_end_the_link(door: RelayDoor, data: bytes) -> None:
     assert not door.server.is_connected(NodeKey(a.key))
     b.send(b.key, b"to myself")
     assert (b.key, b"to myself") in b.packets()
+
+
+async def test_broken_rule_below_is_counted_too(door: RelayDoor) -> None:
+    """A WebSocket that lies is lost with the error that says so."""
+    client, login = join(door), arrive(door)
+    for stream in (client.stream, login):
+        stream.lose(ProtocolError("websocket: a reserved bit is set"))
+    assert door.counters.refused[Refusal.PROTOCOL] == 2
 
 
 async def test_departure_is_told_to_who_heard_from_the_peer(door: RelayDoor) -> None:
