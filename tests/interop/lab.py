@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,11 +83,7 @@ class Lab:
         settings = settings or site(self.directory)
         file = self._write(settings)
         self._server = Server.from_site(
-            self.directory,
-            file,
-            url=settings["server_url"],
-            ca_file=str(self.authority.file),
-            prefix=self.net.server_prefix,
+            file, ca_file=self.authority.file, prefix=self.net.server_prefix
         )
         await self._server.start()
         await self._server.cli("users", "create", USER)
@@ -153,12 +149,14 @@ class Lab:
         key: str | None = None,
         env: Mapping[str, str] | None = None,
         block_udp: Literal["", "peers", "all"] = "",
+        stun_at: Sequence[str] = (),
         **up: Any,
     ) -> Node:
         """Start a client and let it join; it then answers HTTP on port 80 and echoes on port 7."""
         node = await self.node(label, client=client, place=place, env=env)
         if block_udp:
-            self.host_of(node).block_udp(allow_server=block_udp == "peers")
+            allowed = [SERVER_V4, SERVER_V6, *stun_at] if block_udp == "peers" else []
+            self.host_of(node).block_udp(allowed)
         await self.enrol(node, key=key, **up)
         return node
 

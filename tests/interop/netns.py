@@ -126,21 +126,19 @@ class Host:
         """The command prefix that runs a program on this host."""
         return ["ip", "netns", "exec", self.name]
 
-    def block_udp(self, *, allow_server: bool) -> None:
-        """Drop all UDP that leaves this host, except to the server where that is allowed."""
-        accepts = [f"ip daddr {SERVER_V4} accept", f"ip6 daddr {SERVER_V6} accept"]
-        self._filter(
-            "udp",
-            [*(accepts if allow_server else ()), 'oifname "lo" accept', "meta l4proto udp drop"],
-        )
+    def block_udp(self, allowed: Sequence[str]) -> None:
+        """Drop all UDP that leaves this host, except to these addresses."""
+        accepts = [f"{'ip6' if ':' in to else 'ip'} daddr {to} accept" for to in allowed]
+        self._filter("udp", [*accepts, 'oifname "lo" accept', "meta l4proto udp drop"])
 
     def unblock_udp(self) -> None:
         """Undo `block_udp`."""
         self._filter("udp", [])
 
-    def block_tcp_port(self, port: int) -> None:
-        """Refuse connections from this host to one TCP port, wherever it is."""
-        self._filter("tcp", [f"tcp dport {port} reject with tcp reset"])
+    def block_tcp(self, port: int, to: str = "") -> None:
+        """Refuse connections from this host to one TCP port, everywhere or at one IPv4 address."""
+        where = f"ip daddr {to} " if to else ""
+        self._filter("tcp", [f"{where}tcp dport {port} reject with tcp reset"])
 
     def _filter(self, what: str, rules: Sequence[str]) -> None:
         """Replace one set of rules for what leaves this host."""

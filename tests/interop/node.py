@@ -24,6 +24,9 @@ MAX_LINE_BYTES = 8 << 20
 # A client of a busy two-core machine; what takes longer than this hangs.
 CALL_TIMEOUT_S = 30.0
 
+# One packet that comes back at all comes back within this.
+ONE_PING_S = 2.0
+
 # Between two pings that look for a direct path.
 PING_EVERY_S = 0.2
 
@@ -215,12 +218,24 @@ class Node:
         body: dict[str, Any] = json.loads(answer["body"])
         return body
 
-    async def ping(self, ip: str, kind: str = "disco", *, timeout_s: float = 10.0) -> Ping:
-        """Ping a peer and say which way the packet took."""
-        answer = await self.call("ping", ip=ip, type=kind, timeout_s=timeout_s)
-        if answer["Err"]:
-            raise NodeError(f"{self.name}: ping {ip}: {answer['Err']}")
-        return Ping(answer["Endpoint"], answer["DERPRegionID"], answer["LatencySeconds"])
+    async def ping(self, ip: str, kind: str = "disco", *, timeout_s: float = 20.0) -> Ping:
+        """Ping a peer and say which way the packet took.
+
+        A client sends one packet and waits; a peer that has not heard of us yet, or is not on its
+        relay yet, drops it. So we ask again until the time is over.
+        """
+        ends = time.monotonic() + timeout_s
+        while True:
+            left = max(ends - time.monotonic(), 0.1)
+            try:
+                answer = await self.call("ping", ip=ip, type=kind, timeout_s=min(left, ONE_PING_S))
+            except NodeError:
+                if time.monotonic() >= ends:
+                    raise
+                continue
+            if answer["Err"]:
+                raise NodeError(f"{self.name}: ping {ip}: {answer['Err']}")
+            return Ping(answer["Endpoint"], answer["DERPRegionID"], answer["LatencySeconds"])
 
     async def ping_until_direct(self, ip: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Ping:
         """Ping until the path is direct, as `tailscale ping` does."""
@@ -228,7 +243,7 @@ class Node:
         last: Ping | NodeError | None = None
         while time.monotonic() < ends:
             try:
-                last = await self.ping(ip, timeout_s=5)
+                last = await self.ping(ip, timeout_s=ONE_PING_S)
             except NodeError as error:
                 last = error
                 continue

@@ -10,10 +10,11 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # The server promises 3 s; a machine that also compiles and runs six clients is given more.
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
-POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,27 @@ class Server:
 
     @classmethod
     def from_site(
-        cls, directory: Path, file: Path, *, url: str, ca_file: str, prefix: Sequence[str] = ()
+        cls,
+        file: Path,
+        *,
+        ca_file: Path,
+        verb: str = "serve",
+        prefix: Sequence[str] = (),
     ) -> Server:
-        """A server that is told everything by a site file; `url` and `ca_file` are for clients."""
+        """A server or relay that is told everything by a site file, logging beside that."""
         settings = json.loads(file.read_text())
-        address = Address(url, ca_file, "", settings["socket"]["path"], settings["state_dir"], 0)
+        address = Address(
+            url=settings["server_url"],
+            ca_file=str(ca_file),
+            auth_key="",
+            socket=settings.get("socket", {}).get("path", ""),
+            state_dir=settings["state_dir"],
+            pid=0,
+        )
         # It trusts whom its clients trust: for its own calls, such as those to meshed relays.
-        env = {"SSL_CERT_FILE": ca_file}
-        return cls(directory, ["serve", "-c", str(file)], prefix=prefix, address=address, env=env)
+        env = {"SSL_CERT_FILE": str(ca_file)}
+        arguments = [verb, "-c", str(file)]
+        return cls(file.parent, arguments, prefix=prefix, address=address, env=env)
 
     @property
     def address(self) -> Address:
@@ -85,7 +98,7 @@ class Server:
         """Start the program and wait until it accepts clients."""
         assert self._process is None, "the server runs already"
         began = time.monotonic()
-        with _open_log(self.log) as log:
+        with _open_log(self.log) as log, _notify_socket(self.directory / "notify") as notify:
             self._process = await asyncio.create_subprocess_exec(
                 *self._prefix,
                 *command(),
@@ -94,43 +107,44 @@ class Server:
                 stdout=asyncio.subprocess.PIPE if self._says_address else log,
                 stderr=log,
                 cwd=ROOT,
-                env={**os.environ, **self._env},
+                env={**os.environ, **self._env, "NOTIFY_SOCKET": notify.getsockname()},
             )
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                if self._says_address:
-                    self._address = await self._first_line()
-                else:
-                    await self._socket_answers()
-        except (TimeoutError, ServerFailed):
-            await self._end(signal.SIGKILL)
-            words = f"the server did not start; its log ends:\n{self.log_tail()}"
-            raise ServerFailed(words) from None
+            ready = self._first_line() if self._says_address else self._notified(notify)
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await ready
+            except (TimeoutError, ServerFailed):
+                await self._end(signal.SIGKILL)
+                words = f"the server did not start; its log ends:\n{self.log_tail()}"
+                raise ServerFailed(words) from None
         self.start_seconds = time.monotonic() - began
         return self.address
 
-    async def _first_line(self) -> Address:
+    async def _first_line(self) -> None:
         """`headwater dev` prints one line when it accepts clients."""
         assert self._process is not None
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
             raise ServerFailed
-        return _address(json.loads(line))
+        self._address = _address(json.loads(line))
 
-    async def _socket_answers(self) -> None:
-        """`headwater serve` opens the local socket last: when it answers, the doors are open."""
-        while True:
-            assert self._process is not None
-            if self._process.returncode is not None:
-                raise ServerFailed
-            try:
-                _, writer = await asyncio.open_unix_connection(self.address.socket)
-            except OSError:
-                await asyncio.sleep(POLL_S)
-                continue
-            writer.close()
-            return
+    async def _notified(self, notify: socket.socket) -> None:
+        """`headwater serve` and `relay` say when they are ready as systemd wants it said."""
+        assert self._process is not None
+        loop = asyncio.get_running_loop()
+        ended = asyncio.create_task(self._process.wait(), name="end of the server")
+        try:
+            while True:
+                told = asyncio.create_task(loop.sock_recv(notify, 4096), name="readiness")
+                await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+                if not told.done():
+                    told.cancel()
+                    raise ServerFailed
+                if b"READY=1" in told.result().splitlines():
+                    return
+        finally:
+            ended.cancel()
 
     async def stop(self) -> None:
         """Ask the server to stop, as systemd does."""
@@ -199,3 +213,12 @@ def _address(fields: dict[str, Any]) -> Address:
 def _open_log(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("ab")
+
+
+@contextmanager
+def _notify_socket(path: Path) -> Iterator[socket.socket]:
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(str(path))
+        made.setblocking(False)
+        yield made

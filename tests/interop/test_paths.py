@@ -22,6 +22,9 @@ BOTH = pytest.mark.parametrize("client", build.CLIENTS)
 # A hard NAT tells STUN one port and peers another: a direct path would show within this time.
 NO_DIRECT_S = 5.0
 
+# Through the relay on one machine: milliseconds, unless somebody waits for a timer.
+ROUND_TRIP_S = 0.5
+
 
 async def exchange_pages(left: Node, right: Node) -> None:
     """Fetch a page each way over both families."""
@@ -46,7 +49,7 @@ async def test_relay_carries_everything_while_peers_cannot_send_udp(lab: Lab, cl
 
 
 @BOTH
-async def test_nodes_without_any_udp_work(lab: Lab, client: str, figure: Figure) -> None:
+async def test_nodes_without_any_udp_work(lab: Lab, client: str) -> None:
     left, right = await asyncio.gather(
         *(lab.join(label, client=client, block_udp="all") for label in ("tcponly-a", "tcponly-b"))
     )
@@ -54,7 +57,7 @@ async def test_nodes_without_any_udp_work(lab: Lab, client: str, figure: Figure)
     v4, _ = await right.addresses()
     path = await left.ping(v4)
     assert not path.direct
-    figure("relay round trip", path.seconds)
+    assert path.seconds < ROUND_TRIP_S
 
 
 @BOTH

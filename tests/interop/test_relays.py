@@ -95,8 +95,8 @@ async def test_nodes_on_an_official_derper_and_on_our_relay_reach_each_other(
 ) -> None:
     ours = await meshed.lab.join("ours", client=client, block_udp="peers")
     theirs = await meshed.lab.node("theirs", client=client)
-    meshed.lab.host_of(theirs).block_udp(allow_server=True)
-    meshed.lab.host_of(theirs).block_tcp_port(RELAY_PORT)
+    meshed.lab.host_of(theirs).block_udp([SERVER_V4, SERVER_V6])
+    meshed.lab.host_of(theirs).block_tcp(RELAY_PORT)
     await meshed.lab.enrol(theirs)
     before = await meshed.derper.counters()
     await exchange(ours, theirs)
