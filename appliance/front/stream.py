@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable
 
 from appliance.front.plainstream import PlainStream, Sink, SocketStream, Stream
-from appliance.front.tlsstream import HandshakeGate, TlsStream, note_server_name, tune
+from appliance.front.tlsstream import (
+    MAX_UNFINISHED,
+    HandshakeGate,
+    TlsStream,
+    note_server_name,
+    tune,
+)
 from appliance.front.websocketstream import WebSocketStream
 
 __all__ = [
@@ -48,7 +55,12 @@ BACKLOG = 1024
 """Connections that the kernel may hold for us; a reconnect storm comes in one burst."""
 
 MAX_STREAMS = 50_000
-"""Open connections of one listener; more would run into the limit of open files."""
+"""Open connections of one listener, where the limit of open files allows so many."""
+
+STREAMS_PART = 2
+UNFINISHED_PART = 8
+"""Of the files that may be open, the half for streams of a listener and an eighth for unfinished
+handshakes: the rest is for another listener, the database and what else must go on meanwhile."""
 
 USER_TIMEOUT_MS = 30_000
 """A peer that acknowledges nothing for this long is gone; the kernel then ends the connection."""
@@ -73,7 +85,10 @@ class Listener:
         make_tls: MakeTls = TlsStream,
     ) -> None:
         self._make_tls = make_tls
-        self.gate = gate or HandshakeGate()
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files == resource.RLIM_INFINITY:
+            files = UNFINISHED_PART * MAX_STREAMS
+        self.gate = gate or HandshakeGate(limit=min(MAX_UNFINISHED, files // UNFINISHED_PART))
         self.accepted = 0
         self.refused = 0
         self.stalled = 0
@@ -81,7 +96,7 @@ class Listener:
         self._sink_factory = sink_factory
         self._tls = tls
         self._tuned: ssl.SSLContext | None = None
-        self._max_streams = max_streams
+        self._max_streams = min(max_streams, files // STREAMS_PART)
         self._servers: list[asyncio.AbstractServer] = []
         self._sockets: list[socket.socket] = []
 

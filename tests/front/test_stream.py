@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -374,6 +375,18 @@ async def test_listener_refuses_more_streams_than_its_bound() -> None:
     listener.close()
     listener.abort_streams()
     await until(lambda: not listener.streams)
+
+
+@pytest.mark.parametrize(
+    ("files", "streams", "unfinished"),
+    [(1_024, 512, 128), (1 << 20, 50_000, 4_096), (resource.RLIM_INFINITY, 50_000, 4_096)],
+)
+async def test_bounds_leave_files_for_other_things(
+    monkeypatch: pytest.MonkeyPatch, files: int, streams: int, unfinished: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (files, files))
+    listener = Listener(Recorder, None)
+    assert (listener._max_streams, listener.gate._limit) == (streams, unfinished)
 
 
 async def test_listen_on_every_family_uses_one_port() -> None:
