@@ -31,12 +31,13 @@ MAX_NUMBER_CHARS = 400
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 Path: TypeAlias = "tuple[str | int, ...]"
 
-# All quantifiers are possessive: no pattern ever goes back, so each character is read once.
-_GAP = re.compile(r"(?:[ \t\r\n]++|//[^\n]*+|/\*(?:[^*]++|\*(?!/))*+\*/)*+")
-_PLAIN_STRING = re.compile(r'"([^"\\\x00-\x1f]*+)"')
-_STRING_BODY = re.compile(r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
-_NUMBER = re.compile(r"-?+(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][+-]?+[0-9]++)?+")
-_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*+")
+# No possessive groups: Python before 3.11.5 (Debian 12 has 3.11.2) takes them to match less than they
+# do. None of these can go back far: what may follow a repetition is never what it repeats.
+_GAP = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/)*")
+_PLAIN_STRING = re.compile(r'"([^"\\\x00-\x1f]*)"')
+_STRING_BODY = re.compile(r'"(?:[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 _SHOWN_CHARS = 20
 
