@@ -28,9 +28,9 @@ test: unit system
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -n $(JOBS) $(UNIT) $(ARGS)
 
-# Root, namespaces and stock clients: one test at a time, and -rs names what was skipped and why.
+# Root, namespaces and stock clients: one test at a time.
 system: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -rs -m "interop or system" $(ARGS)
+	$(BIN)/python -m pytest -q -m "interop or system" $(ARGS)
 
 check: lint unit
 
