@@ -51,8 +51,9 @@ of another one (``proxystream``)."""
 
 # -- our own limits --
 
-BACKLOG = 1024
-"""Connections that the kernel may hold for us; a reconnect storm comes in one burst."""
+BACKLOG = 4096
+"""Connections that the kernel may hold for us (it may cut this): a reconnect storm comes in one
+burst, and uvloop takes one connection per round of the loop."""
 
 MAX_STREAMS = 50_000
 """Open connections of one listener, where the limit of open files allows so many."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv6Address
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from appliance.front.stream import Listener
 from appliance.relay.admission import Verifier
 from appliance.relay.alone import RelayListen, RelaySettings, RunningRelay, run
 from appliance.relay.counters import Refusal
@@ -413,37 +415,66 @@ async def test_relay_with_a_verifier_admits_whom_control_allows() -> None:
 # -- abuse --
 
 
-async def test_hostile_peers_disturb_nobody() -> None:
+HALF_OPEN = 2000
+
+
+def _arrived(listener: Listener) -> int:
+    """Count the connections that the listener has taken from the kernel."""
+    return listener.accepted + listener.gate.counters.failed + listener.gate.unfinished
+
+
+@pytest.fixture
+def _many_files() -> None:
+    """Both ends of all connections are in this process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3 * HALF_OPEN:
+        pytest.skip("too few open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@pytest.mark.usefixtures("_many_files")
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_hostile_peers_disturb_nobody(tls: bool) -> None:
     """Half-open connections, garbage, floods: closed and counted; clients beside them go on."""
-    limits = RelayLimits(login_timeout_s=1.0, max_logins=300)
-    async with relay(settings(limits=limits)) as running:
-        port = running.listeners[0].port
-        a = await SocketClient().connect(port)
-        b = await SocketClient().connect(port)
-        hostile = [socket.create_connection(("127.0.0.1", port)) for _ in range(400)]
-        for number, sock in enumerate(hostile):
+    limits = RelayLimits(login_timeout_s=1.0, max_logins=400)
+    listen = (RelayListen("127.0.0.1", 0, tls=tls),)
+    async with relay(settings(limits=limits, listen=listen)) as running:
+        listener = running.listeners[0]
+        context = client_context() if tls else None
+        a = await SocketClient().connect(listener.port, tls=context)
+        b = await SocketClient().connect(listener.port, tls=context)
+        hostile = []
+        for number in range(HALF_OPEN):
+            sock = socket.create_connection(("127.0.0.1", listener.port))
             sock.setblocking(False)
-            match number % 4:
-                case 0:
-                    sock.send(HEAD + b"\r\n")  # never logs in
-                case 1:
-                    sock.send(HEAD + b"\r\n" + os.urandom(200))
-                case 2:
-                    sock.send(b"GET /derp HTTP/1.1\r\nHost: r\r\n" + b"X: y\r\n" * 20)
-                case _:
-                    sock.send(os.urandom(300))
-        for number in range(50):
-            a.send(b.key, number.to_bytes(4, "big"))
-            assert (await b.packet())[1] == number.to_bytes(4, "big")
+            sock.send(_HOSTILE[number % len(_HOSTILE)])
+            hostile.append(sock)
+            if number % 50 == 0:
+                a.send(b.key, number.to_bytes(4, "big"))
+                assert (await b.packet())[1] == number.to_bytes(4, "big")
+                await until(lambda number=number: _arrived(listener) >= number)  # type: ignore[misc]  # bound early
         counters = running.door.counters
-        await until(lambda: counters.refused[Refusal.LOGIN] >= 100, 20)
-        await until(lambda: counters.refused[Refusal.LATE] >= 100, 20)
+        if tls:  # none of them gets as far as the relay
+            await until(lambda: listener.gate.counters.failed == HALF_OPEN, 30)
+        else:
+            counted = (Refusal.LOGIN, Refusal.LATE, Refusal.CROWDED)
+            asked = HALF_OPEN // len(_HOSTILE) * 2  # the others never get that far
+            await until(lambda: sum(counters.refused[why] for why in counted) == asked, 30)
+            assert all(counters.refused[why] for why in counted)
         assert running.door.unfinished_logins == 0
         assert counters.clients == 2
         b.send(a.key, b"still here")
         assert (await a.packet())[1] == b"still here"
         for sock in hostile:
             sock.close()
+
+
+_HOSTILE = (
+    HEAD + b"\r\n",  # never logs in
+    HEAD + b"\r\n" + bytes(range(200)),  # logs in with garbage
+    b"GET /derp HTTP/1.1\r\nHost: r\r\n" + b"X: y\r\n" * 20,  # never ends its head
+    bytes(range(255, 0, -1)),  # speaks no HTTP
+)
 
 
 async def test_reader_that_never_reads_costs_its_own_packets_only() -> None:
