@@ -1,0 +1,246 @@
+"""State to packet filters: the rules that one node enforces, made when it asks.
+
+Not for who sees whom. Rules that are equal for many nodes are one object, and so are whole
+filters, so that they are encoded once. Sits on ``state``.
+Source: control-protocol.md 7.1; order and spelling follow the recorded answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from appliance.policy import spans
+from appliance.policy.bits import ones
+from appliance.policy.flows import Flow
+from appliance.policy.ports import Ports
+from appliance.policy.selectors import Kind, Selector
+from appliance.policy.spans import Span
+from appliance.policy.standing import Key, Routes, Standing, spans_of, via_spans
+from appliance.policy.state import Sources, State
+from appliance.records import Network, Node, NodeID
+from appliance.wire import tailcfg
+from appliance.wire.tailcfg.message import address_text, parse_prefix
+
+Rules: TypeAlias = "tuple[tailcfg.FilterRule, ...]"
+NO_RULES: Rules = ()
+
+_Destinations: TypeAlias = "tuple[tuple[str, tuple[Ports, ...]], ...]"
+
+
+class _Entry:
+    """A filter and what it was made from; it is good while all of that is the same object."""
+
+    __slots__ = ("parts", "rules")
+
+    def __init__(self, parts: tuple[object, ...], rules: Rules) -> None:
+        self.parts = parts
+        self.rules = rules
+
+
+class Kept:
+    """Filters made so far for one state, and those of the state before that may still be good.
+
+    Holds at most one entry per node for each of the two.
+    """
+
+    __slots__ = ("_before", "_filters", "_now", "_order", "_own", "_ports", "_shared")
+
+    def __init__(self, before: dict[NodeID, _Entry] | None = None) -> None:
+        self._before = before or {}
+        self._now: dict[NodeID, _Entry] = {}
+        self._shared: dict[tuple[Sources, tuple[int, ...], _Destinations], tailcfg.FilterRule] = {}
+        self._filters: dict[tuple[int, ...], Rules] = {}
+        self._ports: dict[tuple[str, Ports], tailcfg.NetPortRange] = {}
+        self._own: dict[int, Sources] = {}
+        self._order: dict[tuple[Sources, tuple[int, ...]], int] = {}
+
+    def heir(self) -> Kept:
+        """Give the store for the next state."""
+        return Kept({**self._before, **self._now})
+
+    def rules(self, state: State, node_id: NodeID) -> Rules:
+        """Give the filter of a node; the same object as before if nothing in it changed."""
+        entry = self._now.get(node_id)
+        if entry is None:
+            parts = _parts(state, node_id)
+            entry = self._before.get(node_id)
+            if entry is None or not _is_same(entry.parts, parts):
+                entry = _Entry(parts, self._make(state, node_id))
+            self._now[node_id] = entry
+        return entry.rules
+
+    def _make(self, state: State, node_id: NodeID) -> Rules:
+        rules = tuple(rule for _, rule in sorted(self._rules(state, node_id), key=_first))
+        return self._filters.setdefault(tuple(map(id, rules)), rules)
+
+    def _rules(
+        self, state: State, node_id: NodeID
+    ) -> Iterator[tuple[tuple[int, int], tailcfg.FilterRule]]:
+        """Give the rules of a node, each with its place in the order.
+
+        Packets from the same sources with the same protocols are one rule, which stands where the
+        policy first has such a pair, whether or not that first one ends at this node.
+        """
+        if not self._order:
+            self._order = _order(state)
+        node, standing = state.nodes[node_id], state.standings[node_id]
+        keys = set(state.program.keys_of(node, state.users))
+        merged: dict[tuple[Sources, tuple[int, ...]], list[tuple[str, tuple[Ports, ...]]]] = {}
+        places: dict[tuple[Sources, tuple[int, ...]], int] = {}
+        for number in ones((standing.dst | standing.self_dst) & state.program.packets):
+            flow = state.program.flows[number]
+            sources = self._sources(state, flow, standing)
+            if sources is None:
+                continue
+            if flow.capabilities is not None:
+                rule = _capability_rule(state, flow, node, keys, sources)
+                if rule is not None:
+                    yield (number, 1), rule
+                continue
+            if not sources.texts:
+                continue
+            key = sources, flow.protocols
+            places.setdefault(key, min(number, self._order.get(key, number)))
+            texts = _destinations(state, flow, node, keys)
+            merged.setdefault(key, []).extend((text, flow.ports) for text in texts)
+        for key, destinations in merged.items():
+            if destinations:
+                yield (places[key], 0), self._packets(*key, tuple(destinations))
+
+    def _sources(self, state: State, flow: Flow, standing: Standing) -> Sources | None:
+        """Give who a flow lets in: for ``autogroup:self`` the owner's nodes that may start it."""
+        if not flow.is_self:
+            return state.sources[flow.source]
+        if standing.owner is None:
+            return None
+        bit = 1 << flow.number
+        starters = [
+            other
+            for other in state.owned.get(standing.owner, ())
+            if state.standings[other].self_src & bit
+        ]
+        if not starters:
+            return None
+        if not self._own:
+            # So that a rule for one user and one for the user's own devices become one.
+            self._own = {each.nodes: each for each in state.sources if not each.words}
+        nodes = state.bits_of(starters)
+        known = self._own.get(nodes)
+        if known is None:
+            addresses = (a for other in starters for a in state.nodes[other].addresses)
+            texts = tuple(sorted(address_text(address) for address in addresses))
+            known = self._own[nodes] = Sources(nodes, (), texts)
+        return known
+
+    def _packets(
+        self, sources: Sources, protocols: tuple[int, ...], destinations: _Destinations
+    ) -> tailcfg.FilterRule:
+        key = sources, protocols, destinations
+        rule = self._shared.get(key)
+        if rule is None:
+            rule = self._shared[key] = tailcfg.FilterRule(
+                src_ips=sources.texts,
+                dst_ports=tuple(
+                    self._port(text, ports) for text, many in destinations for ports in many
+                ),
+                ip_proto=protocols,
+            )
+        return rule
+
+    def _port(self, text: str, ports: Ports) -> tailcfg.NetPortRange:
+        known = self._ports.get((text, ports))
+        if known is None:
+            known = self._ports[text, ports] = tailcfg.NetPortRange(
+                ip=text, ports=tailcfg.PortRange(first=ports.first, last=ports.last)
+            )
+        return known
+
+
+def _first(pair: tuple[tuple[int, int], tailcfg.FilterRule]) -> tuple[int, int]:
+    return pair[0]
+
+
+def _is_same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
+
+
+def _parts(state: State, node_id: NodeID) -> tuple[object, ...]:
+    """Give everything that a node's filter is made from."""
+    standing = state.standings[node_id]
+    node = state.nodes[node_id]
+    parts: list[object] = [standing, node.ipv4, node.ipv6, state.routers.get(node_id)]
+    flows = state.program.flows
+    parts += [state.sources[flows[n].source] for n in ones(standing.dst & state.program.packets)]
+    if standing.owner is not None:
+        for other in state.owned.get(standing.owner, ()):
+            record = state.nodes[other]
+            parts += (state.standings[other], record.ipv4, record.ipv6)
+    return tuple(parts)
+
+
+def _order(state: State) -> dict[tuple[Sources, tuple[int, ...]], int]:
+    first: dict[tuple[Sources, tuple[int, ...]], int] = {}
+    for flow in state.program.flows:
+        if flow.capabilities is None and not (flow.is_self or flow.via or flow.is_login):
+            first.setdefault((state.sources[flow.source], flow.protocols), flow.number)
+    return first
+
+
+def _destinations(state: State, flow: Flow, node: Node, keys: set[Key]) -> list[str]:
+    """Spell the part of a flow's destinations that this node is, or leads to."""
+    own = sorted(address_text(address) for address in node.addresses)
+    if flow.is_self:
+        return own
+    routes = state.routes(node.id)
+    found: list[str] = []
+    for selector in flow.dst:
+        if flow.via:
+            found += via_spans(selector, routes, state.program.background)
+        elif selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL):
+            found.append("*")
+        elif selector.kind is Kind.INTERNET:
+            found += spans.INTERNET_TEXTS if routes.exits else ()
+        elif selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
+            mine = spans_of(selector, state.program.background)
+            found += sorted(span.text for span in mine if _leads_to(span, node, routes))
+        elif (selector.kind, selector.name) in keys:
+            found += own
+    return found
+
+
+def _leads_to(span: Span, node: Node, routes: Routes) -> bool:
+    """Tell whether a node has an address in a span, or carries packets to it."""
+    if any(span.holds(address) for address in node.addresses):
+        return True
+    if any(span.meets(spans.of_network(route)) for route in routes.subnets):
+        return True
+    return bool(routes.exits) and not spans.subtract((span,), spans.INTERNET)
+
+
+def _capability_rule(
+    state: State, flow: Flow, node: Node, keys: set[Key], sources: Sources
+) -> tailcfg.FilterRule | None:
+    """Grant capabilities on this node's own addresses; those behind it have none to grant."""
+    grants: list[tailcfg.CapGrant] = []
+    for selector in flow.dst if not flow.is_self else (None,):
+        mine = _own_prefixes(state, selector, node, keys)
+        if mine and all(grant.dsts != mine for grant in grants):
+            grants.append(tailcfg.CapGrant(dsts=mine, cap_map=dict(flow.capabilities or {})))
+    if not grants:
+        return None
+    return tailcfg.FilterRule(src_ips=sources.texts, cap_grant=tuple(grants))
+
+
+def _own_prefixes(
+    state: State, selector: Selector | None, node: Node, keys: set[Key]
+) -> tuple[Network, ...]:
+    addresses = node.addresses
+    if selector is not None and selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
+        mine = spans_of(selector, state.program.background)
+        addresses = tuple(a for a in addresses if any(span.holds(a) for span in mine))
+    elif selector is not None and (selector.kind, selector.name) not in keys:
+        return ()
+    return tuple(
+        parse_prefix(f"{address_text(address)}/{address.max_prefixlen}") for address in addresses
+    )

@@ -1,0 +1,293 @@
+"""Reading of ``ssh``, ``tests`` and ``sshTests``.
+
+Not for what follows from them (``ssh``, ``selftest``). Part of ``document``.
+Source: headscale-surface.md 1.9; control-protocol.md 7.3 to 7.5; the recorded error answers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+
+from appliance.policy import spans
+from appliance.policy.language import Claim, Place, SSHClaim, SSHRule
+from appliance.policy.mistakes import Reader, name_in
+from appliance.policy.rulesections import postures, selectors
+from appliance.policy.selectors import (
+    Kind,
+    Names,
+    Selector,
+    Side,
+    bare,
+    foreign_domain,
+)
+from appliance.wire.hujson import JSON, Path
+
+MAX_CHECK_PERIOD = timedelta(hours=168)
+
+_SOURCE = Side(lambda word: "[ssh] " if word.startswith("user:") else "")
+_DESTINATION = Side(bare)
+_RECORDER = Side(bare)
+_FROM = frozenset(
+    {Kind.USER, Kind.GROUP, Kind.DOMAIN, Kind.TAG, Kind.MEMBER, Kind.TAGGED, Kind.ROLE, Kind.SHARED}
+)
+_TO = frozenset(
+    {Kind.USER, Kind.TAG, Kind.MEMBER, Kind.TAGGED, Kind.ROLE, Kind.SELF, Kind.GROUP, Kind.DOMAIN}
+)
+
+
+def ssh(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SSHRule, ...]:
+    """Read ``ssh``."""
+    known = (
+        "action",
+        "src",
+        "dst",
+        "users",
+        "checkPeriod",
+        "acceptEnv",
+        "recorder",
+        "enforceRecorder",
+        "srcPosture",
+    )
+    found = []
+    for index, (item, where) in enumerate(reader.items(value, path)):
+        fields = reader.fields(item, where, known)
+        here = {name: (*where, name_in(fields, name)) for name in known}
+        action = reader.text(fields.get("action"), here["action"])
+        if not action:
+            reader.note(where, "action must be specified: accept or check")
+        elif action not in ("accept", "check"):
+            reader.note(here["action"], f'"{action}" is not a valid action')
+        src = _ends(reader, names, fields, where, "src", _SOURCE, _FROM)
+        dst = _ends(reader, names, fields, where, "dst", _DESTINATION, _TO)
+        _check_ends(reader, here["dst"], src, dst)
+        period = _check_period(reader, fields.get("checkPeriod"), here["checkPeriod"])
+        if period is not None and action != "check":
+            reader.note(here["checkPeriod"], 'checkPeriod is only valid with action "check"')
+        found.append(
+            SSHRule(
+                Place("ssh", index, reader.spot(where)),
+                is_check=action == "check",
+                src=src,
+                dst=dst,
+                users=_users(reader, names, fields, where),
+                check_period=period,
+                accept_env=_accept_env(reader, fields.get("acceptEnv"), here["acceptEnv"]),
+                recorders=selectors(reader, names, fields, where, "recorder", _RECORDER),
+                enforce_recorder=reader.flag(
+                    fields.get("enforceRecorder"), here["enforceRecorder"]
+                ),
+                postures=postures(reader, names, fields.get("srcPosture"), here["srcPosture"]),
+            )
+        )
+    return tuple(found)
+
+
+def _ends(
+    reader: Reader,
+    names: Names,
+    fields: dict[str, JSON],
+    where: Path,
+    name: str,
+    side: Side,
+    allowed: frozenset[Kind],
+) -> tuple[Selector, ...]:
+    """Read ``src`` or ``dst`` of an SSH rule: no addresses and no wildcard there."""
+    found = []
+    for word, spot in reader.texts(fields.get(name), (*where, name_in(fields, name))):
+        selector = names.read(reader, word, spot, side)
+        if selector is None:
+            continue
+        if selector.kind not in allowed:
+            reader.note(spot, f'invalid {name} "{word}": {_advice(selector.kind)}')
+            continue
+        found.append(selector)
+    return tuple(found)
+
+
+def _advice(kind: Kind) -> str:
+    if kind is Kind.EVERYONE:
+        return "wildcard (*) is not supported as SSH destination or source; use autogroup:member"
+    if kind is Kind.SELF:
+        return '"autogroup:self" not valid on the src side of a rule'
+    return "SSH rules name users, groups, tags and autogroups"
+
+
+def _check_ends(
+    reader: Reader, path: Path, src: tuple[Selector, ...], dst: tuple[Selector, ...]
+) -> None:
+    """Refuse rules that would let others into devices of users.
+
+    A user's devices are only for this user; tags own no devices of users.
+    """
+    tagged = any(selector.kind in (Kind.TAG, Kind.TAGGED) for selector in src)
+    for selector in dst:
+        match selector.kind:
+            case Kind.SELF if tagged:
+                reader.note(
+                    path,
+                    "autogroup:self destination requires source to contain only users or groups, "
+                    "not tags or autogroup:tagged",
+                )
+            case Kind.MEMBER | Kind.ROLE | Kind.GROUP | Kind.DOMAIN if tagged:
+                reader.note(
+                    path,
+                    "tags in SSH source cannot access autogroup:member (user-owned devices)",
+                )
+            case Kind.USER if tagged:
+                reader.note(
+                    path,
+                    f"tags in SSH source cannot access user-owned devices ({selector.written}); "
+                    "name tags as destinations",
+                )
+            case Kind.USER if set(src) != {selector}:
+                reader.note(
+                    path,
+                    "user destination requires source to contain only that same user "
+                    f'"{selector.written}"; use autogroup:self',
+                )
+            case _:
+                pass
+
+
+def _users(reader: Reader, names: Names, fields: dict[str, JSON], where: Path) -> tuple[str, ...]:
+    path = (*where, name_in(fields, "users"))
+    found = []
+    for word, spot in reader.texts(fields.get("users"), path):
+        if word in ("", "*"):
+            reader.note(spot, f'user "{word}" is not valid; autogroup:nonroot is all but root')
+        domain = local_part_domain(word)
+        if domain and domain not in names.domains:
+            reader.note(spot, foreign_domain(domain))
+        found.append(word)
+    if not found:
+        reader.note(path, "users must be specified")
+    return tuple(dict.fromkeys(found))
+
+
+def local_part_domain(user: str) -> str:
+    """Give the domain of ``localpart:*@domain``; empty for any other user name."""
+    return user.removeprefix("localpart:*@") if user.startswith("localpart:*@") else ""
+
+
+def _accept_env(reader: Reader, value: JSON, path: Path) -> tuple[str, ...]:
+    found = [word for word, _ in reader.texts(value, path)]
+    if value is not None and (not found or "" in found):
+        reader.note(path, "acceptEnv values cannot be empty")
+    return tuple(found)
+
+
+def _check_period(reader: Reader, value: JSON, path: Path) -> timedelta | None:
+    if value is None:
+        return None
+    text = reader.text(value, path)
+    if text == "always":
+        return timedelta(0)
+    period = parse_duration(text)
+    if period is None:
+        reader.note(path, f'checkPeriod "{text}" is no duration such as 12h or 1h30m, nor "always"')
+    elif period < timedelta(0):
+        reader.note(path, f"checkPeriod {show_duration(period)} must be a positive duration")
+    elif period > MAX_CHECK_PERIOD:
+        reader.note(path, f"checkPeriod {show_duration(period)} is above the max (168h)")
+    return period
+
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"([0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15})(ns|us|µs|ms|s|m|h)")
+_LONGEST_S = 1e10
+
+
+def parse_duration(text: str) -> timedelta | None:
+    """Read a duration as Go writes it (``1h30m``, ``-5s``, ``0``); None if it is none."""
+    sign = -1 if text.startswith("-") else 1
+    rest = text.removeprefix("-").removeprefix("+")
+    if rest == "0":
+        return timedelta(0)
+    parts = _PART.findall(rest)
+    if not parts or "".join(number + unit for number, unit in parts) != rest:
+        return None
+    seconds = math.fsum(float(number) * _UNITS[unit] for number, unit in parts)
+    return timedelta(seconds=sign * seconds) if seconds < _LONGEST_S else None
+
+
+def show_duration(period: timedelta) -> str:
+    """Write whole seconds of a duration as Go does: ``168h0m1s``."""
+    seconds = int(abs(period).total_seconds())
+    hours, minutes, rest = seconds // 3600, seconds // 60 % 60, seconds % 60
+    text = (
+        f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    )
+    return f"-{text}" if period < timedelta(0) else text
+
+
+def tests(reader: Reader, _names: Names, value: JSON, path: Path) -> tuple[Claim, ...]:
+    """Read ``tests``; their words are not looked up yet: an unknown one fails its test."""
+    known = ("src", "accept", "deny", "proto", "srcPostureAttrs", "user", "allow")
+    found = []
+    for index, (item, where) in enumerate(reader.items(value, path)):
+        fields = reader.fields(item, where, known)
+        source = "user" if "user" in fields and "src" not in fields else "src"
+        accept = "allow" if "allow" in fields and "accept" not in fields else "accept"
+        here = {name: (*where, name_in(fields, name)) for name in known}
+        proto = fields.get("proto")
+        attributes: dict[str, str | float | bool] = {}
+        extra = here["srcPostureAttrs"]
+        for name, part in reader.members(fields.get("srcPostureAttrs"), extra):
+            if isinstance(part, str | int | float | bool):
+                attributes[name] = part
+            else:
+                reader.note((*extra, name), "want a string, a number, true or false")
+        found.append(
+            Claim(
+                Place("tests", index, reader.spot(where)),
+                reader.text(fields.get(source), here[source]),
+                tuple(word for word, _ in reader.texts(fields.get(accept), here[accept])),
+                tuple(word for word, _ in reader.texts(fields.get("deny"), here["deny"])),
+                str(proto) if isinstance(proto, int) else reader.text(proto, here["proto"]),
+                attributes,
+            )
+        )
+    return tuple(found)
+
+
+def ssh_tests(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SSHClaim, ...]:
+    """Read ``sshTests``; destinations that no node can be are mistakes, not failures."""
+    known = ("src", "dst", "accept", "deny", "check")
+    found = []
+    for index, (item, where) in enumerate(reader.items(value, path)):
+        fields = reader.fields(item, where, known)
+        here = {name: (*where, name_in(fields, name)) for name in known}
+        src = reader.text(fields.get("src"), here["src"])
+        if not src:
+            reader.note(where, "SSH tests entry must have a non-empty src")
+        dst = []
+        for word, spot in reader.texts(fields.get("dst"), here["dst"]):
+            problem = _test_destination_problem(names, word)
+            if problem:
+                reader.note(spot, problem)
+            dst.append(word)
+        if not dst:
+            reader.note(where, "SSH tests entry must have at least one dst")
+        found.append(
+            SSHClaim(
+                Place("sshTests", index, reader.spot(where)),
+                src,
+                tuple(dst),
+                *(
+                    tuple(word for word, _ in reader.texts(fields.get(name), here[name]))
+                    for name in ("accept", "deny", "check")
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _test_destination_problem(names: Names, word: str) -> str:
+    if word.startswith("tag:"):
+        return "" if word in names.tags else f'SSH tests dst contains unknown tag "{word}"'
+    is_prefix = "/" in word and spans.parse(word) is not None
+    if is_prefix or word in ("", "*", "autogroup:internet", "autogroup:danger-all"):
+        return f'SSH tests dst contains disallowed element "{word}"'
+    return ""

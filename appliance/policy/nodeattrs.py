@@ -1,0 +1,89 @@
+"""Node attributes: the capabilities that a policy gives to nodes themselves.
+
+Not for capabilities between peers (``filters``) nor for those that every node has. Sits on
+``state``. Source: control-protocol.md 7.6; the recorded answers.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+import msgspec
+
+from appliance.policy.selectors import Kind, Selector
+from appliance.policy.standing import Key, spans_of
+from appliance.policy.state import State
+from appliance.records import Node, NodeID
+
+Attributes = dict[str, tuple[msgspec.Raw, ...]]
+
+DISABLE_IPV4 = "disable-ipv4"
+RANDOMIZE_CLIENT_PORT = "randomize-client-port"
+SUGGEST_EXIT_NODE = "suggest-exit-node"
+FUNNEL = "funnel"
+FUNNEL_PORTS = "https://tailscale.com/cap/funnel-ports?ports=443,8443,10000"
+"""The ports that Funnel may use, as the hosted service gives them with ``funnel``."""
+ONE_CGNAT = {"mac-always": "one-cgnat?v=true", "mac-never": "one-cgnat?v=false"}
+
+
+def attributes(state: State, node_id: NodeID) -> Attributes:
+    """Give the attributes of a node, with their values (most have none)."""
+    policy, node = state.program.policy, state.nodes[node_id]
+    found: Attributes = {}
+    if policy.randomize_client_port:
+        found[RANDOMIZE_CLIENT_PORT] = ()
+    if policy.disable_ipv4:
+        found[DISABLE_IPV4] = ()
+    if policy.one_cgnat_route and node.hostinfo.os in ("macOS", "darwin"):
+        found[ONE_CGNAT[policy.one_cgnat_route]] = ()
+    keys = set(state.program.keys_of(node, state.users)) if policy.attributes else set()
+    for entry in policy.attributes:
+        if not any(_is_target(state, selector, node, keys) for selector in entry.targets):
+            continue
+        for name in entry.attributes:
+            found.setdefault(name, ())
+        for name, values in entry.app.items():
+            old = found.get(name, ())
+            found[name] = old + tuple(value for value in values if value not in old)
+    if FUNNEL in found:
+        found.setdefault(FUNNEL_PORTS, ())
+    return found
+
+
+def peer_attributes(state: State, node_id: NodeID) -> Attributes:
+    """Give what others are told of a node's attributes: whether it may be suggested as exit."""
+    if state.routes(node_id).exits:
+        return {SUGGEST_EXIT_NODE: ()}
+    return {}
+
+
+def hides_ipv4(state: State, viewer: NodeID, peer: NodeID) -> bool:
+    """Tell whether a viewer is to see a peer without its IPv4 address; itself counts as peer."""
+    policy = state.program.policy
+    if policy.disable_ipv4:
+        return True
+    if not any(DISABLE_IPV4 in entry.attributes for entry in policy.attributes):
+        return False
+    return DISABLE_IPV4 in attributes(state, peer) or DISABLE_IPV4 in attributes(state, viewer)
+
+
+def address_pool(state: State, node: Node) -> tuple[IPv4Network, ...]:
+    """Give the pools that a new node of this owner or these tags takes its IPv4 address from."""
+    keys = set(state.program.keys_of(node, state.users))
+    return tuple(
+        pool
+        for entry in state.program.policy.attributes
+        if any(_is_target(state, selector, node, keys) for selector in entry.targets)
+        for pool in entry.pools
+        if isinstance(pool, IPv4Network)
+    )
+
+
+def _is_target(state: State, selector: Selector, node: Node, keys: set[Key]) -> bool:
+    if selector.kind is Kind.ADDRESSES:
+        return any(
+            span.holds(address)
+            for span in spans_of(selector, state.program.background)
+            for address in node.addresses
+        )
+    return (selector.kind, selector.name) in keys

@@ -1,0 +1,96 @@
+"""Ports and protocols as policies write them.
+
+Not for rules (``flows`` joins ports with addresses). Sits on nothing of ours.
+Source: control-protocol.md 7.1; IANA protocol numbers; the recorded error answers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MAX_PORT = 65535
+
+PROTOCOLS: dict[str, int] = {
+    "icmp": 1,
+    "igmp": 2,
+    "ipv4": 4,
+    "ip-in-ip": 4,
+    "tcp": 6,
+    "egp": 8,
+    "igp": 9,
+    "udp": 17,
+    "dccp": 33,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "ipv6-icmp": 58,
+    "ospf": 89,
+    "tsmp": 99,
+    "sctp": 132,
+    "fc": 133,
+}
+WITH_PORTS = frozenset({6, 17, 132})
+"""TCP, UDP, SCTP: for all others a rule must name all ports."""
+DEFAULT_PROTOCOLS = frozenset({1, 6, 17, 58})
+"""What a rule without protocols lets through."""
+
+
+class Ports(NamedTuple):
+    """The ports from ``first`` to ``last``, both included."""
+
+    first: int
+    last: int
+
+
+ALL_PORTS = Ports(0, MAX_PORT)
+
+
+class PortError(ValueError):
+    """Text that is no port, port list or protocol; the message says why."""
+
+
+def parse_ports(text: str) -> tuple[Ports, ...]:
+    """Read ``*``, a port, a range ``80-90`` or a list of those. Raises PortError."""
+    if text == "*":
+        return (ALL_PORTS,)
+    found = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        ports = Ports(_port(first), _port(last) if dash else _port(first))
+        if ports.first < 1:
+            raise PortError("first port must be >0, or use '*' for wildcard")
+        if ports.first > ports.last:
+            raise PortError("first port is greater than last port")
+        found.append(ports)
+    return tuple(found)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text.strip()):
+        raise PortError("invalid first integer")
+    port = int(text)
+    if port > MAX_PORT:
+        raise PortError("port number out of range (1 to 65535)")
+    return port
+
+
+def parse_protocol(text: str) -> tuple[int, ...]:
+    """Read a protocol's name or number; empty gives (), the default. Raises PortError."""
+    name = text.strip().lower()
+    if not name:
+        return ()
+    if name in PROTOCOLS:
+        return (PROTOCOLS[name],)
+    if name == "*":
+        raise PortError(
+            'proto name "*" not known; use protocol number 0-255 or protocol name '
+            "(icmp, tcp, udp, etc.)"
+        )
+    if not name.isascii() or not name.isdigit():
+        raise PortError(f'proto name "{text}" not known; use a number from 1 to 255 or a name')
+    if name.startswith("0"):
+        raise PortError(f'leading 0 not permitted in protocol number "{text}"')
+    if len(name) > 3 or int(name) > 255:
+        raise PortError(f"protocol number out of range (0-255): {text}")
+    return (int(name),)

@@ -1,0 +1,147 @@
+"""Device postures: conditions on what is known of a node.
+
+Not for where attributes come from beyond the node's own record (``language.Background``).
+Sits on ``records``. Source: the hosted service's public description of posture conditions
+(operators ``== != < <= > >= IN, NOT IN, IS SET, NOT SET``; all conditions of one posture hold
+together, a rule with several postures needs one of them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from appliance.records import Node
+
+Value: TypeAlias = "str | float | bool"
+
+_CONDITION = re.compile(
+    r"\s*(?P<name>[A-Za-z][\w:.-]*)\s*"
+    r"(?P<op>==|!=|>=|<=|>|<|\bNOT\s+IN\b|\bIN\b|\bIS\s+SET\b|\bNOT\s+SET\b)"
+    r"\s*(?P<rest>.*)",
+    re.DOTALL,
+)
+_VALUE = re.compile(r"\s*(?:'([^']*)'|\"([^\"]*)\"|(-?[0-9]+(?:\.[0-9]+)?)|(true|false))\s*")
+_NAMESPACES = ("node:", "ip:", "custom:", "intune:", "jamf:", "fleet:", "falcon:", "kandji:")
+_VERSIONS = frozenset({"node:osVersion", "node:tsVersion"})
+
+
+class ConditionError(ValueError):
+    """Text that is no condition; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """An attribute, an operator and its operands."""
+
+    name: str
+    operator: str
+    values: tuple[Value, ...] = ()
+
+    def holds(self, attributes: Mapping[str, Value]) -> bool:
+        """Tell whether the condition is true; of an unknown attribute only NOT SET is."""
+        known = attributes.get(self.name)
+        match self.operator:
+            case "IS SET":
+                return known is not None
+            case "NOT SET":
+                return known is None
+            case _ if known is None:
+                return False
+            case "==" | "IN":
+                return any(known == value for value in self.values)
+            case "!=" | "NOT IN":
+                return all(known != value for value in self.values)
+            case _:
+                return self._compare(known, self.values[0])
+
+    def _compare(self, known: Value, value: Value) -> bool:
+        if self.name in _VERSIONS or (isinstance(known, str) and isinstance(value, str)):
+            left, right = version_key(str(known)), version_key(str(value))
+            order = (left > right) - (left < right)
+        elif isinstance(known, str) or isinstance(value, str):
+            return False
+        else:
+            order = (known > value) - (known < value)
+        return {
+            ">": order > 0,
+            ">=": order >= 0,
+            "<": order < 0,
+            "<=": order <= 0,
+        }[self.operator]
+
+
+def version_key(text: str) -> tuple[int, ...]:
+    """Give what versions are compared by: their numbers up to the first other text."""
+    numbers = re.match(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,7}", text)
+    return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
+
+
+def parse(text: str) -> Condition:
+    """Read one condition. Raises ConditionError."""
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise ConditionError("not a condition: want ATTRIBUTE OPERATOR VALUE")
+    name, rest = match["name"], match["rest"]
+    operator = " ".join(match["op"].split())
+    if not name.startswith(_NAMESPACES):
+        raise ConditionError(f'unknown attribute "{name}": names start with node:, ip: or custom:')
+    if operator in ("IS SET", "NOT SET"):
+        if rest.strip():
+            raise ConditionError(f"{operator} takes no value")
+        return Condition(name, operator)
+    if operator in ("IN", "NOT IN"):
+        inner = rest.strip()
+        if not (inner.startswith("[") and inner.endswith("]")):
+            raise ConditionError(f"{operator} wants a list: ['a', 'b']")
+        return Condition(name, operator, _values(inner[1:-1]))
+    values = _values(rest)
+    if len(values) != 1:
+        raise ConditionError(f"{operator} wants one value")
+    return Condition(name, operator, values)
+
+
+def _values(text: str) -> tuple[Value, ...]:
+    found: list[Value] = []
+    at = 0
+    while at < len(text.rstrip()) or not found:
+        match = _VALUE.match(text, at)
+        if match is None:
+            raise ConditionError("a value is 'text', a number, true or false")
+        single, double, number, word = match.groups()
+        if number is not None:
+            found.append(float(number))
+        elif word is not None:
+            found.append(word == "true")
+        else:
+            found.append(single if single is not None else double)
+        at = match.end()
+        if at < len(text) and text[at] == ",":
+            at += 1
+        elif at < len(text):
+            raise ConditionError("values are separated by commas")
+    return tuple(found)
+
+
+_OS_NAMES = {"macOS": "macos", "darwin": "macos", "iOS": "ios", "tvOS": "tvos"}
+
+
+def attributes_of(node: Node, others: Mapping[str, Value]) -> dict[str, Value]:
+    """Give everything that is known of a node: what it reports itself, and ``others``."""
+    hostinfo = node.hostinfo
+    known: dict[str, Value] = {}
+    if hostinfo.os:
+        known["node:os"] = _OS_NAMES.get(hostinfo.os, hostinfo.os.lower())
+    if hostinfo.os_version:
+        known["node:osVersion"] = hostinfo.os_version
+    version = version_key(hostinfo.ipn_version)
+    if len(version) >= 2:
+        known["node:tsVersion"] = ".".join(map(str, version))
+        known["node:tsReleaseTrack"] = "unstable" if version[1] % 2 else "stable"
+        known["node:tsAutoUpdate"] = hostinfo.allows_update
+    if hostinfo.state_encrypted is not None:
+        known["node:tsStateEncrypted"] = hostinfo.state_encrypted
+    known.update(others)
+    return known

@@ -1,0 +1,198 @@
+"""Routes as each viewer sees them: which router carries what for whom.
+
+``elect`` chooses among several routers of one route, for everyone and for each group of routers
+that ``via`` names; ``seen`` tells a viewer which routes to use through which peer. Not for approval
+(``approvers``) and not for health: who is online is an argument. Sits on ``state``.
+Source: headscale-surface.md 1.10; the recorded answers (357 elections: the lowest of those online;
+a viewer that a rule without ``via`` lets to the route uses the one for everyone).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from appliance.policy import spans
+from appliance.policy.bits import of
+from appliance.policy.flows import Flow
+from appliance.policy.selectors import Kind, Selector
+from appliance.policy.standing import spans_of
+from appliance.policy.state import State
+from appliance.records import Network, NodeID
+
+Group = tuple[Network, frozenset[str]]
+"""A route, and the tags that ``via`` asks of its router; no tags: for everyone."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRoutes:
+    """What a viewer is told of one peer: routes to send there; ``primary`` of them are subnets."""
+
+    allowed: tuple[Network, ...] = ()
+    primary: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Elections:
+    """The router chosen for each route and group of routers."""
+
+    chosen: Mapping[Group, NodeID] = field(default_factory=dict)
+
+    def primary(self, route: Network) -> NodeID | None:
+        """Give the router of a route for everyone."""
+        return self.chosen.get((route, frozenset()))
+
+
+def elect(
+    state: State, is_usable: Callable[[NodeID], bool], before: Elections | None = None
+) -> Elections:
+    """Choose the router of every route and group.
+
+    One that was chosen stays while it is usable (no fail-back); else the lowest usable id; if
+    none is usable the one before stays while it still serves the route.
+    """
+    groups = {flow.via for flow in state.program.via} | {frozenset[str]()}
+    candidates: defaultdict[Group, list[NodeID]] = defaultdict(list)
+    for node_id, routes in sorted(state.routers.items()):
+        tags = state.nodes[node_id].tags
+        mine = [group for group in groups if not group or not group.isdisjoint(tags)]
+        for route in routes.subnets:
+            for group in mine:
+                candidates[route, group].append(node_id)
+    chosen: dict[Group, NodeID] = {}
+    for key, nodes in candidates.items():
+        last = before.chosen.get(key) if before is not None else None
+        if last in nodes and last is not None and is_usable(last):
+            chosen[key] = last
+            continue
+        usable = next((node_id for node_id in nodes if is_usable(node_id)), None)
+        chosen[key] = usable or (last if last is not None and last in nodes else nodes[0])
+    if before is not None and before.chosen == chosen:
+        return before
+    return Elections(chosen)
+
+
+class RouteTable:
+    """The routes of one state under one set of elections; viewers with equal ones share objects."""
+
+    def __init__(self, state: State, elections: Elections) -> None:
+        self._state = state
+        self._elections = elections
+        routes = {route for each in state.routers.values() for route in each.subnets}
+        self._towards = {route: _flows_to(state, route) for route in routes}
+        self._from = {route: _flows_from(state, route) for route in routes}
+        self._via = {
+            route: [flow for flow in state.program.via if _leads(state, flow, route)]
+            for route in routes
+        }
+        program = state.program
+        self._to_exits = program.internet | program.exit_literals | program.to_all
+        self._via_exits = [
+            flow
+            for flow in program.via
+            if any(selector.kind is Kind.INTERNET for selector in flow.dst)
+        ]
+        self._src = self._to_exits | of(flow.number for flow in program.via)
+        for mask in self._towards.values():
+            self._src |= mask
+        self._dst = 0
+        for mask in self._from.values():
+            self._dst |= mask
+        self._known: dict[tuple[int, int, tuple[Network, ...]], Mapping[NodeID, PeerRoutes]] = {}
+
+    def seen(self, viewer: NodeID) -> Mapping[NodeID, PeerRoutes]:
+        """Give the routes that a viewer may use, by peer; peers without any are left out.
+
+        A peer that the viewer does not see may be named: its routes then mean nothing.
+        """
+        standing = self._state.standings.get(viewer)
+        if standing is None or not self._state.routers:
+            return {}
+        own = self._state.routes(viewer).subnets
+        key = standing.src & self._src, standing.dst & self._dst, own
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._see(*key)
+        return known
+
+    def _see(self, src: int, dst: int, own: tuple[Network, ...]) -> Mapping[NodeID, PeerRoutes]:
+        found: defaultdict[NodeID, list[Network]] = defaultdict(list)
+        for route in self._towards:
+            for node_id in self._routers(route, src, dst, own):
+                found[node_id].append(route)
+        for node_id in self._exits(src):
+            found[node_id] += self._state.routes(node_id).exits
+        return {
+            node_id: PeerRoutes(
+                tuple(sorted(routes, key=_order)),
+                tuple(sorted((route for route in routes if route.prefixlen), key=_order)),
+            )
+            for node_id, routes in found.items()
+        }
+
+    def _routers(
+        self, route: Network, src: int, dst: int, own: tuple[Network, ...]
+    ) -> list[NodeID]:
+        # A router of the same route learns which other one carries it (recorded for every pair).
+        if src & self._towards[route] or dst & self._from[route] or route in own:
+            chosen = self._elections.primary(route)
+            return [] if chosen is None else [chosen]
+        steered = (
+            self._elections.chosen.get((route, flow.via))
+            for flow in self._via[route]
+            if src >> flow.number & 1
+        )
+        return list(dict.fromkeys(node_id for node_id in steered if node_id is not None))
+
+    def _exits(self, src: int) -> list[NodeID]:
+        exits = [node_id for node_id, routes in self._state.routers.items() if routes.exits]
+        if src & self._to_exits:
+            return exits
+        tags: set[str] = set()
+        for flow in self._via_exits:
+            if src >> flow.number & 1:
+                tags |= flow.via
+        return [
+            node_id for node_id in exits if not tags.isdisjoint(self._state.nodes[node_id].tags)
+        ]
+
+
+def _order(route: Network) -> tuple[int, int, int]:
+    return route.version, int(route.network_address), route.prefixlen
+
+
+def _flows_to(state: State, route: Network) -> int:
+    mine = spans.of_network(route)
+    program = state.program
+    found = program.to_all
+    for flow in program.flows:
+        is_plain = not (flow.via or flow.is_login or flow.is_self) and flow.capabilities is None
+        if is_plain and any(_meets(state, selector, mine) for selector in flow.dst):
+            found |= 1 << flow.number
+    return found
+
+
+def _flows_from(state: State, route: Network) -> int:
+    mine = spans.of_network(route)
+    found = 0
+    for flow in state.program.flows:
+        if flow.is_login or flow.is_self or flow.postures:
+            continue
+        if any(
+            selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL) or _meets(state, selector, mine)
+            for selector in flow.src
+        ):
+            found |= 1 << flow.number
+    return found
+
+
+def _meets(state: State, selector: Selector, mine: spans.Span) -> bool:
+    return any(span.meets(mine) for span in spans_of(selector, state.program.background))
+
+
+def _leads(state: State, flow: Flow, route: Network) -> bool:
+    mine = spans.of_network(route)
+    return any(
+        selector.kind is Kind.EVERYONE or _meets(state, selector, mine) for selector in flow.dst
+    )

@@ -1,0 +1,315 @@
+"""The policy's own ``tests`` and ``sshTests``: claims that must hold before it is applied.
+
+Not for refusing (the verb that sets a policy does). A user, group or tag without any device is
+tested with a device that is made up for it, so that a policy can be written before the devices
+come. Sits on ``reach`` and ``ssh``.
+Source: the recorded answers. A test destination is one host and one port: prefixes, port lists,
+ranges and ``*`` fail the test, whatever the rules say, and so does a word that means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address
+
+from appliance.policy import reach, spans
+from appliance.policy.language import Background, Claim, Place, Policy, SSHClaim
+from appliance.policy.mistakes import Reader
+from appliance.policy.ports import PortError, parse_ports, parse_protocol
+from appliance.policy.rulesections import split_target
+from appliance.policy.selectors import Kind, Names, Selector, Side, bare
+from appliance.policy.ssh import decide, ssh_policy
+from appliance.policy.standing import names_of, spans_of
+from appliance.policy.state import first_state
+from appliance.records import Address, Node, NodeID, User, UserID
+from appliance.wire.hujson import decode_document
+from appliance.wire.keys import MachineKey, NodeKey
+from appliance.wire.tailcfg.message import address_text
+
+MADE_UP_ID = 1 << 60
+"""Above any id that a store gives, so that made-up nodes and users meet no real ones."""
+TESTED_PROTOCOLS = frozenset({6, 17, 132})
+_FAILED = "test(s) failed"
+_SIDE = Side(bare)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A claim that does not hold, and why."""
+
+    place: Place
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+def run(
+    policy: Policy,
+    users: Mapping[UserID, User],
+    nodes: Mapping[NodeID, Node],
+    background: Background,
+) -> tuple[Failure, ...]:
+    """Test every claim of a policy against it; () means that all hold."""
+    if not policy.tests and not policy.ssh_tests:
+        return ()
+    bench = _Bench(policy, users, nodes, background)
+    found = [failure for claim in policy.tests for failure in bench.claim(claim)]
+    found += [failure for claim in policy.ssh_tests for failure in bench.ssh_claim(claim)]
+    return tuple(found)
+
+
+def describe(failures: Iterable[Failure]) -> str:
+    """Give what a person is told, beginning with the hosted service's words."""
+    return "\n".join((_FAILED, *(str(failure) for failure in failures)))
+
+
+class _Bench:
+    """The tailnet with made-up devices, and the words of the policy."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        users: Mapping[UserID, User],
+        nodes: Mapping[NodeID, Node],
+        background: Background,
+    ) -> None:
+        self._names = Names(
+            groups=dict(policy.groups),
+            tags=dict(policy.tags),
+            hosts=dict(policy.hosts),
+            ipsets=dict(policy.ipsets),
+            domains=policy.domains,
+        )
+        self._reader = Reader(decode_document("{}"))
+        self._users, self._nodes = dict(users), dict(nodes)
+        self._make_up(policy)
+        self._state = first_state(policy, background, self._users, self._nodes)
+        self._by_address: dict[Address, Node] = {
+            address: node for node in self._nodes.values() for address in node.addresses
+        }
+
+    def _make_up(self, policy: Policy) -> None:
+        """Give a device to every login and tag that has none."""
+        users = {login: user for user in self._users.values() for login in names_of(user)}
+        owners = {node.user_id for node in self._nodes.values() if not node.tags}
+        for login in self._logins(policy):
+            user = users.get(login)
+            if user is None:
+                number = UserID(MADE_UP_ID + len(self._users))
+                email = "" if login.endswith("@") else login
+                user = User(number, login.rpartition("@")[0] or login, _NEVER, email=email)
+                self._users[user.id] = users[login] = user
+            if user.id not in owners:
+                self._add(user.id, ())
+        used = {tag for node in self._nodes.values() for tag in node.tags}
+        for tag in policy.tags:
+            if tag not in used:
+                self._add(None, (tag,))
+
+    def _logins(self, policy: Policy) -> list[str]:
+        words = [login for members in policy.groups.values() for login in members]
+        for claim in policy.tests:
+            words += (claim.src, *(word.rpartition(":")[0] for word in claim.accept + claim.deny))
+        for ssh_claim in policy.ssh_tests:
+            words += (ssh_claim.src, *ssh_claim.dst)
+        rules = [*(rule.src for rule in policy.acls or ()), *(r.src for r in policy.grants or ())]
+        named = (selector for src in rules for selector in src)
+        words += [selector.name for selector in named if selector.kind is Kind.USER]
+        plain = [word.removeprefix("user:").lower() for word in words]
+        return [w for w in dict.fromkeys(plain) if w.count("@") == 1 and not w.startswith("*@")]
+
+    def _add(self, owner: UserID | None, tags: tuple[str, ...]) -> None:
+        number = len(self._nodes)
+        seed = number.to_bytes(32, "big")
+        node = Node(
+            id=NodeID(MADE_UP_ID + number),
+            stable_id=f"made-up-{number}",
+            machine_key=MachineKey(seed),
+            node_key=NodeKey(seed),
+            name=f"made-up-{number}",
+            hostname=f"made-up-{number}",
+            created_at=_NEVER,
+            user_id=owner,
+            tags=tags,
+            # From the part of CGNAT that no tailnet gives out, and a far corner of the ULA.
+            ipv4=IPv4Address("100.115.92.0") + number % 512,
+            ipv6=IPv6Address("fd7a:115c:a1e0:ffff::") + number,
+        )
+        self._nodes[node.id] = node
+
+    # ── tests ───────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, claim: Claim) -> Iterator[Failure]:
+        """Test one claim of ``tests``."""
+        sources, problem = self._sources(claim.src, claim.attributes)
+        if problem:
+            yield Failure(claim.place, problem)
+            return
+        try:
+            protocols = parse_protocol(claim.protocol)
+        except PortError as error:
+            yield Failure(claim.place, str(error))
+            return
+        if not TESTED_PROTOCOLS.issuperset(protocols):
+            text = f'"{claim.protocol}" has no ports: a test is for tcp, udp or sctp'
+            yield Failure(claim.place, text)
+            return
+        if not claim.accept and not claim.deny:
+            yield Failure(claim.place, "neither accept nor deny: nothing is tested")
+        for is_accept, words in ((True, claim.accept), (False, claim.deny)):
+            for word in words:
+                problem = self._test(claim, sources, word, protocols, is_accept=is_accept)
+                if problem:
+                    yield Failure(claim.place, problem)
+
+    def _test(
+        self,
+        claim: Claim,
+        sources: list[reach.End],
+        word: str,
+        protocols: tuple[int, ...],
+        *,
+        is_accept: bool,
+    ) -> str:
+        destinations, port, problem = self._destinations(word, sources)
+        if problem:
+            return f'"{word}": {problem}'
+        pairs = [
+            (src, dst)
+            for src in sources
+            for dst in destinations
+            if src.address.version == dst.address.version
+        ]
+        answers = [reach.may_reach(self._state, src, dst, port, protocols) for src, dst in pairs]
+        if is_accept and not (answers and all(answers)):
+            return f"{claim.src} -> {word}: expected ALLOWED, got DENIED"
+        if not is_accept and any(answers):
+            return f"{claim.src} -> {word}: expected DENIED, got ALLOWED"
+        return ""
+
+    def _sources(
+        self, word: str, attributes: Mapping[str, str | float | bool]
+    ) -> tuple[list[reach.End], str]:
+        selector = self._read(word)
+        if selector is None:
+            return [], f'source "{word}" means nothing'
+        ends = self._ends(selector)
+        if attributes:
+            background = self._state.program.background
+            known = dict(background.attributes)
+            for end in ends:
+                if end.node is not None:
+                    known[end.node.id] = {**known.get(end.node.id, {}), **attributes}
+            self._state = first_state(
+                self._state.program.policy,
+                replace(background, attributes=known),
+                self._users,
+                self._nodes,
+            )
+        return ends, "" if ends else f'source "{word}" has no addresses'
+
+    def _destinations(
+        self, word: str, sources: list[reach.End]
+    ) -> tuple[list[reach.End], int, str]:
+        try:
+            host, text = split_target(word)
+            ports = parse_ports(text)
+        except PortError as error:
+            return [], 0, str(error)
+        if len(ports) != 1 or ports[0].first != ports[0].last:
+            return [], 0, "a test is for one port, not for a list, a range or *"
+        if "/" in host:
+            return [], 0, "a test is for one host, not for a prefix"
+        selector = self._read(host)
+        if selector is None:
+            return [], 0, "the destination means nothing"
+        if selector.kind in (Kind.INTERNET, Kind.EVERYONE, Kind.DANGER_ALL):
+            return [], 0, f'"{host}" is no host that can be tested'
+        ends = self._own(sources) if selector.kind is Kind.SELF else self._ends(selector)
+        return ends, ports[0].first, "" if ends else "the destination has no addresses"
+
+    def _read(self, word: str) -> Selector | None:
+        return self._names.read(self._reader, word, (), _SIDE) if word else None
+
+    def _ends(self, selector: Selector) -> list[reach.End]:
+        if selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
+            known = spans_of(selector, self._state.program.background)
+            addresses = [network.network_address for span in known for network in span.networks()]
+        elif selector.kind is Kind.EVERYONE:
+            addresses = list(self._by_address)
+        else:
+            key = selector.kind, selector.name
+            addresses = [
+                address
+                for node in self._nodes.values()
+                if key in self._state.program.keys_of(node, self._users)
+                for address in node.addresses
+            ]
+        return [self._end(address) for address in addresses]
+
+    def _own(self, sources: list[reach.End]) -> list[reach.End]:
+        owners = {end.node.user_id for end in sources if end.node is not None and not end.node.tags}
+        return [
+            self._end(address)
+            for node in self._nodes.values()
+            if not node.tags and node.user_id in owners
+            for address in node.addresses
+        ]
+
+    def _end(self, address: Address) -> reach.End:
+        return reach.end_of(self._state, address, self._by_address.get(address))
+
+    # ── sshTests ────────────────────────────────────────────────────────────────────────────────
+
+    def ssh_claim(self, claim: SSHClaim) -> Iterator[Failure]:
+        """Test one claim of ``sshTests``: every login name, from every source, at every device."""
+        sources, problem = self._sources(claim.src, {})
+        if problem:
+            yield Failure(claim.place, problem)
+            return
+        if not (claim.accept or claim.deny or claim.check):
+            yield Failure(claim.place, "neither accept, deny nor check: nothing is tested")
+        devices: set[NodeID] = set()
+        for word in claim.dst:
+            found = self._devices(word, sources)
+            if not found:
+                yield Failure(claim.place, f'destination "{word}" is no device')
+            devices.update(found)
+        for node_id in sorted(devices):
+            for end in sources:
+                for problem in self._logins_of(claim, end, node_id):
+                    yield Failure(claim.place, problem)
+
+    def _devices(self, word: str, sources: list[reach.End]) -> list[NodeID]:
+        span = spans.parse(word)
+        if span is not None and span.family == 6:
+            # Recorded: a bare IPv6 address fails its test.
+            return []
+        selector = self._read(word)
+        if selector is None:
+            return []
+        ends = self._own(sources) if selector.kind is Kind.SELF else self._ends(selector)
+        return [end.node.id for end in ends if end.node is not None]
+
+    def _logins_of(self, claim: SSHClaim, end: reach.End, node_id: NodeID) -> Iterator[str]:
+        rules = ssh_policy(self._state, node_id).rules
+        node = self._nodes[node_id]
+        source = {address_text(end.address)}
+        for wanted, users in (
+            ("ALLOWED", claim.accept),
+            ("DENIED", claim.deny),
+            ("ALLOWED via check", claim.check),
+        ):
+            for user in users:
+                action = decide(rules, source, user) if user else None
+                got = "DENIED" if action is None else "ALLOWED"
+                if action is not None and action.hold_and_delegate:
+                    got = "ALLOWED via check"
+                if got != wanted and not (wanted == "ALLOWED" and action is not None):
+                    yield f"{claim.src}/{user or chr(34) * 2} -> {node.name}: expected {wanted}, got {got}"
+
+
+_NEVER = datetime(1, 1, 1, tzinfo=UTC)

@@ -1,0 +1,161 @@
+"""Runs of addresses: what hosts, prefixes, IP sets and the words for "everywhere" stand for.
+
+Not for who owns an address (``standing``). A span is one unbroken run of one family; sets of them
+are sorted tuples without overlap where a function says so. Sits on nothing of ours.
+Source: control-protocol.md 7.1 (forms that clients read); the recorded answers of the hosted
+service for what ``*`` and ``autogroup:internet`` are spelled as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+    summarize_address_range,
+)
+from typing import NamedTuple
+
+from appliance.records import Address, Network
+
+_MAX = {4: (1 << 32) - 1, 6: (1 << 128) - 1}
+
+
+class Span(NamedTuple):
+    """The addresses from ``low`` to ``high``, both included, of family 4 or 6."""
+
+    family: int
+    low: int
+    high: int
+
+    @property
+    def text(self) -> str:
+        """Spell it as clients read it: an address, a prefix where one fits, else a range."""
+        low, high = _address(self.family, self.low), _address(self.family, self.high)
+        if low == high:
+            return str(low)
+        size = self.high - self.low + 1
+        if size & (size - 1) == 0 and self.low % size == 0:
+            bits = (32 if self.family == 4 else 128) - size.bit_length() + 1
+            return f"{low}/{bits}"
+        return f"{low}-{high}"
+
+    def holds(self, address: Address) -> bool:
+        """Tell whether the address lies in it."""
+        return self.family == address.version and self.low <= int(address) <= self.high
+
+    def meets(self, other: Span) -> bool:
+        """Tell whether the two share an address."""
+        return self.family == other.family and self.low <= other.high and other.low <= self.high
+
+    def networks(self) -> list[Network]:
+        """Cut it into prefixes."""
+        low, high = _address(self.family, self.low), _address(self.family, self.high)
+        return list(summarize_address_range(low, high))
+
+
+def _address(family: int, number: int) -> Address:
+    return IPv4Address(number) if family == 4 else IPv6Address(number)
+
+
+def of_address(address: Address) -> Span:
+    """Give the span of one address."""
+    return Span(address.version, int(address), int(address))
+
+
+def of_network(network: Network) -> Span:
+    """Give the span of a prefix."""
+    return Span(network.version, int(network.network_address), int(network.broadcast_address))
+
+
+def parse(text: str) -> Span | None:
+    """Read an address, a prefix (host bits are dropped) or a range ``low-high``; None if neither."""
+    try:
+        if "-" in text:
+            low, high = (ip_address(part.strip()) for part in text.split("-", 1))
+            if low.version != high.version or int(low) > int(high):
+                return None
+            return Span(low.version, int(low), int(high))
+        if "/" in text:
+            return of_network(ip_network(text, strict=False))
+        return of_address(ip_address(text))
+    except ValueError:
+        return None
+
+
+def union(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Give the same addresses as sorted spans that neither overlap nor touch."""
+    merged: list[Span] = []
+    for span in sorted(spans):
+        last = merged[-1] if merged else None
+        if last and last.family == span.family and span.low <= last.high + 1:
+            merged[-1] = Span(span.family, last.low, max(last.high, span.high))
+        else:
+            merged.append(span)
+    return tuple(merged)
+
+
+def subtract(spans: Iterable[Span], holes: Iterable[Span]) -> tuple[Span, ...]:
+    """Give what is left of ``spans`` without ``holes``, sorted and without overlap."""
+    left = list(union(spans))
+    for hole in holes:
+        rest: list[Span] = []
+        for span in left:
+            if not span.meets(hole):
+                rest.append(span)
+                continue
+            if span.low < hole.low:
+                rest.append(Span(span.family, span.low, hole.low - 1))
+            if hole.high < span.high:
+                rest.append(Span(span.family, hole.high + 1, span.high))
+        left = rest
+    return tuple(left)
+
+
+def meet(spans: Iterable[Span], others: Iterable[Span]) -> bool:
+    """Tell whether two sets share an address."""
+    others = tuple(others)
+    return any(span.meets(other) for span in spans for other in others)
+
+
+def is_everything(network: Network) -> bool:
+    """Tell whether this is an exit route: a prefix of length 0."""
+    return network.prefixlen == 0
+
+
+# The tailnet as `*` spells it at the source side: CGNAT without the part that ChromeOS uses for
+# itself, and the ULA prefix. Source: every recorded rule with the source `*`.
+CGNAT = IPv4Network("100.64.0.0/10")
+CHROME_OS = IPv4Network("100.115.92.0/23")
+ULA = IPv6Network("fd7a:115c:a1e0::/48")
+TAILNET: tuple[Span, ...] = subtract((of_network(CGNAT), of_network(ULA)), (of_network(CHROME_OS),))
+
+# What an exit node is told of `autogroup:internet`: everything but private, link-local and tailnet
+# addresses in IPv4, the global unicast block in IPv6. Source: the two recordings with approved
+# exit nodes; multicast and loopback are in it there, so they are here.
+INTERNET: tuple[Span, ...] = (
+    *subtract(
+        (Span(4, 0, _MAX[4]),),
+        (
+            of_network(ip_network(text))
+            for text in (
+                "10.0.0.0/8",
+                "100.64.0.0/10",
+                "169.254.0.0/16",
+                "172.16.0.0/12",
+                "192.168.0.0/16",
+            )
+        ),
+    ),
+    of_network(ip_network("2000::/3")),
+)
+EVERYTHING: tuple[Span, ...] = (Span(4, 0, _MAX[4]), Span(6, 0, _MAX[6]))
+INTERNET_TEXTS: tuple[str, ...] = (
+    *(span.text for span in INTERNET[:-1]),
+    # Recorded as a range although it is a prefix.
+    "2000::-3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+)

@@ -1,0 +1,212 @@
+"""SSH rules of a policy as a node is told of them.
+
+Not for answering a check (``control`` does, with ``check_period``). Sits on ``state``.
+Source: control-protocol.md 7.3 to 7.5; the recorded answers: rules that check stand first; a rule
+with ``localpart:`` is cut into one for each source user, and each of its sources that is no
+destination is told of its own; a device with several tags stands once for each of them in
+``autogroup:tagged``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import timedelta
+
+from appliance.policy.bits import ones
+from appliance.policy.flows import Login
+from appliance.policy.loginsections import local_part_domain
+from appliance.policy.selectors import Kind
+from appliance.policy.state import State
+from appliance.records import NodeID, UserID
+from appliance.wire import tailcfg
+from appliance.wire.tailcfg.message import address_text
+
+DEFAULT_CHECK_PERIOD = timedelta(hours=12)
+RECORDER_PORT = 80
+"""Where ``tsrecorder`` listens. Source: control-protocol.md 7.5 (HTTP to the recorder's address)."""
+CHECK_PATH = "/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID?local_user=$LOCAL_USER"
+_NO_RECORDER = "session recording is required and no recorder can be reached"
+
+
+def ssh_policy(
+    state: State, node_id: NodeID, check_url: str = "https://unused"
+) -> tailcfg.SSHPolicy:
+    """Give all SSH rules for a node, those that check before those that accept."""
+    checks: list[tailcfg.SSHRule] = []
+    accepts: list[tailcfg.SSHRule] = []
+    for login in state.program.logins:
+        rules = list(_rules(state, login, node_id, check_url))
+        (checks if login.rule.is_check else accepts).extend(rules)
+    return tailcfg.SSHPolicy(rules=(*checks, *accepts))
+
+
+def check_period(state: State, src: NodeID, dst: NodeID, user: str) -> timedelta | None:
+    """Give how long a check of this login stays good; None if no rule asks for one."""
+    policy = ssh_policy(state, dst)
+    texts = {address_text(address) for address in state.nodes[src].addresses}
+    periods = [
+        login.rule.check_period if login.rule.check_period is not None else DEFAULT_CHECK_PERIOD
+        for login in state.program.logins
+        if login.rule.is_check
+        for rule in _rules(state, login, dst, "")
+        if decide((rule,), texts, user) is not None
+    ]
+    return periods[0] if periods and policy.rules else None
+
+
+def decide(
+    rules: tuple[tailcfg.SSHRule, ...], sources: set[str], user: str
+) -> tailcfg.SSHAction | None:
+    """Say what a node does with a login, as the client's own code decides; None: refused."""
+    for rule in rules:
+        if all(each.node_ip not in sources for each in rule.principals):
+            continue
+        local = rule.ssh_users.get(user, rule.ssh_users.get("*", ""))
+        if local:
+            return rule.action
+    return None
+
+
+def _rules(
+    state: State, login: Login, node_id: NodeID, check_url: str
+) -> Iterator[tailcfg.SSHRule]:
+    standing = state.standings[node_id]
+    node = state.nodes[node_id]
+    if login.own is not None and standing.self_dst >> login.own.number & 1:
+        bit = 1 << login.own.number
+        owner = standing.owner
+        starters = [
+            other
+            for other in (state.owned.get(owner, ()) if owner is not None else ())
+            if state.standings[other].self_src & bit
+        ]
+        if starters:
+            yield from _cut(state, login, {owner: starters}, [], check_url, by_user=True)
+    if login.others is None:
+        return
+    number = login.others.number
+    by_user = any(local_part_domain(user) for user in login.rule.users)
+    if standing.dst >> number & 1:
+        users, tagged = _sources(state, state.src_nodes[number])
+        yield from _cut(state, login, users, tagged, check_url, by_user=by_user)
+    elif by_user and standing.src >> number & 1:
+        if node.tags:
+            yield from _cut(state, login, {}, [node_id], check_url, by_user=True)
+            return
+        users, _ = _sources(state, state.src_nodes[number])
+        mine = {node.user_id: users.get(node.user_id, [])}
+        yield from _cut(state, login, mine, [], check_url, by_user=True)
+
+
+def _sources(state: State, bits: int) -> tuple[dict[UserID | None, list[NodeID]], list[NodeID]]:
+    users: defaultdict[UserID | None, list[NodeID]] = defaultdict(list)
+    tagged: list[NodeID] = []
+    for slot in ones(bits):
+        node_id = state.ids[slot]
+        if node_id is None:
+            continue
+        node = state.nodes[node_id]
+        if node.tags:
+            tagged.append(node_id)
+        else:
+            users[node.user_id].append(node_id)
+    return dict(users), tagged
+
+
+def _cut(
+    state: State,
+    login: Login,
+    users: dict[UserID | None, list[NodeID]],
+    tagged: list[NodeID],
+    check_url: str,
+    *,
+    by_user: bool,
+) -> Iterator[tailcfg.SSHRule]:
+    if not by_user:
+        everyone = [node_id for nodes in users.values() for node_id in nodes]
+        if everyone or tagged:
+            yield _rule(state, login, everyone + tagged, _user_map(login), check_url)
+        return
+    for user_id in sorted(users, key=lambda each: each or 0):
+        if not users[user_id]:
+            continue
+        yield _rule(state, login, users[user_id], _user_map(login), check_url)
+        local = _local_part(state, login, user_id)
+        if local:
+            yield _rule(state, login, users[user_id], {local: local}, check_url)
+    if tagged:
+        yield _rule(state, login, tagged, _user_map(login), check_url)
+
+
+def _rule(
+    state: State, login: Login, nodes: list[NodeID], users: dict[str, str], check_url: str
+) -> tailcfg.SSHRule:
+    repeat = any(selector.kind is Kind.TAGGED for selector in login.rule.src)
+    texts = []
+    for node_id in nodes:
+        node = state.nodes[node_id]
+        mine = [address_text(address) for address in node.addresses]
+        texts += mine * (max(1, len(node.tags)) if repeat else 1)
+    return tailcfg.SSHRule(
+        principals=tuple(tailcfg.SSHPrincipal(node_ip=text) for text in sorted(texts)),
+        ssh_users=users,
+        action=_action(state, login, check_url),
+        accept_env=login.rule.accept_env,
+    )
+
+
+def _user_map(login: Login) -> dict[str, str]:
+    users = login.rule.users
+    mapped = {"root": "root" if "root" in users else ""}
+    for user in users:
+        if user == "autogroup:nonroot":
+            mapped["*"] = "="
+        elif user != "root" and not local_part_domain(user):
+            mapped[user] = user
+    return mapped
+
+
+def _local_part(state: State, login: Login, user_id: UserID | None) -> str:
+    user = state.users.get(user_id) if user_id is not None else None
+    local, at, domain = (user.login_name if user is not None else "").rpartition("@")
+    wanted = {local_part_domain(each) for each in login.rule.users} - {""}
+    return local if at and domain.lower() in {each.lower() for each in wanted} else ""
+
+
+def _action(state: State, login: Login, check_url: str) -> tailcfg.SSHAction:
+    recorders = _recorders(state, login)
+    failure = None
+    if login.rule.enforce_recorder and login.recorders is not None:
+        failure = tailcfg.SSHRecorderFailureAction(
+            reject_session_with_message=_NO_RECORDER,
+            terminate_session_with_message=_NO_RECORDER,
+        )
+    if login.rule.is_check:
+        return tailcfg.SSHAction(
+            hold_and_delegate=check_url + CHECK_PATH,
+            recorders=recorders,
+            on_recording_failure=failure,
+        )
+    return tailcfg.SSHAction(
+        accept=True,
+        allow_agent_forwarding=True,
+        allow_local_port_forwarding=True,
+        allow_remote_port_forwarding=True,
+        recorders=recorders,
+        on_recording_failure=failure,
+    )
+
+
+def _recorders(state: State, login: Login) -> tuple[tailcfg.AddrPort, ...]:
+    if login.recorders is None:
+        return ()
+    found = []
+    for slot in ones(state.dst_nodes[login.recorders.number]):
+        node_id = state.ids[slot]
+        if node_id is not None:
+            found += [
+                tailcfg.AddrPort(address, RECORDER_PORT)
+                for address in state.nodes[node_id].addresses
+            ]
+    return tuple(found)

@@ -1,0 +1,474 @@
+"""The compiled state of a tailnet's policy: made once, then brought up to date by what changed.
+
+A ``State`` is never changed after it is made; ``next_state`` makes the one after it and shares
+all parts that the changed nodes do not touch. Who sees whom is kept as bits (one per node, by
+slot), lists of addresses as sorted text. Not for rules as they are sent (``filters`` makes those
+when a node asks). Sits on ``standing``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from appliance.policy import spans
+from appliance.policy.bits import ones
+from appliance.policy.language import Background, Policy
+from appliance.policy.selectors import Kind
+from appliance.policy.standing import (
+    NO_ROUTES,
+    Program,
+    Routes,
+    Standing,
+    routes_of,
+    spans_of,
+)
+from appliance.records import Node, NodeID, User, UserID
+from appliance.wire.tailcfg.message import address_text
+
+if TYPE_CHECKING:
+    from appliance.policy.filters import Kept
+
+FEW = 32
+"""Up to this many changed nodes are worked in one by one; more are cheaper all at once."""
+
+
+class Sight:
+    """A visibility class: all nodes that see the same peers share one such object.
+
+    ``nodes`` None means every node of the tailnet. A node never sees itself as a peer, so its own
+    id in ``nodes`` means nothing. Compared by identity: a new object means "may have changed".
+    """
+
+    __slots__ = ("__weakref__", "_bits", "_ids", "_nodes")
+
+    def __init__(self, nodes: frozenset[NodeID] | None = None) -> None:
+        self._nodes = nodes
+        self._bits: int | None = None
+        self._ids: tuple[NodeID | None, ...] = ()
+
+    @classmethod
+    def of_bits(cls, bits: int, ids: tuple[NodeID | None, ...]) -> Sight:
+        """Give the class that sees the nodes in these slots."""
+        sight = cls()
+        sight._bits, sight._ids = bits, ids
+        return sight
+
+    @property
+    def bits(self) -> int:
+        """The slots of the nodes that it sees; 0 for a class that was not made from slots."""
+        return self._bits or 0
+
+    @property
+    def nodes(self) -> frozenset[NodeID] | None:
+        """The nodes that it sees, made when first asked for; None means all."""
+        if self._bits is not None and self._nodes is None:
+            self._nodes = frozenset(
+                node_id for slot in ones(self._bits) if (node_id := self._ids[slot]) is not None
+            )
+        return self._nodes
+
+    def shows(self, node_id: NodeID) -> bool:
+        """Tell whether the class sees this node."""
+        nodes = self.nodes
+        return nodes is None or node_id in nodes
+
+    def __repr__(self) -> str:
+        return f"Sight({'everyone' if self.nodes is None else sorted(self.nodes)})"
+
+
+EVERYONE = Sight()
+NOBODY = Sight(frozenset())
+
+
+class Sources:
+    """The addresses of one set of sources, as rules spell them; equal content, same object."""
+
+    __slots__ = ("nodes", "texts", "words")
+
+    def __init__(self, nodes: int, words: tuple[str, ...], texts: tuple[str, ...]) -> None:
+        self.nodes = nodes
+        self.words = words
+        self.texts = texts
+
+
+class State:
+    """Everything that follows from one policy for one set of nodes and users."""
+
+    __slots__ = (
+        "dst_nodes",
+        "ids",
+        "kept",
+        "listed_nodes",
+        "nodes",
+        "owned",
+        "program",
+        "routers",
+        "sights",
+        "sizes",
+        "slots",
+        "sources",
+        "src_nodes",
+        "standings",
+        "users",
+        "words",
+    )
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.nodes: Mapping[NodeID, Node] = {}
+        self.users: Mapping[UserID, User] = {}
+        self.slots: dict[NodeID, int] = {}
+        self.ids: list[NodeID | None] = []
+        self.standings: dict[NodeID, Standing] = {}
+        self.sizes: dict[Standing, int] = {}
+        self.routers: dict[NodeID, Routes] = {}
+        self.owned: dict[UserID, tuple[NodeID, ...]] = {}
+        flows, sources = len(program.flows), len(program.sources)
+        self.src_nodes = [0] * flows
+        self.dst_nodes = [0] * flows
+        self.listed_nodes = [0] * sources
+        self.words: list[tuple[str, ...]] = [()] * sources
+        self.sources: list[Sources] = []
+        self.sights: dict[Standing, Sight] = {}
+        self.kept: Kept | None = None
+
+    def copy(self) -> State:
+        """Give a state that may be changed without changing this one."""
+        other = State.__new__(State)
+        other.program = self.program
+        other.nodes, other.users = self.nodes, self.users
+        other.slots = dict(self.slots)
+        other.ids = list(self.ids)
+        other.standings = dict(self.standings)
+        other.sizes = dict(self.sizes)
+        other.routers = dict(self.routers)
+        other.owned = dict(self.owned)
+        other.src_nodes = list(self.src_nodes)
+        other.dst_nodes = list(self.dst_nodes)
+        other.listed_nodes = list(self.listed_nodes)
+        other.words = list(self.words)
+        other.sources = list(self.sources)
+        other.sights = dict(self.sights)
+        other.kept = None
+        return other
+
+    def routes(self, node_id: NodeID) -> Routes:
+        """Give the routes that a node serves."""
+        return self.routers.get(node_id, NO_ROUTES)
+
+    def bits_of(self, nodes: Iterable[NodeID]) -> int:
+        """Give the slots of some nodes."""
+        bits = 0
+        for node_id in nodes:
+            bits |= 1 << self.slots[node_id]
+        return bits
+
+
+def first_state(
+    policy: Policy,
+    background: Background,
+    users: Mapping[UserID, User],
+    nodes: Mapping[NodeID, Node],
+) -> State:
+    """Compile from scratch."""
+    state = State(Program(policy, background))
+    return _changed(state, users, nodes, nodes.keys())
+
+
+def next_state(
+    state: State,
+    users: Mapping[UserID, User],
+    nodes: Mapping[NodeID, Node],
+    changed: Collection[NodeID],
+) -> State:
+    """Give the state after some nodes came, went or changed; the same if nothing follows."""
+    return _changed(state.copy(), users, nodes, changed)
+
+
+class _Moves:
+    """What changed about the nodes, collected while they are worked in."""
+
+    def __init__(self) -> None:
+        self.sources = 0
+        self.old_texts: dict[int, tuple[str, ...]] = {}
+        self.new_texts: dict[int, tuple[str, ...]] = {}
+        self.seen: list[tuple[int, Standing, Standing, bool]] = []
+        self.owners: set[UserID] = set()
+        self.routes = False
+
+
+_NOTHING = Standing()
+
+
+def _changed(
+    state: State,
+    users: Mapping[UserID, User],
+    nodes: Mapping[NodeID, Node],
+    changed: Collection[NodeID],
+) -> State:
+    moves = _Moves()
+    old_nodes = state.nodes
+    state.nodes, state.users = nodes, users
+    interned = {standing: standing for standing in state.sizes}
+    for node_id in changed:
+        _move(state, moves, interned, node_id, old_nodes.get(node_id), nodes.get(node_id))
+    is_first = not state.sources and bool(state.program.sources or not state.sights)
+    _settle_sources(state, moves, everything=is_first or len(changed) > FEW)
+    _settle_sights(state, moves, everything=len(changed) > FEW)
+    return state
+
+
+def _move(
+    state: State,
+    moves: _Moves,
+    interned: dict[Standing, Standing],
+    node_id: NodeID,
+    was: Node | None,
+    now: Node | None,
+) -> None:
+    """Work one node in: its slot, its standing, and the bits of the flows that name it."""
+    before = state.standings.get(node_id, _NOTHING)
+    after = _NOTHING
+    is_new = node_id not in state.slots
+    if now is not None:
+        routes = routes_of(now)
+        if routes != state.routes(node_id):
+            moves.routes = True
+            state.routers.pop(node_id, None)
+            if routes is not NO_ROUTES:
+                state.routers[node_id] = routes
+        after = state.program.standing(now, state.users, routes)
+        after = interned.setdefault(after, after)
+        slot = _take_slot(state, node_id)
+    elif is_new:
+        return
+    else:
+        slot = state.slots[node_id]
+        moves.routes |= state.routers.pop(node_id, None) is not None
+    _count(state, node_id, before if not is_new else None, after if now is not None else None)
+    _flip(state.src_nodes, before.src ^ after.src, slot)
+    _flip(state.dst_nodes, before.dst ^ after.dst, slot)
+    _flip(state.listed_nodes, before.listed ^ after.listed, slot)
+    old_texts, new_texts = _texts(was), _texts(now)
+    moves.sources |= before.listed ^ after.listed
+    if old_texts != new_texts:
+        moves.sources |= before.listed | after.listed
+    moves.old_texts[slot], moves.new_texts[slot] = old_texts, new_texts
+    moves.seen.append((slot, before, after, is_new))
+    if state.program.has_self:
+        _own(state, moves, node_id, was, now)
+    if now is None:
+        state.ids[slot] = None
+        del state.slots[node_id]
+
+
+def _take_slot(state: State, node_id: NodeID) -> int:
+    slot = state.slots.get(node_id)
+    if slot is None:
+        slot = len(state.slots)
+        # Freed slots are taken again, so that bits stay as long as the tailnet is large.
+        if slot < len(state.ids):
+            slot = state.ids.index(None)
+            state.ids[slot] = node_id
+        else:
+            state.ids.append(node_id)
+        state.slots[node_id] = slot
+    return slot
+
+
+def _count(state: State, node_id: NodeID, before: Standing | None, after: Standing | None) -> None:
+    if before is not None:
+        state.sizes[before] -= 1
+        if not state.sizes[before]:
+            del state.sizes[before]
+    if after is None:
+        state.standings.pop(node_id, None)
+        return
+    state.standings[node_id] = after
+    state.sizes[after] = state.sizes.get(after, 0) + 1
+
+
+def _flip(column: list[int], numbers: int, slot: int) -> None:
+    bit = 1 << slot
+    for number in ones(numbers):
+        column[number] ^= bit
+
+
+def _texts(node: Node | None) -> tuple[str, ...]:
+    return () if node is None else tuple(address_text(each) for each in node.addresses)
+
+
+def _own(state: State, moves: _Moves, node_id: NodeID, was: Node | None, now: Node | None) -> None:
+    """Keep the list of each user's untagged nodes."""
+    old = was.user_id if was is not None and not was.tags else None
+    new = now.user_id if now is not None and not now.tags else None
+    moves.owners.update(owner for owner in (old, new) if owner is not None)
+    if old == new:
+        return
+    if old is not None:
+        rest = tuple(each for each in state.owned[old] if each != node_id)
+        state.owned[old] = rest
+        if not rest:
+            del state.owned[old]
+    if new is not None:
+        state.owned[new] = (*state.owned.get(new, ()), node_id)
+
+
+# ── lists of sources ────────────────────────────────────────────────────────────────────────────
+
+
+def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
+    """Spell out anew the sources that name a moved node, or everyone if routes changed."""
+    program = state.program
+    if everything or moves.routes:
+        for number, source in enumerate(program.sources):
+            words = _words(state, source.selectors, bool(source.postures))
+            if words != state.words[number] or everything:
+                state.words[number] = words
+                moves.sources |= 1 << number
+    if everything or not state.sources:
+        pool: dict[tuple[int, tuple[str, ...]], Sources] = {}
+        state.sources = [_spell(state, number, pool) for number in range(len(program.sources))]
+        return
+    touched = list(ones(moves.sources))
+    pool = {
+        (each.nodes, each.words): each
+        for number, each in enumerate(state.sources)
+        if not moves.sources >> number & 1
+    }
+    for number in touched:
+        state.sources[number] = _respell(state, number, moves, pool)
+
+
+def _words(state: State, selectors: frozenset, is_postured: bool) -> tuple[str, ...]:  # type: ignore[type-arg]  # of Selector
+    """Give what a list of sources says besides addresses of nodes."""
+    if any(selector.kind is Kind.DANGER_ALL for selector in selectors) and not is_postured:
+        return ("*",)
+    if is_postured:
+        # Only devices can be in a posture, so only their addresses are listed.
+        return ()
+    words: set[str] = set()
+    for selector in selectors:
+        if selector.kind is Kind.EVERYONE:
+            words.update(span.text for span in spans.TAILNET)
+            for routes in state.routers.values():
+                words.update(str(route) for route in routes.subnets)
+        elif selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
+            words.update(span.text for span in spans_of(selector, state.program.background))
+        elif selector.kind is Kind.INTERNET:
+            words.update(spans.INTERNET_TEXTS)
+    return tuple(sorted(words))
+
+
+def _spell(state: State, number: int, pool: dict[tuple[int, tuple[str, ...]], Sources]) -> Sources:
+    nodes, words = state.listed_nodes[number], state.words[number]
+    if words == ("*",):
+        nodes = 0
+    known = pool.get((nodes, words))
+    if known is None:
+        texts = set(words)
+        for slot in ones(nodes):
+            node_id = state.ids[slot]
+            if node_id is not None:
+                texts.update(_texts(state.nodes[node_id]))
+        known = pool[nodes, words] = Sources(nodes, words, tuple(sorted(texts)))
+    return known
+
+
+def _respell(
+    state: State,
+    number: int,
+    moves: _Moves,
+    pool: dict[tuple[int, tuple[str, ...]], Sources],
+) -> Sources:
+    """Spell a list anew from the one before, taking out and putting in what moved."""
+    old = state.sources[number]
+    nodes, words = state.listed_nodes[number], state.words[number]
+    known = pool.get((nodes, words))
+    if known is not None or words != old.words or words:
+        # With words of its own an address may stand there twice, once for each reason.
+        return known or _spell(state, number, pool)
+    texts = list(old.texts)
+    for slot, gone in moves.old_texts.items():
+        if old.nodes >> slot & 1:
+            for text in gone:
+                del texts[bisect_left(texts, text)]
+    for slot, come in moves.new_texts.items():
+        if nodes >> slot & 1:
+            for text in come:
+                insort(texts, text)
+    known = pool[nodes, words] = Sources(nodes, words, tuple(texts))
+    return known
+
+
+# ── who sees whom ───────────────────────────────────────────────────────────────────────────────
+
+
+def _settle_sights(state: State, moves: _Moves, *, everything: bool) -> None:
+    """Bring the visibility classes up to date; an unchanged class keeps its object."""
+    for gone in state.sights.keys() - state.sizes.keys():
+        del state.sights[gone]
+    known = state.sights
+    missing = [standing for standing in state.sizes if standing not in known]
+    ids = tuple(state.ids)
+    by_bits = {sight.bits: sight for sight in known.values() if sight is not EVERYONE}
+    if everything:
+        for standing in list(known):
+            _see(state, standing, ids, by_bits)
+    else:
+        for standing, sight in list(known.items()):
+            if sight is not EVERYONE and _is_moved(standing, moves, state.program.packets):
+                _see(state, standing, ids, by_bits)
+    for standing in missing:
+        _see(state, standing, ids, by_bits)
+
+
+def _see(
+    state: State,
+    standing: Standing,
+    ids: tuple[NodeID | None, ...],
+    by_bits: dict[int, Sight],
+) -> None:
+    program = state.program
+    if standing.src & program.to_all or (standing.src | standing.dst) & program.opened:
+        state.sights[standing] = EVERYONE
+        return
+    bits = seen_by(state, standing)
+    known = by_bits.get(bits)
+    if known is None or not _same_nodes(known, bits, ids):
+        known = by_bits[bits] = Sight.of_bits(bits, ids)
+    state.sights[standing] = known
+
+
+def _same_nodes(sight: Sight, bits: int, ids: tuple[NodeID | None, ...]) -> bool:
+    """Tell whether the slots still belong to the nodes that a class was made for."""
+    old = sight._ids  # noqa: SLF001 - it is one of us
+    return old is ids or all(old[slot] == ids[slot] for slot in ones(bits))
+
+
+def seen_by(state: State, standing: Standing) -> int:
+    """Give the slots of all nodes that a class sees: rules let one of the two reach the other."""
+    bits, packets = 0, state.program.packets
+    for number in ones(standing.src & packets):
+        bits |= state.dst_nodes[number]
+    for number in ones(standing.dst & packets):
+        bits |= state.src_nodes[number]
+    if standing.owner is not None:
+        for other in state.owned.get(standing.owner, ()):
+            its = state.standings[other]
+            if (standing.self_src & its.self_dst | its.self_src & standing.self_dst) & packets:
+                bits |= 1 << state.slots[other]
+    return bits
+
+
+def _is_moved(standing: Standing, moves: _Moves, packets: int) -> bool:
+    """Tell whether a class sees a moved node that it did not see before, or the reverse."""
+    if standing.owner is not None and standing.owner in moves.owners:
+        return True
+    src, dst = standing.src & packets, standing.dst & packets
+    return any(
+        bool(src & before.dst or dst & before.src) != bool(src & after.dst or dst & after.src)
+        for _, before, after, _ in moves.seen
+    )
