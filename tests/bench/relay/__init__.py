@@ -124,7 +124,8 @@ def _any(name: str, pem: Path, *, tls: bool) -> Iterator[Relay]:
 
 
 def _start(stack: contextlib.ExitStack, command: list[str]) -> subprocess.Popen[str]:
-    path = os.pathsep.join(entry for entry in sys.path if entry)
+    # The libraries, but not the standard library, which is each interpreter's own.
+    path = os.pathsep.join((str(build.ROOT), *(e for e in sys.path if "site-packages" in e)))
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

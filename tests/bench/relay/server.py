@@ -32,7 +32,10 @@ async def serve(pem: str) -> None:
         print("listening", *(listener.port for listener in running.listeners), flush=True)
 
     task = asyncio.create_task(run(settings, tls=lambda: context, ready=ready))
-    await asyncio.to_thread(sys.stdin.read)
+    over = asyncio.Event()
+    # No thread waits for the end: one more makes every allocation and file access dearer.
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), over.set)
+    await over.wait()
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

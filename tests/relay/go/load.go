@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -277,13 +278,15 @@ func (r *runner) receive(from key.NodePublic, to *end, tokens chan struct{}) {
 func holdIdle(addr string, useTLS bool, count int, stdin io.Reader) error {
 	var group sync.WaitGroup
 	var failed atomic.Int64
+	held := make([]*end, count) // what nobody refers to is collected, and closed by that
 	slots := make(chan struct{}, 8)
-	for range count {
+	for number := range count {
 		group.Add(1)
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots; group.Done() }()
-			if _, err := dial(addr, useTLS); err != nil {
+			var err error
+			if held[number], err = dial(addr, useTLS); err != nil {
 				failed.Add(1)
 			}
 		}()
@@ -291,6 +294,7 @@ func holdIdle(addr string, useTLS bool, count int, stdin io.Reader) error {
 	group.Wait()
 	fmt.Println("ready", count-int(failed.Load()))
 	io.Copy(io.Discard, stdin)
+	runtime.KeepAlive(held)
 	return nil
 }
 
