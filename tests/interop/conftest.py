@@ -1,7 +1,7 @@
 """What the interop tests share: a lab per module, its last words on failure, a table of times.
 
-Where clients cannot be built or namespaces cannot be made, every test skips with the same words, so
-that pytest's summary is one loud line.
+Where clients cannot be built or namespaces cannot be made, the tests that need them skip with the
+same words, so that pytest's summary is one loud line each.
 """
 
 from __future__ import annotations
@@ -17,19 +17,28 @@ from tests.interop.lab import Lab
 from tests.interop.netns import Net
 
 FOLDER = "tests/interop/"
+ABSENT = "NOT HERE"
 
 Figure = Callable[[str, float], None]
 
 
 @pytest.fixture(scope="session")
 def stock_clients() -> None:
-    """Build the stock clients, or skip everything that needs them."""
+    """Build the stock clients, or skip what needs them."""
     try:
-        netns.require()
         for client in build.CLIENTS:
             build.node_binary(client)
-    except (netns.Missing, build.Unavailable) as reason:
-        pytest.skip(f"NO STOCK CLIENTS HERE: {reason}")
+    except build.Unavailable as reason:
+        pytest.skip(f"STOCK CLIENTS ARE {ABSENT}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> None:
+    """Skip what needs a network of its own where none can be made."""
+    try:
+        netns.require()
+    except netns.Missing as reason:
+        pytest.skip(f"NETWORK NAMESPACES ARE {ABSENT}: {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -39,18 +48,16 @@ def derper(stock_clients: None) -> Path:  # noqa: ARG001  # builds before us
 
 
 @pytest.fixture
-def net() -> Iterator[Net]:
+def net(namespaces: None) -> Iterator[Net]:  # noqa: ARG001  # skips before us
     """A network without anything on it."""
-    try:
-        made = Net()
-    except netns.Missing as reason:
-        pytest.skip(f"NO STOCK CLIENTS HERE: {reason}")
+    made = Net()
     yield made
     made.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def empty_lab(
+    namespaces: None,  # noqa: ARG001  # skips before us
     stock_clients: None,  # noqa: ARG001  # skips before us
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Lab]:
@@ -83,8 +90,10 @@ def figure(record_property: Callable[[str, object], None]) -> Figure:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the last words of server and clients to the report of a failed test."""
+    """Add the last words of the lab to a failed test; let all skips of one reason be one line."""
     report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and ABSENT in report.longrepr[2]:
+        report.longrepr = (FOLDER, 0, report.longrepr[2])
     lab = getattr(item, "funcargs", {}).get("empty_lab") or getattr(item, "funcargs", {}).get("lab")
     if report.failed and lab is not None:
         report.sections.append(("last words of the lab", lab.last_words()))

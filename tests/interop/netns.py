@@ -11,6 +11,7 @@ Addresses are from the documentation ranges, so nothing here can be mistaken for
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -38,8 +39,9 @@ class Missing(Exception):
     """Network namespaces cannot be had here; the text says why."""
 
 
+@functools.cache
 def require() -> None:
-    """Raise Missing unless this process may make network namespaces."""
+    """Raise Missing unless this process may make network namespaces; tries it once."""
     if sys.platform != "linux":
         raise Missing("network namespaces need Linux")
     if os.geteuid() != 0:
@@ -47,6 +49,13 @@ def require() -> None:
     for tool, package in (("ip", "iproute2"), ("nft", "nftables")):
         if shutil.which(tool) is None:
             raise Missing(f"no `{tool}` (Debian package {package})")
+    trial = f"hw-{os.getpid()}-0-trial"
+    made = subprocess.run(
+        ["ip", "netns", "add", trial], capture_output=True, text=True, timeout=30, check=False
+    )
+    remove(trial)
+    if made.returncode:
+        raise Missing(f"network namespaces are not allowed here: {made.stderr.strip()}")
 
 
 def _ip(where: str, *lines: str) -> None:

@@ -139,6 +139,7 @@ async def test_mixed_transports_reach_each_other(meshed: Meshed) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pinned(
+    namespaces: None,  # noqa: ARG001  # skips before us
     stock_clients: None,  # noqa: ARG001  # skips before us
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Lab]:
