@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from appliance.policy.language import Background, Policy
 from appliance.policy.selectors import Kind, Selector
-from appliance.policy.standing import Key, user_keys
+from appliance.policy.standing import Key, groups_by_login, user_keys
 from appliance.records import Network, Node, User, UserID
 from appliance.wire.tailcfg import Hostinfo
 
@@ -45,7 +45,7 @@ def _keys(
     if node.tags:
         return {(Kind.TAGGED, ""), *((Kind.TAG, tag) for tag in node.tags)}
     user = users.get(node.user_id) if node.user_id is not None else None
-    return set() if user is None else set(user_keys(policy, background, user))
+    return set() if user is None else set(user_keys(groups_by_login(policy), background, user))
 
 
 def _is_named(who: tuple[Selector, ...], keys: set[Key]) -> bool:

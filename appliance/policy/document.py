@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import ip_network
+from itertools import groupby
 from typing import Final, TypeVar
 
 from appliance.policy import loginsections, postures, rulesections, spans
 from appliance.policy.language import Approvers, NodeAttribute, Place, Policy
-from appliance.policy.mistakes import Mistake, PolicyError, Reader, name_in, suggestion
+from appliance.policy.mistakes import Mistake, PolicyError, Reader, name_in
 from appliance.policy.selectors import (
     ATTRIBUTE_TARGET,
     TAG_NAME,
@@ -34,6 +35,10 @@ MAX_TEXT_CHARS = 1 << 20
 """A policy with 5,000 rules has 1 MB; reading this much takes less than a second."""
 MAX_VALUES = 60_000
 """Commas in the text: bounds the parts that a short text can consist of, and so the memory."""
+MAX_IPSET_ENTRIES = 5000
+MAX_IPSET_TURNS = 100
+"""Entries of all IP sets together, and changes between adding and removing: each turn works on a
+whole set again."""
 MAX_IPSET_DEPTH = 16
 """IP sets may name other sets; nobody nests them deeper, and a circle must end."""
 
@@ -111,6 +116,7 @@ class _Document:
         self._reader = reader
         self._fields = reader.fields(value, (), SECTIONS)
         self._names = Names(domains=domains)
+        self._turns = 0
 
     def read(self) -> Policy:
         """Read every section; those that define names first."""
@@ -171,6 +177,9 @@ class _Document:
                 text = f'ipsets["{name}"]: the name must start with "ipset:"'
                 self._reader.note((*path, name), text, at_name=True)
             lists[name] = list(self._reader.texts(part, (*path, name)))
+        if sum(map(len, lists.values())) > MAX_IPSET_ENTRIES:
+            self._reader.note(path, f"more than {MAX_IPSET_ENTRIES} entries in all ipsets")
+            lists = {name: [] for name in lists}
         for name in lists:
             self._names.ipsets[name] = self._ipset(name, lists, ())
 
@@ -180,14 +189,21 @@ class _Document:
         if name in self._names.ipsets:
             return self._names.ipsets[name]
         found: tuple[Span, ...] = ()
-        for text, path in lists[name]:
-            verb, _, rest = text.partition(" ")
-            word = rest.strip() if verb in ("add", "remove") else text
-            if word in above or word == name or len(above) >= MAX_IPSET_DEPTH:
-                self._reader.note(path, f'ipsets["{name}"]: "{word}" contains this set')
-                continue
-            part = self._ipset_part(word, path, lists, (*above, name))
-            found = spans.subtract(found, part) if verb == "remove" else spans.union(found + part)
+        for is_removal, turn in groupby(lists[name], lambda each: each[0].startswith("remove ")):
+            part: list[Span] = []
+            for text, path in turn:
+                verb, _, rest = text.partition(" ")
+                word = rest.strip() if verb in ("add", "remove") else text
+                if word in above or word == name or len(above) >= MAX_IPSET_DEPTH:
+                    self._reader.note(path, f'ipsets["{name}"]: "{word}" contains this set')
+                    continue
+                part += self._ipset_part(word, path, lists, (*above, name))
+            found = spans.subtract(found, part) if is_removal else spans.union((*found, *part))
+            self._turns += 1
+            if self._turns > MAX_IPSET_TURNS:
+                self._reader.note(path, "ipsets add and remove in turns too often: sort them")
+                return found
+        self._names.ipsets[name] = found
         return found
 
     def _ipset_part(
@@ -201,7 +217,7 @@ class _Document:
             return self._ipset(word, lists, above)
         span = self._names.hosts.get(word.removeprefix("host:")) or spans.parse(word)
         if span is None:
-            near = suggestion(word, (*lists, *self._names.hosts))
+            near = self._reader.suggest(word, (*lists, *self._names.hosts))
             text = f'"{word}" is no address, prefix, range, host or ipset{near}'
             self._reader.note(path, text)
             return ()

@@ -8,6 +8,7 @@ Source: control-protocol.md 7.1; order and spelling follow the recorded answers.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import is_
 from typing import TypeAlias
 
 from appliance.policy import spans
@@ -63,12 +64,32 @@ class Kept:
         """Give the filter of a node; the same object as before if nothing in it changed."""
         entry = self._now.get(node_id)
         if entry is None:
-            parts = _parts(state, node_id)
+            if not self._order:
+                self._order = _order(state)
+            parts = self._parts(state, node_id)
             entry = self._before.get(node_id)
             if entry is None or not _is_same(entry.parts, parts):
                 entry = _Entry(parts, self._make(state, node_id))
             self._now[node_id] = entry
         return entry.rules
+
+    def _parts(self, state: State, node_id: NodeID) -> tuple[object, ...]:
+        """Give everything that a node's filter is made from, its order as a number at the end."""
+        standing, node = state.standings[node_id], state.nodes[node_id]
+        owner = state.users.get(node.user_id) if node.user_id is not None else None
+        routes = state.routers.get(node_id)
+        parts: list[object] = [standing, node.ipv4, node.ipv6, node.tags, owner, routes]
+        order = 0
+        for number in ones(standing.dst & state.program.packets):
+            flow = state.program.flows[number]
+            sources = state.sources[flow.source]
+            parts.append(sources)
+            order |= 1 << self._order.get((sources, flow.protocols), 0)
+        if standing.owner is not None:
+            for other in state.owned.get(standing.owner, ()):
+                record = state.nodes[other]
+                parts += (state.standings[other], record.ipv4, record.ipv6)
+        return (*parts, order)
 
     def _make(self, state: State, node_id: NodeID) -> Rules:
         rules = tuple(rule for _, rule in sorted(self._rules(state, node_id), key=_first))
@@ -82,8 +103,6 @@ class Kept:
         Packets from the same sources with the same protocols are one rule, which stands where the
         policy first has such a pair, whether or not that first one ends at this node.
         """
-        if not self._order:
-            self._order = _order(state)
         node, standing = state.nodes[node_id], state.standings[node_id]
         keys = set(state.program.keys_of(node, state.users))
         merged: dict[tuple[Sources, tuple[int, ...]], list[tuple[str, tuple[Ports, ...]]]] = {}
@@ -101,7 +120,9 @@ class Kept:
             if not sources.texts:
                 continue
             key = sources, flow.protocols
-            places.setdefault(key, min(number, self._order.get(key, number)))
+            is_own = flow.is_self or bool(flow.via)
+            place = number if is_own else self._order.get(key, number)
+            places[key] = min(place, places.get(key, place))
             texts = _destinations(state, flow, node, keys)
             merged.setdefault(key, []).extend((text, flow.ports) for text in texts)
         for key, destinations in merged.items():
@@ -162,21 +183,9 @@ def _first(pair: tuple[tuple[int, int], tailcfg.FilterRule]) -> tuple[int, int]:
 
 
 def _is_same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
-
-
-def _parts(state: State, node_id: NodeID) -> tuple[object, ...]:
-    """Give everything that a node's filter is made from."""
-    standing = state.standings[node_id]
-    node = state.nodes[node_id]
-    parts: list[object] = [standing, node.ipv4, node.ipv6, state.routers.get(node_id)]
-    flows = state.program.flows
-    parts += [state.sources[flows[n].source] for n in ones(standing.dst & state.program.packets)]
-    if standing.owner is not None:
-        for other in state.owned.get(standing.owner, ()):
-            record = state.nodes[other]
-            parts += (state.standings[other], record.ipv4, record.ipv6)
-    return tuple(parts)
+    if len(before) != len(now) or before[-1] != now[-1]:
+        return False
+    return all(map(is_, before[:-1], now[:-1]))
 
 
 def _order(state: State) -> dict[tuple[Sources, tuple[int, ...]], int]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 
 from appliance.errors import Invalid
 from appliance.wire.hujson import JSON, Document, HuJSONError, Path, Spot
 
 MAX_MISTAKES = 20
 """Shown at once; a text that is no policy at all would name one per word otherwise."""
+MAX_COMPARED = 500
+"""Known words that a suggestion looks at: comparing texts is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class PolicyError(Invalid):
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Give ``; did you mean "…"?`` for a word that is close to a known one, else nothing."""
-    by_fold = {each.lower(): each for each in known}
+    by_fold = {each.lower(): each for each in islice(known, MAX_COMPARED)}
     close = get_close_matches(word.lower()[:64], by_fold, n=1, cutoff=0.7)
     return f'; did you mean "{by_fold[close[0]]}"?' if close else ""
 
@@ -58,12 +61,18 @@ class Reader:
     same as an absent field.
     """
 
-    __slots__ = ("_document", "_mistakes", "_seen")
+    __slots__ = ("_document", "_mistakes", "_seen", "_suggestions_left")
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._mistakes: list[Mistake] = []
         self._seen: set[Mistake] = set()
+        self._suggestions_left = MAX_MISTAKES
+
+    def suggest(self, word: str, known: Iterable[str]) -> str:
+        """Give a suggestion as ``suggestion`` does, for the first mistakes only."""
+        self._suggestions_left -= 1
+        return suggestion(word, known) if self._suggestions_left >= 0 else ""
 
     def note(self, path: Path, text: str, *, at_name: bool = False) -> None:
         """Note a mistake at this place."""
@@ -100,7 +109,7 @@ class Reader:
                 continue
             here = by_fold.get(name.lower())
             if here is None:
-                text = f'unknown field "{name}"{suggestion(name, known)}'
+                text = f'unknown field "{name}"{self.suggest(name, known)}'
                 self.note((*path, name), text, at_name=True)
             elif part is not None:
                 found[here] = part

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from appliance.policy.language import Acl, Grant, Internet, Place, Target
-from appliance.policy.mistakes import Reader, name_in, suggestion
+from appliance.policy.mistakes import Reader, name_in
 from appliance.policy.ports import (
     ALL_PORTS,
     WITH_PORTS,
@@ -121,7 +121,7 @@ def postures(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[str
     found = []
     for word, where in reader.texts(value, path):
         if word not in names.postures:
-            near = suggestion(word, names.postures)
+            near = reader.suggest(word, names.postures)
             reader.note(where, f'posture not found: "{word}"{near}')
         found.append(word)
     return tuple(found)
@@ -270,7 +270,7 @@ def _via(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[str, ..
         if not word.startswith("tag:"):
             reader.note(where, f'via can only be a tag, not "{word}"')
         elif word not in names.tags:
-            near = suggestion(word, names.tags)
+            near = reader.suggest(word, names.tags)
             reader.note(where, f'tag "{word}" not found{near}')
         found.append(word)
     return tuple(found)

@@ -8,12 +8,13 @@ Sits on ``spans`` and ``mistakes``. Source: headscale-surface.md 1.9; the record
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from appliance.policy import spans
-from appliance.policy.mistakes import Reader, suggestion
+from appliance.policy.mistakes import Reader
 from appliance.policy.spans import Span
 from appliance.wire.hujson import Path
 
@@ -101,6 +102,9 @@ ATTRIBUTE_TARGET = Side(
     },
 )
 
+_Found: TypeAlias = "tuple[Selector | None, str, Iterable[str]]"
+"""A selector, or what is wrong with a word and the words that it may have been meant to be."""
+
 TAG_NAME = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")
 
 
@@ -124,7 +128,7 @@ class Names:
         key = word, id(side)
         if key in self._known:
             return self._known[key]
-        selector, problem = self._find(word)
+        selector, problem = self._find(reader, word)
         if selector is not None and selector.kind in side.forbidden:
             reader.note(path, side.forbidden[selector.kind])
             return None
@@ -134,7 +138,7 @@ class Names:
         self._known[key] = selector
         return selector
 
-    def _find(self, word: str) -> tuple[Selector | None, str]:
+    def _find(self, reader: Reader, word: str) -> tuple[Selector | None, str]:
         """Give the selector for a word, or what is wrong with it."""
         if word == "*":
             return Selector(Kind.EVERYONE, written=word), ""
@@ -147,58 +151,57 @@ class Names:
             ("ipset:", self._ipset),
         ):
             if word.startswith(start):
-                return find(word)
+                selector, problem, known = find(word)
+                near = reader.suggest(word, known) if selector is None and known else ""
+                return selector, problem + near
         if word.count("@") == 1:
             return Selector(Kind.USER, word.lower(), written=word), ""
-        return self._host(word)
-
-    def _autogroup(self, word: str) -> tuple[Selector | None, str]:
-        name = word.removeprefix("autogroup:")
-        if name == "members":
-            return Selector(Kind.MEMBER, written=word), ""
-        if name in ROLES:
-            return Selector(Kind.ROLE, name, written=word), ""
-        if word in _PLAIN_AUTOGROUPS:
-            return Selector(Kind(word), written=word), ""
-        return None, f'unknown autogroup "{word}"{suggestion(word, AUTOGROUPS)}'
-
-    def _tag(self, word: str) -> tuple[Selector | None, str]:
-        if word in self.tags:
-            return Selector(Kind.TAG, word, written=word), ""
-        return None, f'tag not found: "{word}"{suggestion(word, self.tags)}'
-
-    def _group(self, word: str) -> tuple[Selector | None, str]:
-        if word in self.groups:
-            return Selector(Kind.GROUP, word, written=word), ""
-        return None, f'group not found: "{word}"{suggestion(word, self.groups)}'
-
-    def _domain(self, word: str) -> tuple[Selector | None, str]:
-        login = word.removeprefix("user:")
-        if not login.startswith("*@"):
-            if login.count("@") == 1:
-                return Selector(Kind.USER, login.lower(), written=word), ""
-            return None, f'"{word}" is neither user:*@<domain> nor user:<name>@<domain>'
-        domain = login.removeprefix("*@")
-        if domain in self.domains:
-            return Selector(Kind.DOMAIN, domain, written=word), ""
-        return None, foreign_domain(domain)
-
-    def _service(self, word: str) -> tuple[Selector | None, str]:
-        if re.fullmatch(r"svc:[a-z0-9*][a-z0-9-]*", word):
-            return Selector(Kind.SERVICE, word, written=word), ""
-        return None, f'"{word}" is not a service name, which is svc: and a DNS label'
-
-    def _ipset(self, word: str) -> tuple[Selector | None, str]:
-        if word in self.ipsets:
-            return Selector(Kind.ADDRESSES, "", self.ipsets[word], word), ""
-        return None, f'ipset not found: "{word}"{suggestion(word, self.ipsets)}'
-
-    def _host(self, word: str) -> tuple[Selector | None, str]:
         span = self.hosts.get(word.removeprefix("host:")) or spans.parse(word)
         if span is not None:
             return Selector(Kind.ADDRESSES, "", (span,), word), ""
-        near = suggestion(word, (*self.hosts, *self.groups, *self.tags, *AUTOGROUPS))
+        near = reader.suggest(word, (*AUTOGROUPS, *self.groups, *self.tags, *self.hosts))
         return None, f'host not found: "{word}" is no host, address, user or other name{near}'
+
+    def _autogroup(self, word: str) -> _Found:
+        name = word.removeprefix("autogroup:")
+        if name == "members":
+            return Selector(Kind.MEMBER, written=word), "", ()
+        if name in ROLES:
+            return Selector(Kind.ROLE, name, written=word), "", ()
+        if word in _PLAIN_AUTOGROUPS:
+            return Selector(Kind(word), written=word), "", ()
+        return None, f'unknown autogroup "{word}"', AUTOGROUPS
+
+    def _tag(self, word: str) -> _Found:
+        if word in self.tags:
+            return Selector(Kind.TAG, word, written=word), "", ()
+        return None, f'tag not found: "{word}"', self.tags
+
+    def _group(self, word: str) -> _Found:
+        if word in self.groups:
+            return Selector(Kind.GROUP, word, written=word), "", ()
+        return None, f'group not found: "{word}"', self.groups
+
+    def _domain(self, word: str) -> _Found:
+        login = word.removeprefix("user:")
+        if not login.startswith("*@"):
+            if login.count("@") == 1:
+                return Selector(Kind.USER, login.lower(), written=word), "", ()
+            return None, f'"{word}" is neither user:*@<domain> nor user:<name>@<domain>', ()
+        domain = login.removeprefix("*@")
+        if domain in self.domains:
+            return Selector(Kind.DOMAIN, domain, written=word), "", ()
+        return None, foreign_domain(domain), ()
+
+    def _service(self, word: str) -> _Found:
+        if re.fullmatch(r"svc:[a-z0-9*][a-z0-9-]*", word):
+            return Selector(Kind.SERVICE, word, written=word), "", ()
+        return None, f'"{word}" is not a service name, which is svc: and a DNS label', ()
+
+    def _ipset(self, word: str) -> _Found:
+        if word in self.ipsets:
+            return Selector(Kind.ADDRESSES, "", self.ipsets[word], word), "", ()
+        return None, f'ipset not found: "{word}"', self.ipsets
 
 
 def foreign_domain(domain: str) -> str:

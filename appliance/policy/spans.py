@@ -101,30 +101,22 @@ def union(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 def subtract(spans: Iterable[Span], holes: Iterable[Span]) -> tuple[Span, ...]:
     """Give what is left of ``spans`` without ``holes``, sorted and without overlap."""
-    left = list(union(spans))
-    for hole in holes:
-        rest: list[Span] = []
-        for span in left:
-            if not span.meets(hole):
-                rest.append(span)
-                continue
-            if span.low < hole.low:
-                rest.append(Span(span.family, span.low, hole.low - 1))
-            if hole.high < span.high:
-                rest.append(Span(span.family, hole.high + 1, span.high))
-        left = rest
+    left: list[Span] = []
+    cuts = union(holes)
+    at = 0
+    for span in union(spans):
+        low = span.low
+        while at < len(cuts) and (cuts[at].family, cuts[at].high) < (span.family, low):
+            at += 1
+        here = at
+        while here < len(cuts) and cuts[here].family == span.family and cuts[here].low <= span.high:
+            if low < cuts[here].low:
+                left.append(Span(span.family, low, cuts[here].low - 1))
+            low = cuts[here].high + 1
+            here += 1
+        if low <= span.high:
+            left.append(Span(span.family, low, span.high))
     return tuple(left)
-
-
-def meet(spans: Iterable[Span], others: Iterable[Span]) -> bool:
-    """Tell whether two sets share an address."""
-    others = tuple(others)
-    return any(span.meets(other) for span in spans for other in others)
-
-
-def is_everything(network: Network) -> bool:
-    """Tell whether this is an exit route: a prefix of length 0."""
-    return network.prefixlen == 0
 
 
 # The tailnet as `*` spells it at the source side: CGNAT without the part that ChromeOS uses for

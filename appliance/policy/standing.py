@@ -87,7 +87,6 @@ class _Literal:
     src: int = 0
     dst: int = 0
     dst_host: int = 0
-    listed: int = 0
 
 
 class Program:
@@ -107,8 +106,11 @@ class Program:
         self.to_all = 0
         """Flows to ``*``: whoever may start one sees all."""
         self.internet = 0
+        self.picked: set[int] = set()
+        """Sources that list some addresses of devices in a posture: those in a literal span."""
         self.via: list[Flow] = []
         self.has_self = any(flow.is_self for flow in self.flows)
+        self._groups = groups_by_login(policy)
         self._mentions: defaultdict[Key, _Mention] = defaultdict(_Mention)
         self._literals: defaultdict[Span, _Literal] = defaultdict(_Literal)
         self._postured: list[tuple[frozenset[str], int, int]] = []
@@ -152,8 +154,8 @@ class Program:
         if selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
             for span in spans_of(selector, self.background):
                 self._literals[span].src |= bit
-                if flow.postures:
-                    self._literals[span].listed |= listed
+            if flow.postures and not flow.is_login:
+                self.picked.add(flow.source)
             return
         mention = self._mentions[selector.kind, selector.name]
         if flow.is_self:
@@ -183,7 +185,7 @@ class Program:
             return keys
         user = users.get(node.user_id) if node.user_id is not None else None
         if user is not None:
-            keys += user_keys(self.policy, self.background, user)
+            keys += user_keys(self._groups, self.background, user)
         return keys
 
     def standing(self, node: Node, users: Mapping[UserID, User], routes: Routes) -> Standing:
@@ -196,7 +198,7 @@ class Program:
                 dst |= mention.dst
                 listed |= mention.listed
                 own |= mention.own
-        src, dst, listed = self._literal(node, routes, src, dst, listed)
+        src, dst = self._literal(node, routes, src, dst)
         for flow in self.via if node.tags else ():
             if not flow.via.isdisjoint(node.tags) and self.carries(flow, routes):
                 dst |= 1 << flow.number
@@ -210,23 +212,20 @@ class Program:
                 listed &= ~sources
         return Standing(src, dst, listed, own_src, own, node.user_id if own else None)
 
-    def _literal(
-        self, node: Node, routes: Routes, src: int, dst: int, listed: int
-    ) -> tuple[int, int, int]:
+    def _literal(self, node: Node, routes: Routes, src: int, dst: int) -> tuple[int, int]:
         if not self._literals:
-            return src, dst, listed
+            return src, dst
         for address in node.addresses:
             for literal in self._index.at(address):
                 src |= literal.src
                 dst |= literal.dst | literal.dst_host
-                listed |= literal.listed
         for route in routes.subnets:
             mine = spans.of_network(route)
             for span, literal in self._literals.items():
                 if span.meets(mine):
                     src |= literal.src
                     dst |= literal.dst
-        return src, dst, listed
+        return src, dst
 
     def _missed(self, node: Node) -> list[tuple[int, int]]:
         """Give the flows and sources whose postures the node is in none of."""
@@ -284,15 +283,20 @@ def names_of(user: User) -> set[str]:
     return {user.login_name.lower(), user.email.lower(), f"{user.name.lower()}@"} - {""}
 
 
-def user_keys(policy: Policy, background: Background, user: User) -> list[Key]:
+def groups_by_login(policy: Policy) -> dict[str, list[str]]:
+    """Give the groups of every login that a policy names as a member."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, members in policy.groups.items():
+        for login in members:
+            found[login].append(name)
+    return dict(found)
+
+
+def user_keys(groups: Mapping[str, Iterable[str]], background: Background, user: User) -> list[Key]:
     """Give the keys that a user's untagged nodes answer to."""
     logins = names_of(user)
     keys: list[Key] = [(Kind.USER, login) for login in logins]
-    keys += [
-        (Kind.GROUP, name)
-        for name, members in policy.groups.items()
-        if not logins.isdisjoint(members)
-    ]
+    keys += {(Kind.GROUP, name) for login in logins for name in groups.get(login, ())}
     if user.id in background.guests:
         keys.append((Kind.SHARED, ""))
         return keys

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from appliance.policy import spans
 from appliance.policy.bits import ones
+from appliance.policy.flows import Source
 from appliance.policy.language import Background, Policy
 from appliance.policy.selectors import Kind
 from appliance.policy.standing import (
@@ -255,7 +256,9 @@ def _move(
     moves.sources |= before.listed ^ after.listed
     if old_texts != new_texts:
         moves.sources |= before.listed | after.listed
-    moves.old_texts[slot], moves.new_texts[slot] = old_texts, new_texts
+    # A slot may go from a node that left to one that joined.
+    moves.old_texts.setdefault(slot, old_texts)
+    moves.new_texts[slot] = new_texts
     moves.seen.append((slot, before, after, is_new))
     if state.program.has_self:
         _own(state, moves, node_id, was, now)
@@ -323,11 +326,14 @@ def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
     """Spell out anew the sources that name a moved node, or everyone if routes changed."""
     program = state.program
     if everything or moves.routes:
-        for number, source in enumerate(program.sources):
-            words = _words(state, source.selectors, bool(source.postures))
-            if words != state.words[number] or everything:
-                state.words[number] = words
-                moves.sources |= 1 << number
+        numbers: Iterable[int] = range(len(program.sources))
+    else:
+        numbers = program.picked
+    for number in numbers:
+        words = _words(state, program.sources[number])
+        if words != state.words[number]:
+            state.words[number] = words
+            moves.sources |= 1 << number
     if everything or not state.sources:
         pool: dict[tuple[int, tuple[str, ...]], Sources] = {}
         state.sources = [_spell(state, number, pool) for number in range(len(program.sources))]
@@ -342,13 +348,13 @@ def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
         state.sources[number] = _respell(state, number, moves, pool)
 
 
-def _words(state: State, selectors: frozenset, is_postured: bool) -> tuple[str, ...]:  # type: ignore[type-arg]  # of Selector
-    """Give what a list of sources says besides addresses of nodes."""
-    if any(selector.kind is Kind.DANGER_ALL for selector in selectors) and not is_postured:
+def _words(state: State, source: Source) -> tuple[str, ...]:
+    """Give what a list of sources says besides all addresses of nodes."""
+    if source.postures:
+        return _picked(state, source)
+    selectors = source.selectors
+    if any(selector.kind is Kind.DANGER_ALL for selector in selectors):
         return ("*",)
-    if is_postured:
-        # Only devices can be in a posture, so only their addresses are listed.
-        return ()
     words: set[str] = set()
     for selector in selectors:
         if selector.kind is Kind.EVERYONE:
@@ -360,6 +366,30 @@ def _words(state: State, selectors: frozenset, is_postured: bool) -> tuple[str, 
         elif selector.kind is Kind.INTERNET:
             words.update(spans.INTERNET_TEXTS)
     return tuple(sorted(words))
+
+
+def _picked(state: State, source: Source) -> tuple[str, ...]:
+    """Give the addresses in literal spans that devices in the right posture have.
+
+    Only devices can be in a posture: of a prefix, these addresses are all that is let in.
+    """
+    program = state.program
+    wanted = [
+        span
+        for selector in source.selectors
+        if selector.kind in (Kind.ADDRESSES, Kind.SERVICE)
+        for span in spans_of(selector, program.background)
+    ]
+    if not wanted:
+        return ()
+    texts = {
+        address_text(address)
+        for node in state.nodes.values()
+        for address in node.addresses
+        if any(span.holds(address) for span in wanted)
+        and program.is_in_posture(source.postures, node)
+    }
+    return tuple(sorted(texts))
 
 
 def _spell(state: State, number: int, pool: dict[tuple[int, tuple[str, ...]], Sources]) -> Sources:

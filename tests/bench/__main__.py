@@ -17,6 +17,7 @@ from typing import cast
 from tests.bench.table import Figure, show, write
 
 BENCHES = (
+    "policy",
     "startup",
     "handshake",
     "registrations",

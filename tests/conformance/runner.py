@@ -38,7 +38,7 @@ def read(path: Path) -> Iterator[Case]:
     """Walk over the cases of a file."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.strip():
             yield json.loads(line)
 

@@ -1,0 +1,92 @@
+"""Policies of any kind: a compiled policy, or an error that names its place."""
+
+from __future__ import annotations
+
+import json
+import random
+from copy import deepcopy
+from typing import Any
+
+from appliance.policy import selftest
+from appliance.policy.compile import compile  # noqa: A004 - its name
+from appliance.policy.document import decode
+from appliance.policy.mistakes import Mistake, PolicyError
+from tests.fuzz.harness import main, mutate
+from tests.policy.worlds import random_document, random_world
+
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    1e300,
+    "",
+    " ",
+    "*",
+    "x",
+    "@",
+    "a@b",
+    [],
+    [[]],
+    {},
+    {"a": []},
+    "tag:",
+    "1",
+)
+SPELLINGS = ("groups", "Groups", "GROUPS", "acl", "#note", "src", "dst", "ip", "via", "app", "")
+
+
+def case(rng: random.Random) -> None:
+    document = random_document(rng)
+    if rng.random() < 0.3:
+        document["tests"] = [
+            {"src": rng.choice(ODD), "accept": [deepcopy(rng.choice(ODD))], "deny": "x"}
+        ]
+        document["sshTests"] = [{"src": "ann@example.com", "dst": ["tag:a"], "accept": ["root"]}]
+    for _ in range(rng.randrange(4)):
+        damage(rng, document)
+    text = json.dumps(document).encode()
+    if rng.random() < 0.4:
+        text = mutate(rng, text)
+    mistakes: tuple[Mistake, ...] = ()
+    try:
+        policy = decode(text, domains=frozenset({"example.com"}))
+    except PolicyError as error:
+        mistakes = error.mistakes
+    if mistakes:
+        assert all(mistake.spot.line >= 1 and mistake.text for mistake in mistakes)
+        return
+    world = random_world(rng, rng.randrange(5))
+    compiled = compile(policy, world.users, world.nodes, world.background)
+    for node_id in world.nodes:
+        compiled.packet_filter(node_id)
+        assert compiled.sight(node_id) is not None
+    for failure in selftest.run(policy, world.users, world.nodes, world.background):
+        assert str(failure)
+
+
+def damage(rng: random.Random, value: object) -> None:
+    """Put something odd somewhere into a JSON value."""
+    while True:
+        if isinstance(value, dict) and value:
+            key = rng.choice(list(value))
+            below = value[key]
+            if rng.random() < 0.3 or not isinstance(below, dict | list):
+                if rng.random() < 0.3:
+                    value[rng.choice(SPELLINGS)] = value.pop(key)
+                else:
+                    value[key] = deepcopy(rng.choice(ODD))
+                return
+        elif isinstance(value, list) and value:
+            at = rng.randrange(len(value))
+            below = value[at]
+            if rng.random() < 0.4 or not isinstance(below, dict | list):
+                value[at] = deepcopy(rng.choice(ODD))
+                return
+        else:
+            return
+        value = below
+
+
+if __name__ == "__main__":
+    main(case)

@@ -1,0 +1,84 @@
+"""The compiled filters let through what a slow and obvious reading of the policy lets through."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.policy.compile import Compiled, compile  # noqa: A004 - its name
+from appliance.records import Address, Node
+from tests.policy.oracle import DEFAULT, Oracle, holds
+from tests.policy.worlds import World, random_document, random_world, read
+
+STRANGERS = ("10.1.2.3", "10.1.9.9", "10.200.0.1", "192.168.0.7", "8.8.8.8", "fd00:1::5", "2a00::1")
+PACKETS = 60
+"""Per policy; each is one question to both."""
+
+
+def lets(compiled: Compiled, node: Node, src: Address, dst: Address, port: int, proto: int) -> bool:
+    """Read a node's rules as its packet filter does."""
+    return src.version == dst.version and any(
+        proto in (rule.ip_proto or DEFAULT)
+        and holds(rule.src_ips, src)
+        and any(
+            holds((range_.ip,), dst) and range_.ports.first <= port <= range_.ports.last
+            for range_ in rule.dst_ports
+        )
+        for rule in compiled.packet_filter(node.id)
+    )
+
+
+def receivers(world: World, dst: Address) -> list[Node]:
+    """Give the nodes that have an address or carry packets to it."""
+    return [
+        node
+        for node in world.nodes.values()
+        if dst in node.addresses
+        or any(r.version == dst.version and dst in r for r in node.approved_routes)
+    ]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 1 << 48))
+def test_filters_agree_with_a_slow_reading(seed: int) -> None:
+    rng = Random(seed)
+    world = random_world(rng, rng.randint(1, 10))
+    document = random_document(rng)
+    compiled = compile(read(document), world.users, world.nodes, world.background)
+    oracle = Oracle(document, world)
+    known = [a for node in world.nodes.values() for a in node.addresses]
+    everywhere = [*known, *map(ip_address, STRANGERS)]
+    for _ in range(PACKETS):
+        src, dst = rng.choice(everywhere), rng.choice(everywhere)
+        port, proto = rng.choice((22, 53, 80, 150, 443, 9999)), rng.choice((1, 6, 17))
+        for node in receivers(world, dst):
+            expected = oracle.may(src, node, dst, port, proto)
+            assert lets(compiled, node, src, dst, port, proto) is expected, (
+                f"{src} to {dst}:{port} proto {proto} at {node.name}: expected {expected}"
+            )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 1 << 48))
+def test_peers_are_those_that_a_filter_lets_in(seed: int) -> None:
+    """A node that may send to another sees it, and is seen by it."""
+    rng = Random(seed)
+    world = random_world(rng, rng.randint(1, 8))
+    compiled = compile(read(random_document(rng)), world.users, world.nodes, world.background)
+    for a in world.nodes.values():
+        rules = compiled.packet_filter(a.id)
+        for b in world.nodes.values():
+            if a is b:
+                continue
+            behind = [r.network_address for r in b.approved_routes if r.prefixlen]
+            lets_in = any(
+                holds(rule.src_ips, address)
+                for rule in rules
+                for address in (*b.addresses, *behind)
+            )
+            if lets_in:
+                assert compiled.sight(a.id).shows(b.id)
+                assert compiled.sight(b.id).shows(a.id)

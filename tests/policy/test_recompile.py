@@ -1,0 +1,146 @@
+"""What ``recompile`` makes is what ``compile`` makes, and it keeps what did not change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.policy import nodeattrs
+from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
+from appliance.policy.routes import RouteTable, elect
+from appliance.policy.ssh import ssh_policy
+from appliance.records import NodeID, UserID
+from appliance.wire import tailcfg
+from tests.policy.worlds import (
+    World,
+    add_node,
+    change,
+    node,
+    random_document,
+    random_world,
+    read,
+    user,
+)
+
+
+def told(compiled: Compiled) -> dict[NodeID, tuple[object, ...]]:
+    """Give all that a compiled policy says, in a form that can be compared."""
+    state = compiled.state
+    assert state is not None
+    table = RouteTable(state, elect(state, lambda _: True))
+    everything: dict[NodeID, tuple[object, ...]] = {}
+    for node_id in state.nodes:
+        seen = compiled.sight(node_id).nodes
+        everything[node_id] = (
+            (set(state.nodes) if seen is None else set(seen)) - {node_id},
+            tailcfg.encode(tailcfg.MapResponse(packet_filter=compiled.packet_filter(node_id))),
+            tailcfg.encode(ssh_policy(state, node_id)),
+            nodeattrs.attributes(state, node_id),
+            dict(table.seen(node_id)),
+        )
+    return everything
+
+
+@settings(deadline=None, max_examples=120)
+@given(st.integers(0, 1 << 48))
+def test_incremental_result_equals_one_from_scratch(seed: int) -> None:
+    rng = Random(seed)
+    world = random_world(rng, rng.randint(0, 12))
+    policy = read(random_document(rng))
+    compiled = compile(policy, world.users, world.nodes, world.background)
+    for _ in range(rng.randint(1, 8)):
+        if rng.random() < 0.5:
+            told(compiled)
+        nodes, users = change(rng, world)
+        for _ in range(rng.choice((0, 0, 3))):
+            more_nodes, more_users = change(rng, world)
+            nodes, users = nodes | more_nodes, users | more_users
+        compiled = recompile(
+            compiled, policy, world.users, world.nodes, nodes, users, world.background
+        )
+        fresh = compile(policy, world.users, world.nodes, world.background)
+        assert told(compiled) == told(fresh)
+
+
+def small_world() -> World:
+    world = World({UserID(1): user(1, "ann@example.com"), UserID(2): user(2, "bob@example.com")})
+    for number, (owner, tags) in enumerate(
+        ((1, ()), (1, ()), (2, ()), (None, ("tag:a",)), (None, ("tag:b",))), 1
+    ):
+        made = node(number, user=UserID(owner) if owner else None, tags=tuple(tags))
+        world.nodes[made.id] = made
+        world.next_id = number + 1
+    return world
+
+
+POLICY = read(
+    {
+        "tagOwners": {"tag:a": [], "tag:b": []},
+        "acls": [
+            {"action": "accept", "src": ["ann@example.com"], "dst": ["tag:a:22"]},
+            {"action": "accept", "src": ["bob@example.com"], "dst": ["tag:b:22"]},
+        ],
+    }
+)
+
+
+def test_a_join_leaves_those_alone_that_it_does_not_touch() -> None:
+    world = small_world()
+    before = compile(POLICY, world.users, world.nodes)
+    told(before)
+    new = node(6, tags=("tag:b",))
+    after = recompile(before, POLICY, world.users, {**world.nodes, new.id: new}, [new.id])
+    for number in (1, 2, 4):
+        assert after.sight(NodeID(number)) is before.sight(NodeID(number))
+        assert after.packet_filter(NodeID(number)) is before.packet_filter(NodeID(number))
+    assert after.sight(NodeID(3)).nodes == frozenset({NodeID(5), NodeID(6)})
+    assert not before.sight(NodeID(3)).shows(NodeID(6))
+
+
+def test_a_change_that_no_rule_looks_at_changes_no_object() -> None:
+    world = small_world()
+    before = compile(POLICY, world.users, world.nodes)
+    told(before)
+    nodes = dict(world.nodes)
+    nodes[NodeID(1)] = replace(nodes[NodeID(1)], hostname="other")
+    after = recompile(before, POLICY, world.users, nodes, [NodeID(1)])
+    for number in nodes:
+        assert after.sight(number) is before.sight(number)
+        assert after.packet_filter(number) is before.packet_filter(number)
+
+
+def test_nothing_changed_is_the_same_object() -> None:
+    world = small_world()
+    compiled = compile(POLICY, world.users, world.nodes)
+    assert recompile(compiled, POLICY, world.users, world.nodes, []) is compiled
+    assert recompile(compiled, POLICY, world.users, world.nodes, [NodeID(99)]) is compiled
+
+
+def test_the_old_state_stays_as_it_was() -> None:
+    """Map sessions hold old snapshots: what they say may not change under them."""
+    rng = Random(7)
+    world = random_world(rng, 10)
+    policy = read(random_document(rng))
+    first = compile(policy, world.users, world.nodes, world.background)
+    before = told(compile(policy, world.users, world.nodes, world.background))
+    compiled = first
+    for _ in range(20):
+        nodes, users = change(rng, world)
+        compiled = recompile(
+            compiled, policy, world.users, world.nodes, nodes, users, world.background
+        )
+        told(compiled)
+    assert told(first) == before
+
+
+def test_everyone_is_one_class_that_a_join_does_not_replace() -> None:
+    world = small_world()
+    policy = read({})
+    before = compile(policy, world.users, world.nodes)
+    joined = add_node(Random(1), world)
+    after = recompile(before, policy, world.users, world.nodes, [joined])
+    assert {id(after.sight(node_id)) for node_id in world.nodes} == {id(before.sight(NodeID(1)))}
+    assert after.sight(joined).nodes is None
