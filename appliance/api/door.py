@@ -94,7 +94,10 @@ def parse_moment(text: str, what: str) -> datetime | None:
         ) from error
     if moment.tzinfo is None:
         raise Invalid("time-invalid", f"{what} {text!r} lacks its zone: add Z for UTC")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:  # the last hours of the year 9999, west of Greenwich
+        raise Invalid("time-invalid", f"{what} {text!r} lies beyond what can be kept") from error
 
 
 def answer(value: object) -> web.Response:

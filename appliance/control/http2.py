@@ -48,12 +48,13 @@ CONTROL_BURST = 4_000.0
 CONTROL_PER_S = 100.0
 """Cheap frames in the long run; a node at rest sends one PING in 30 s."""
 STRANGER_BURST = 400.0
-"""What a machine that nobody knows may send of them: its opening takes 60, and then some 15 requests
+"""What a machine that nobody knows may send of them: its opening takes 60, and then some 7 requests
 are plenty to register. They cost 0.1 ms each, and strangers come in any number."""
 STRANGER_PER_S = 1.0
 """In the long run a stranger has to come again, which is bounded by source."""
-REQUEST_TOKENS = 10
-"""What a request costs beside its fields: a node asks now and then, some times a minute."""
+REQUEST_TOKENS = 30
+"""What a request costs beside its fields: a node asks a few things at once when it starts, and then
+some times a minute."""
 BLOCK_BYTES_PER_TOKEN = 16
 """Bytes of a header block that cost one token more: a first request has 200, later ones 40."""
 BYTES_PER_CREDIT = 2_048

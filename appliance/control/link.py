@@ -43,6 +43,9 @@ DATA_BYTES = WRITE_PIECE_BYTES - FRAME_HEAD_BYTES
 """Body in one DATA frame of a long answer, so that the frame fills such a piece."""
 TURN_BYTES = 4 * DATA_BYTES
 """What one stream may send before the next one of the same link has its turn."""
+TAKE_BYTES = 16 * 1024
+"""What is taken of one read before others have their turn: forty requests at 0.2 ms, or a third of
+the largest Hostinfo."""
 STALL_TIMEOUT_S = 120.0
 """An answer that makes no progress for this long: the client itself gives a map up after 120 s."""
 MAX_BACKLOG_BYTES = 64 << 20
@@ -78,6 +81,9 @@ class Owner(Protocol):
     @property
     def clock(self) -> Callable[[], float]:
         """The time that deadlines are measured with."""
+
+    def call_soon(self, call: Callable[[], None], /) -> object:
+        """Call in the next round of the event loop."""
 
 
 class Link:
@@ -155,13 +161,23 @@ class Link:
 
     def received(self, _buffer: bytearray, view: memoryview, end: int) -> int:
         """Take Noise records, in any pieces (the session keeps what is incomplete)."""
-        self.feed(bytes(view[:end]))
-        return end
+        if end <= TAKE_BYTES:
+            self.feed(bytes(view[:end]))
+            return end
+        self.feed(bytes(view[:TAKE_BYTES]))
+        if self._stream is not None:
+            self._stream.pause_reading()
+            self._owner.call_soon(self._go_on)
+        return TAKE_BYTES
 
     def ended(self) -> None:
         """Close: a client that sends no more cannot open windows either."""
         if self._stream is not None:
             self._stream.close()
+
+    def _go_on(self) -> None:
+        if self._stream is not None and not self._paused:
+            self._stream.resume_reading()
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the Noise connection."""

@@ -170,9 +170,11 @@ class Ts2021:
         sources: SourceBound | None = None,
         max_strangers: int = MAX_STRANGERS,
         clock: Callable[[], float] = time.monotonic,
+        call_soon: Callable[[Callable[[], None]], object] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.clock = clock
+        self.call_soon = call_soon or _on_the_loop
         self.counters = Ts2021Counters()
         self.links: set[Link] = set()
         self._handshake = ServerHandshake(private_key, random_bytes)
@@ -335,6 +337,10 @@ class Ts2021:
         self.counters.failed += 1
         remote = stream.peer[0] if stream.peer else None
         log.debug("noise handshake failed", extra={"remote": remote, "reason": str(error)})
+
+
+def _on_the_loop(call: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_soon(call)
 
 
 def _decode_initiation(text: str | None) -> bytes | None:

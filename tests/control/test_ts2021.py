@@ -49,11 +49,13 @@ class House:
         self.outs: list[OutStream] = []
         self.started = 0
         self.cancelled = 0
+        self.later: list[Callable[[], None]] = []
         self.door = Ts2021(
             self.key,
             self.handle,
             http2=engine(name),
             clock=lambda: self.now,
+            call_soon=self.later.append,
             **settings,  # type: ignore[arg-type]  # keyword arguments of the tests below
         )
         self.front = Front({"/ts2021": self.door.open}, call_later=Alarms().call_later)
@@ -107,7 +109,7 @@ class House:
         )
         stream = MemoryStream(self.front.sink(), peer=PEER)
         (stream.deliver_slowly if slowly else stream.deliver)(client.upgrade())
-        node = Node(client, stream)
+        node = Node(client, stream, self.later)
         node.run()
         return node
 
@@ -115,9 +117,12 @@ class House:
 class Node:
     """A client and the stream to it."""
 
-    def __init__(self, client: ControlClient, stream: MemoryStream) -> None:
+    def __init__(
+        self, client: ControlClient, stream: MemoryStream, later: list[Callable[[], None]]
+    ) -> None:
         self.client = client
         self.stream = stream
+        self.later = later
 
     def run(self) -> None:
         """Carry bytes until both are silent."""
@@ -128,8 +133,11 @@ class Node:
             up = self.client.take() if self.client.session else b""
             if up:
                 self.stream.deliver(up)
-            if not up and not down:
+            if not up and not down and not self.later:
                 return
+            while self.later:
+                self.later.pop()()
+                self.stream.deliver(b"")
         raise AssertionError("no rest")
 
     def ask(self, path: str, body: bytes = b"", **more: object) -> Answer:
@@ -722,6 +730,20 @@ def test_nodes_known_at_the_handshake_are_no_strangers() -> None:
     house = House(max_strangers=1, is_known=lambda _key: True)
     nodes = [house.connect() for _ in range(10)]
     assert not any(node.stream.is_closing() for node in nodes)
+
+
+async def test_much_at_once_leaves_others_their_turn() -> None:
+    house = House()
+    node = house.connect()
+    node.ask("/known")
+    for _ in range(60):
+        node.client.request("/echo", bytes(400))
+    node.stream.deliver(node.client.take())
+    assert 30 < len(house.seen) < 45
+    assert not node.stream.reading
+    node.run()
+    assert len(house.seen) == 61
+    assert node.stream.reading
 
 
 def test_replayed_initiation_stays_a_stranger() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import random
 import struct
+from collections.abc import Callable
 
 from appliance.control.exchange import Exchange, OutStream
 from appliance.control.http2 import PREFACE, engine
@@ -33,12 +34,16 @@ class Owner:
     def __init__(self) -> None:
         self.now = 0.0
         self.reasons: list[str] = []
+        self.later: list[Callable[[], None]] = []
 
     def clock(self) -> float:
         return self.now
 
     def vouched(self, link: Link) -> None:
         pass
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self.later.append(call)
 
     def hoards(self, link: Link, held_bytes: int) -> None:
         pass
@@ -120,6 +125,9 @@ def case(rng: random.Random) -> None:
             if rng.random() < 0.1 and not stream.closed:
                 stream.block()
                 stream.unblock()
+        while owner.later:
+            owner.later.pop()()
+            stream.deliver(b"")
         owner.now += rng.choice((0, 50, 500))
         link.sweep(owner.now)
         stream.lose()

@@ -85,7 +85,7 @@ class Attack:
 ATTACKS: dict[str, Attack] = {}
 
 
-def attack(*counted: str, seconds: float = 3.0) -> Callable[[Run], Run]:
+def attack(*counted: str, seconds: float = 2.0) -> Callable[[Run], Run]:
     """Put a coroutine on the list, under its own name."""
 
     def enter(run: Run) -> Run:

@@ -46,7 +46,7 @@ async def pump(battle: Battle, line: NoiseLine, data: bytes, limit: int = 30_000
         if line.reader.at_eof() or await _ended(line):
             battle.seen["closed"] += 1
             break
-    else:
+    if sent >= limit:
         battle.seen["not closed"] += 1
     battle.seen["megabytes"] += sent >> 20
     line.close()
@@ -104,7 +104,7 @@ async def rapid_reset(battle: Battle) -> None:
     await battle.again(6, one)
 
 
-@attack("headwater_control_closed_total")
+@attack(CLOSED + "protocol")
 async def ten_thousand_streams(battle: Battle) -> None:
     """Open as many streams as possible without ending one."""
 
@@ -124,7 +124,7 @@ async def ten_thousand_streams(battle: Battle) -> None:
     await battle.again(6, one)
 
 
-@attack("headwater_control_closed_total")
+@attack(CLOSED + "protocol")
 async def questions_of_strangers(battle: Battle) -> None:
     """Ask small things for ever on links of unknown machines, as fast as answers come."""
 
@@ -146,7 +146,7 @@ async def questions_of_strangers(battle: Battle) -> None:
     await battle.again(6, one)
 
 
-@attack("headwater_control_closed_total")
+@attack(CLOSED + "protocol")
 async def header_bombs(battle: Battle) -> None:
     """Few bytes that become many fields: references into the table of HPACK, on every stream."""
     big = b"\x40\x01a\x7f" + b"\xe1\x1e" + b"v" * 4000  # a field of 4,000 bytes into the table
@@ -172,7 +172,7 @@ async def header_bombs(battle: Battle) -> None:
     await battle.again(8, one)
 
 
-@attack("headwater_control_closed_total")
+@attack(CLOSED + "crowded")
 async def bodies_that_never_end(battle: Battle) -> None:
     """Send bodies up to every bound, on many links at once, and end none."""
     piece = frame(DATA, 0, 1, b"x" * 16_000)
@@ -200,7 +200,7 @@ async def bodies_that_never_end(battle: Battle) -> None:
     await battle.many(150, one)
 
 
-@attack("headwater_control_closed_total")
+@attack(CLOSED + "protocol")
 async def damaged_http2(battle: Battle) -> None:
     """Send frames in any order, good and bad ones."""
     rng = battle.rng
@@ -218,7 +218,7 @@ async def damaged_http2(battle: Battle) -> None:
     await battle.again(10, one)
 
 
-@attack("headwater_control_closed_total")
+@attack(CLOSED + "protocol")
 async def windows_that_stay_shut(battle: Battle) -> None:
     """Ask with a window of zero and never open it, on every stream that one may have."""
     shut = struct.pack(">HI", 4, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import struct
@@ -59,7 +60,7 @@ def bad_frames() -> list[bytes]:
     ]
 
 
-@attack("headwater_front_requests_total:handed_over")
+@attack("headwater_control_closed_total:protocol", "headwater_relay_refused_total")
 async def broken_websockets(battle: Battle) -> None:
     """Break every rule of the framing, and mutate what is right."""
     rng = battle.rng
@@ -77,7 +78,7 @@ async def broken_websockets(battle: Battle) -> None:
     await battle.again(10, one)
 
 
-@attack("headwater_front_requests_total:handed_over")
+@attack("headwater_control_closed_total:protocol", "headwater_relay_refused_total")
 async def floods_in_websockets(battle: Battle) -> None:
     """Send pings, empty pieces and endless frames without reading anything."""
     mask = b"abcd"
@@ -110,8 +111,6 @@ async def floods_in_websockets(battle: Battle) -> None:
 
 
 async def _drained(line: Line) -> bool:
-    import asyncio
-
     async with asyncio.timeout(0.5):
         await line.writer.drain()
     return not line.writer.is_closing()

@@ -126,7 +126,7 @@ async def bytes_that_are_no_http(battle: Battle) -> None:
     await battle.again(20, one)
 
 
-@attack("headwater_front_requests_total:refused")
+@attack("headwater_tls_handshakes_total:failed")
 async def damaged_tls_records(battle: Battle) -> None:
     """Finish TLS, then send records that do not open, alerts, and handshakes out of turn."""
     rng = battle.rng
