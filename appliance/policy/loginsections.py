@@ -25,6 +25,7 @@ from appliance.policy.selectors import (
 from appliance.wire.hujson import JSON, Path
 
 MAX_CHECK_PERIOD = timedelta(hours=168)
+_FAILED = "test(s) failed"
 
 _SOURCE = Side(lambda word: "[ssh] " if word.startswith("user:") else "")
 _DESTINATION = Side(bare)
@@ -261,15 +262,15 @@ def ssh_tests(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SS
         here = {name: (*where, name_in(fields, name)) for name in known}
         src = reader.text(fields.get("src"), here["src"])
         if not src:
-            reader.note(where, "SSH tests entry must have a non-empty src")
+            reader.note(where, f"{_FAILED}: SSH tests entry must have a non-empty src")
         dst = []
         for word, spot in reader.texts(fields.get("dst"), here["dst"]):
             problem = _test_destination_problem(names, word)
             if problem:
-                reader.note(spot, problem)
+                reader.note(spot, f"{_FAILED}: {problem}")
             dst.append(word)
         if not dst:
-            reader.note(where, "SSH tests entry must have at least one dst")
+            reader.note(where, f"{_FAILED}: SSH tests entry must have at least one dst")
         found.append(
             SSHClaim(
                 Place("sshTests", index, reader.spot(where)),
@@ -287,7 +288,8 @@ def ssh_tests(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SS
 def _test_destination_problem(names: Names, word: str) -> str:
     if word.startswith("tag:"):
         return "" if word in names.tags else f'SSH tests dst contains unknown tag "{word}"'
-    is_prefix = "/" in word and spans.parse(word) is not None
-    if is_prefix or word in ("", "*", "autogroup:internet", "autogroup:danger-all"):
+    span = names.hosts.get(word) or spans.parse(word)
+    is_many = span is not None and span.low != span.high
+    if is_many or word in ("", "*", "autogroup:internet", "autogroup:danger-all"):
         return f'SSH tests dst contains disallowed element "{word}"'
     return ""

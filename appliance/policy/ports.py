@@ -82,15 +82,17 @@ def parse_protocol(text: str) -> tuple[int, ...]:
         return ()
     if name in PROTOCOLS:
         return (PROTOCOLS[name],)
-    if name == "*":
-        raise PortError(
-            'proto name "*" not known; use protocol number 0-255 or protocol name '
-            "(icmp, tcp, udp, etc.)"
-        )
     if not name.isascii() or not name.isdigit():
-        raise PortError(f'proto name "{text}" not known; use a number from 1 to 255 or a name')
+        raise PortError(_unknown(text))
     if name.startswith("0"):
-        raise PortError(f'leading 0 not permitted in protocol number "{text}"')
+        raise PortError(f'leading 0 not permitted in protocol number: "{text}"')
     if len(name) > 3 or int(name) > 255:
         raise PortError(f"protocol number out of range (0-255): {text}")
     return (int(name),)
+
+
+def _unknown(text: str) -> str:
+    return (
+        f'proto name "{text}" not known; use protocol number 0-255 or protocol name '
+        "(icmp, tcp, udp, etc.)"
+    )

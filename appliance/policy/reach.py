@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from appliance.policy import spans
 from appliance.policy.flows import Flow
-from appliance.policy.ports import ALL_PORTS, DEFAULT_PROTOCOLS
+from appliance.policy.ports import DEFAULT_PROTOCOLS
 from appliance.policy.selectors import Kind, Selector
 from appliance.policy.standing import Key, spans_of
 from appliance.policy.state import State
@@ -75,7 +75,7 @@ def _miss(
         return Miss.SOURCE
     if flow.postures and not _is_in_posture(state, flow, src):
         return Miss.POSTURE
-    if not _ends(state, flow, dst):
+    if not is_end(state, flow, dst):
         return Miss.DESTINATION
     if (protocols or DEFAULT_PROTOCOLS).isdisjoint(flow.protocols or DEFAULT_PROTOCOLS):
         return Miss.PROTOCOL
@@ -116,7 +116,8 @@ def _is_in_posture(state: State, flow: Flow, src: End) -> bool:
     return state.program.is_in_posture(frozenset(flow.postures), src.node)
 
 
-def _ends(state: State, flow: Flow, dst: End) -> bool:
+def is_end(state: State, flow: Flow, dst: End) -> bool:
+    """Tell whether a flow names this end as destination, whoever asks."""
     if flow.is_self:
         return dst.node is not None and not dst.node.tags
     return any(_is_destination(state, selector, dst) for selector in flow.dst)
@@ -133,8 +134,3 @@ def _is_destination(state: State, selector: Selector, dst: End) -> bool:
             return any(span.holds(dst.address) for span in known)
         case _:
             return (selector.kind, selector.name) in dst.keys
-
-
-def takes_all_ports(flow: Flow) -> bool:
-    """Tell whether a flow is for every port."""
-    return ALL_PORTS in flow.ports

@@ -153,7 +153,7 @@ def no_check(_name: str) -> str:
 
 
 def _capability_problem(name: str) -> str:
-    if "://" in name or not re.fullmatch(r"[^/\s]+\.[^/\s]+/\S+", name):
+    if "://" in name or not re.fullmatch(r"[^/\s]+/\S+", name):
         return "capability name must have the form {domain}/{path}"
     if name.startswith("tailscale.com/") and name not in GRANTABLE:
         return "capability name must not be in the tailscale.com domain"
@@ -259,8 +259,6 @@ def _internet(reader: Reader, value: JSON, path: Path) -> tuple[Internet, ...]:
         except PortError as error:
             reader.note(where, f'port range "{ports}": {error}')
             continue
-        if found[-1].ports != (ALL_PORTS,) and not WITH_PORTS.issuperset(protocols):
-            reader.note(where, f'protocol does not support specific ports: "{word}"')
     return tuple(found)
 
 

@@ -160,7 +160,7 @@ class Names:
         if span is not None:
             return Selector(Kind.ADDRESSES, "", (span,), word), ""
         near = reader.suggest(word, (*AUTOGROUPS, *self.groups, *self.tags, *self.hosts))
-        return None, f'host not found: "{word}" is no host, address, user or other name{near}'
+        return None, f'host not defined in policy: "{word}"{near}'
 
     def _autogroup(self, word: str) -> _Found:
         name = word.removeprefix("autogroup:")
@@ -170,7 +170,7 @@ class Names:
             return Selector(Kind.ROLE, name, written=word), "", ()
         if word in _PLAIN_AUTOGROUPS:
             return Selector(Kind(word), written=word), "", ()
-        return None, f'unknown autogroup "{word}"', AUTOGROUPS
+        return None, f'invalid autogroup: got "{word}"', AUTOGROUPS
 
     def _tag(self, word: str) -> _Found:
         if word in self.tags:
@@ -180,7 +180,7 @@ class Names:
     def _group(self, word: str) -> _Found:
         if word in self.groups:
             return Selector(Kind.GROUP, word, written=word), "", ()
-        return None, f'group not found: "{word}"', self.groups
+        return None, f'group not defined in policy: "{word}"', self.groups
 
     def _domain(self, word: str) -> _Found:
         login = word.removeprefix("user:")

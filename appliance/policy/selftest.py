@@ -228,6 +228,8 @@ class _Bench:
             return [], 0, "the destination means nothing"
         if selector.kind in (Kind.INTERNET, Kind.EVERYONE, Kind.DANGER_ALL):
             return [], 0, f'"{host}" is no host that can be tested'
+        if selector.kind is Kind.ADDRESSES and any(s.low != s.high for s in selector.spans):
+            return [], 0, "a test is for one host, not for a network"
         ends = self._own(sources) if selector.kind is Kind.SELF else self._ends(selector)
         return ends, ports[0].first, "" if ends else "the destination has no addresses"
 

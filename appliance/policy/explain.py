@@ -1,0 +1,148 @@
+"""Why one address may reach another, or what is nearest to letting it: an answer for people.
+
+Not for deciding (``reach`` does). Sits on ``reach``; the CLI and the API print it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from appliance.errors import Invalid, NotFound
+from appliance.policy.language import Place
+from appliance.policy.ports import PortError, parse_ports, parse_protocol
+from appliance.policy.reach import End, Miss, Verdict, end_of, is_end, verdicts
+from appliance.policy.rulesections import split_target
+from appliance.policy.state import State
+from appliance.records import Address, Node
+
+NEAREST = 3
+"""Rules that an answer names when none lets the packet through."""
+_DISTANCE = {miss: distance for distance, miss in enumerate(reversed(Miss), 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One rule and why it does not match; ``miss`` "" means that it does."""
+
+    place: Place
+    rule: str
+    miss: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.rule}" + (f": {self.miss}" if self.miss else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answer: for ``allowed`` the rules that let it through, else the nearest ones."""
+
+    src: str
+    dst: str
+    allowed: bool
+    reasons: tuple[Reason, ...]
+
+    def __str__(self) -> str:
+        head = f"{self.src} -> {self.dst}: {'allowed' if self.allowed else 'denied'}"
+        if not self.reasons:
+            return f"{head}\n  no rule comes near"
+        word = "by" if self.allowed else "nearest"
+        return "\n".join((head, *(f"  {word} {reason}" for reason in self.reasons)))
+
+
+def explain(state: State, src: str, dst: str, protocol: str = "") -> Explanation:
+    """Explain whether ``src`` may reach ``dst``, which may carry a port: ``web:443``, ``10.0.0.1``.
+
+    Both are names or addresses of nodes, or any address. Raises NotFound or Invalid.
+    """
+    host, port = _split(state, dst)
+    try:
+        protocols = parse_protocol(protocol)
+    except PortError as error:
+        raise Invalid("protocol-unknown", str(error), concerns=protocol) from error
+    best: list[Verdict] = []
+    pairs = [
+        (one, other)
+        for one in _ends(state, src)
+        for other in _ends(state, host)
+        if one.address.version == other.address.version
+    ]
+    if not pairs:
+        raise Invalid("families-differ", f"{src} and {host} have no addresses of the same family")
+    found = [each for one, other in pairs for each in verdicts(state, one, other, port, protocols)]
+    allowed = [each for each in found if each.miss is None]
+    if allowed:
+        best = allowed
+    else:
+        near = [each for each in found if each.miss is not Miss.SOURCE or _names(each, host, state)]
+        best = sorted(near, key=_distance)
+    reasons = dict.fromkeys(_reason(each) for each in best)
+    return Explanation(src, dst, bool(allowed), tuple(reasons)[: None if allowed else NEAREST])
+
+
+def _split(state: State, text: str) -> tuple[str, int | None]:
+    if _node_named(state, text) is not None or _address(text) is not None:
+        return text, None
+    try:
+        host, ports = split_target(text)
+        found = parse_ports(ports)
+    except PortError:
+        return text, None
+    if ports == "*":
+        return host, None
+    if len(found) != 1 or found[0].first != found[0].last:
+        raise Invalid("port-unclear", f"{text}: name one port, or none", concerns=text)
+    return host, found[0].first
+
+
+def _ends(state: State, text: str) -> list[End]:
+    node = _node_named(state, text)
+    if node is not None:
+        return [end_of(state, address, node) for address in node.addresses]
+    address = _address(text)
+    if address is None:
+        host = state.program.policy.hosts.get(text)
+        if host is None or host.low != host.high:
+            raise NotFound("node-unknown", f"{text} is no node, host or address", concerns=text)
+        address = host.networks()[0].network_address
+    owner = next((n for n in state.nodes.values() if address in n.addresses), None)
+    return [end_of(state, address, owner)]
+
+
+def _node_named(state: State, text: str) -> Node | None:
+    return next((node for node in state.nodes.values() if node.name == text), None)
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+
+
+def _names(verdict: Verdict, host: str, state: State) -> bool:
+    """Tell whether a rule that misses the source at least ends at the destination."""
+    return any(is_end(state, verdict.flow, end) for end in _ends(state, host))
+
+
+def _distance(verdict: Verdict) -> int:
+    return _DISTANCE[verdict.miss] if verdict.miss is not None else 0
+
+
+def _reason(verdict: Verdict) -> Reason:
+    flow = verdict.flow
+    src = ", ".join(selector.written for selector in flow.src)
+    dst = "autogroup:self" if flow.is_self else ", ".join(each.written for each in flow.dst)
+    ports = ",".join(
+        "*"
+        if (p.first, p.last) == (0, 65535)
+        else str(p.first)
+        if p.first == p.last
+        else f"{p.first}-{p.last}"
+        for p in flow.ports
+    )
+    via = f" via {', '.join(sorted(flow.via))}" if flow.via else ""
+    protocols = f" proto {','.join(map(str, flow.protocols))}" if flow.protocols else ""
+    posture = f" in {', '.join(flow.postures)}" if flow.postures else ""
+    rule = f"{src}{posture} -> {dst}:{ports}{protocols}{via}"
+    return Reason(flow.place, rule, "" if verdict.miss is None else str(verdict.miss))

@@ -1,0 +1,134 @@
+"""What is wrong with a policy is said with its place, all at once, with a suggestion."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.policy.document import MAX_TEXT_CHARS, decode
+from appliance.policy.loginsections import parse_duration, show_duration
+from appliance.policy.mistakes import PolicyError
+from appliance.policy.ports import PortError, Ports, parse_ports, parse_protocol
+from appliance.policy.selectors import Kind
+
+DOMAINS = frozenset({"example.com"})
+
+
+def mistakes(text: str) -> list[tuple[int, int, str]]:
+    with pytest.raises(PolicyError) as caught:
+        decode(text, domains=DOMAINS)
+    return [(each.spot.line, each.spot.column, each.text) for each in caught.value.mistakes]
+
+
+def test_every_mistake_is_told_with_its_place() -> None:
+    text = """{
+  "acl": [],
+  "groups": {"group:dev": ["group:ops", "alice@example.com"]},
+  "acls": [
+    {"action": "deny", "src": ["group:dve"], "dst": ["tag:web:22"]},
+  ],
+}"""
+    assert mistakes(text) == [
+        (2, 3, 'unknown field "acl"; did you mean "acls"?'),
+        (3, 28, 'groups["group:dev"]: "group:ops": group members cannot be recursive'),
+        (
+            5,
+            16,
+            'action="deny" is not supported: rules only accept, what no rule accepts is denied',
+        ),
+        (
+            5,
+            32,
+            'src=group not defined in policy: "group:dve"; did you mean "group:dev"?',
+        ),
+        (5, 54, 'dst="tag:web": tag not found: "tag:web"'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "want a name"),
+        ("[]", "expected an object, found a list"),
+        ('{"groups": 1}', "expected an object, found a number"),
+        ('{"hosts": {"h": "10.0.0"}}', "want an IP address or a prefix"),
+        ('{"hosts": {"a b": "10.0.0.1"}}', "a host name has letters"),
+        ('{"tagOwners": {"web": []}}', "must start with 'tag:'"),
+        ('{"tagOwners": {"tag:1": []}}', "tag names must start with a letter, after 'tag:'"),
+        ('{"tagOwners": {"tag:a": ["10.0.0.1"]}}', "an owner or approver is a user"),
+        ('{"postures": {"posture:x": ["node:os"]}}', "not a condition"),
+        ('{"postures": {"posture:x": ["os == \'a\'"]}}', "unknown attribute"),
+        ('{"defaultSrcPosture": ["posture:x"]}', "posture not found"),
+        ('{"ipsets": {"ipset:a": ["add ipset:a"]}}', "contains this set"),
+        ('{"ipsets": {"ipset:a": ["add ipset:b"], "ipset:b": ["ipset:a"]}}', "contains this set"),
+        ('{"ipsets": {"ipset:a": ["add nowhere"]}}', "no address, prefix, range, host or ipset"),
+        ('{"OneCGNATRoute": "x"}', "mac-always"),
+        ('{"randomizeClientPort": 1}', "expected true or false"),
+        ('{"derpMap": {}}', 'unknown field "derpMap"'),
+        ('{"acls": [], "acls": []}', 'duplicate name "acls"'),
+        ('{"autoApprovers": {"routes": {"x": []}}}', "is no prefix"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"]}]}', "ip and app can not both be empty"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["tcp:0"]}]}', "must be >0"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["a:b:1"]}]}', "only one colon"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"], "via": ["tag:x"]}]}', "not found"),
+        ('{"nodeAttrs": [{"target": ["autogroup:self"]}]}', "does not support"),
+        ('{"nodeAttrs": [{"target": ["*"], "ipPool": ["10.0.0.0/8"]}]}', "within 100.64.0.0/10"),
+        ('{"ssh": [{"src": ["*"], "dst": ["*"], "users": ["a"]}]}', "action must be specified"),
+        ('{"sshTests": [{"src": "", "dst": []}]}', "SSH tests entry must have at least one dst"),
+    ],
+)
+def test_mistake_is_told(text: str, part: str) -> None:
+    assert any(part in each for _, _, each in mistakes(text))
+
+
+def test_too_long_texts_are_refused_unread() -> None:
+    assert "longer" in mistakes(" " * (MAX_TEXT_CHARS + 1))[0][2]
+    assert "values" in mistakes("[" + "1," * 70_000 + "1]")[0][2]
+
+
+def test_many_mistakes_are_cut_in_the_sentence_only() -> None:
+    text = '{"acls": [' + '{"action": "x"},' * 100 + "]}"
+    with pytest.raises(PolicyError) as caught:
+        decode(text)
+    assert len(caught.value.mistakes) == 100
+    assert caught.value.sentence.endswith("and 80 more")
+
+
+def test_field_names_are_read_as_go_reads_them() -> None:
+    text = """{"ACLs": [{"Action": "accept", "Users": ["*"], "Ports": ["*:22"], "#why": "x"}]}"""
+    policy = decode(text)
+    assert policy.acls is not None
+    assert policy.acls[0].src[0].kind is Kind.EVERYONE
+    assert policy.acls[0].dst[0].ports == (Ports(22, 22),)
+
+
+def test_empty_text_is_the_empty_policy() -> None:
+    assert decode("").allows_all
+    assert not decode('{"acls": []}').allows_all
+
+
+def test_ports_and_protocols_in_their_forms() -> None:
+    assert parse_ports("22, 80-90") == (Ports(22, 22), Ports(80, 90))
+    assert parse_protocol("ICMP") == (1,)
+    assert parse_protocol("41") == (41,)
+    for text in ("", "-1", "80-", "90-80", "70000", "٣"):
+        with pytest.raises(PortError):
+            parse_ports(text)
+    for text in ("*", "01", "256", "none", "٣"):
+        with pytest.raises(PortError):
+            parse_protocol(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("1h30m", "1h30m0s"), ("168h0m1s", "168h0m1s"), ("-5s", "-5s"), ("0", "0s"), (".5h", "30m0s")],
+)
+def test_duration_is_read_and_shown_as_in_go(text: str, shown: str) -> None:
+    period = parse_duration(text)
+    assert period is not None
+    assert show_duration(period) == shown
+
+
+def test_what_is_no_duration() -> None:
+    assert [parse_duration(text) for text in ("", "1", "h", "1x", "1h ", "9" * 30 + "h")] == [
+        None
+    ] * 6
