@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from appliance.policy.filters import NO_RULES, Kept, Rules
 from appliance.policy.language import Background, Policy
+from appliance.policy.postures import attributes_of
+from appliance.policy.standing import names_of
 from appliance.policy.state import EVERYONE, NOBODY, Sight, State, first_state, next_state
 from appliance.records import Node, NodeID, User, UserID
 from appliance.wire import tailcfg
@@ -124,22 +126,49 @@ def recompile(
 ) -> Compiled:
     """Give what ``compile`` would, sharing all that the changes leave as it was.
 
-    ``changed_nodes`` came, went, or differ in tags, owner, addresses, routes or what postures look
-    at; ``changed_users`` came, went, or have another login or role. Naming more than changed costs
-    time and nothing else. Another policy or background (by identity) is compiled from scratch.
+    ``changed_nodes`` came, went, or differ in anything; ``changed_users`` too (an e-mail, a name).
+    Naming more than changed costs time and nothing else; if nothing changed that a policy looks
+    at, ``old`` itself is the result. Another policy is compiled from scratch, and so is another
+    background (roles, domains, attributes).
     """
     state = old.state
     if state is None or state.program.policy is not policy or not _is_same(state, background):
         return compile(policy, users, nodes, background)
-    changed = set(changed_nodes)
-    if changed_users:
-        owners = set(changed_users)
-        changed.update(node.id for node in nodes.values() if node.user_id in owners)
-    moved = [node_id for node_id in changed if node_id in nodes or node_id in state.slots]
+    known = state.nodes
+    moved = {each for each in changed_nodes if _matters(state, known.get(each), nodes.get(each))}
+    called = state.users
+    owners = {each for each in changed_users if _names(called.get(each)) != _names(users.get(each))}
+    if owners:
+        moved.update(node.id for node in nodes.values() if node.user_id in owners)
     if not moved:
         return old
-    kept = Kept() if state.kept is None else state.kept.heir()
+    kept = Kept() if state.kept is None else state.kept.heir(nodes)
     return _compiled(next_state(state, users, nodes, moved), kept)
+
+
+def _matters(state: State, was: Node | None, now: Node | None) -> bool:
+    """Tell whether a node changed in anything that a policy looks at."""
+    if was is None or now is None:
+        return was is not now
+    if was is now:
+        return False
+    here, there = was.hostinfo, now.hostinfo
+    return (
+        was.tags != now.tags
+        or was.user_id != now.user_id
+        or was.ipv4 != now.ipv4
+        or was.ipv6 != now.ipv6
+        or was.approved_routes != now.approved_routes
+        or (here is not there and here.routable_ips != there.routable_ips)
+        or here.os != there.os
+        or (
+            bool(state.program.policy.postures) and attributes_of(was, {}) != attributes_of(now, {})
+        )
+    )
+
+
+def _names(user: User | None) -> set[str]:
+    return set() if user is None else names_of(user)
 
 
 def _is_same(state: State, background: Background) -> bool:

@@ -5,6 +5,7 @@ Not for deciding (``reach`` does). Sits on ``reach``; the CLI and the API print 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -14,7 +15,7 @@ from appliance.policy.ports import PortError, parse_ports, parse_protocol
 from appliance.policy.reach import End, Miss, Verdict, end_of, is_end, verdicts
 from appliance.policy.rulesections import split_target
 from appliance.policy.state import State
-from appliance.records import Address, Node
+from appliance.records import Address, NodeID
 
 NEAREST = 3
 """Rules that an answer names when none lets the packet through."""
@@ -50,67 +51,93 @@ class Explanation:
         return "\n".join((head, *(f"  {word} {reason}" for reason in self.reasons)))
 
 
-def explain(state: State, src: str, dst: str, protocol: str = "") -> Explanation:
+def explain(
+    state: State,
+    src: str,
+    dst: str,
+    protocol: str = "",
+    names: Mapping[str, NodeID] | None = None,
+) -> Explanation:
     """Explain whether ``src`` may reach ``dst``, which may carry a port: ``web:443``, ``10.0.0.1``.
 
-    Both are names or addresses of nodes, or any address. Raises NotFound or Invalid.
+    Both are names or addresses of nodes, or any address. ``names`` are the nodes by their present
+    names; without it those count that they had when they last mattered to the policy.
+    Raises NotFound or Invalid.
     """
-    host, port = _split(state, dst)
-    try:
-        protocols = parse_protocol(protocol)
-    except PortError as error:
-        raise Invalid("protocol-unknown", str(error), concerns=protocol) from error
-    best: list[Verdict] = []
-    pairs = [
-        (one, other)
-        for one in _ends(state, src)
-        for other in _ends(state, host)
-        if one.address.version == other.address.version
-    ]
-    if not pairs:
-        raise Invalid("families-differ", f"{src} and {host} have no addresses of the same family")
-    found = [each for one, other in pairs for each in verdicts(state, one, other, port, protocols)]
-    allowed = [each for each in found if each.miss is None]
-    if allowed:
-        best = allowed
-    else:
-        near = [each for each in found if each.miss is not Miss.SOURCE or _names(each, host, state)]
-        best = sorted(near, key=_distance)
-    reasons = dict.fromkeys(_reason(each) for each in best)
-    return Explanation(src, dst, bool(allowed), tuple(reasons)[: None if allowed else NEAREST])
+    question = _Question(state, names)
+    return question.answer(src, dst, protocol)
 
 
-def _split(state: State, text: str) -> tuple[str, int | None]:
-    if _node_named(state, text) is not None or _address(text) is not None:
-        return text, None
-    try:
-        host, ports = split_target(text)
-        found = parse_ports(ports)
-    except PortError:
-        return text, None
-    if ports == "*":
-        return host, None
-    if len(found) != 1 or found[0].first != found[0].last:
-        raise Invalid("port-unclear", f"{text}: name one port, or none", concerns=text)
-    return host, found[0].first
+class _Question:
+    """One question, and the names that it may use."""
 
+    def __init__(self, state: State, names: Mapping[str, NodeID] | None) -> None:
+        self._state = state
+        if names is None:
+            names = {node.name: node.id for node in state.nodes.values()}
+        self._names = names
 
-def _ends(state: State, text: str) -> list[End]:
-    node = _node_named(state, text)
-    if node is not None:
-        return [end_of(state, address, node) for address in node.addresses]
-    address = _address(text)
-    if address is None:
-        host = state.program.policy.hosts.get(text)
-        if host is None or host.low != host.high:
-            raise NotFound("node-unknown", f"{text} is no node, host or address", concerns=text)
-        address = host.networks()[0].network_address
-    owner = next((n for n in state.nodes.values() if address in n.addresses), None)
-    return [end_of(state, address, owner)]
+    def answer(self, src: str, dst: str, protocol: str) -> Explanation:
+        host, port = self._split(dst)
+        try:
+            protocols = parse_protocol(protocol)
+        except PortError as error:
+            raise Invalid("protocol-unknown", str(error), concerns=protocol) from error
+        pairs = [
+            (one, other)
+            for one in self._ends(src)
+            for other in self._ends(host)
+            if one.address.version == other.address.version
+        ]
+        if not pairs:
+            sentence = f"{src} and {host} have no addresses of the same family"
+            raise Invalid("families-differ", sentence)
+        found = [
+            (verdict, other)
+            for one, other in pairs
+            for verdict in verdicts(self._state, one, other, port, protocols)
+        ]
+        best = [verdict for verdict, _ in found if verdict.miss is None]
+        is_allowed = bool(best)
+        if not is_allowed:
+            near = [
+                verdict
+                for verdict, other in found
+                # A rule that misses the source is near if it ends at the destination at least.
+                if verdict.miss is not Miss.SOURCE or is_end(self._state, verdict.flow, other)
+            ]
+            best = sorted(near, key=_distance)
+        reasons = tuple(dict.fromkeys(_reason(each) for each in best))
+        return Explanation(src, dst, is_allowed, reasons if is_allowed else reasons[:NEAREST])
 
+    def _split(self, text: str) -> tuple[str, int | None]:
+        if text in self._names or _address(text) is not None:
+            return text, None
+        try:
+            host, ports = split_target(text)
+            found = parse_ports(ports)
+        except PortError:
+            return text, None
+        if ports == "*":
+            return host, None
+        if len(found) != 1 or found[0].first != found[0].last:
+            raise Invalid("port-unclear", f"{text}: name one port, or none", concerns=text)
+        return host, found[0].first
 
-def _node_named(state: State, text: str) -> Node | None:
-    return next((node for node in state.nodes.values() if node.name == text), None)
+    def _ends(self, text: str) -> list[End]:
+        state = self._state
+        node = state.nodes.get(self._names[text]) if text in self._names else None
+        if node is not None:
+            return [end_of(state, address, node) for address in node.addresses]
+        address = _address(text)
+        if address is None:
+            host = state.program.policy.hosts.get(text)
+            if host is None or host.low != host.high:
+                sentence = f"{text} is no node, host or address"
+                raise NotFound("node-unknown", sentence, concerns=text)
+            address = host.networks()[0].network_address
+        owner = next((n for n in state.nodes.values() if address in n.addresses), None)
+        return [end_of(state, address, owner)]
 
 
 def _address(text: str) -> Address | None:
@@ -118,11 +145,6 @@ def _address(text: str) -> Address | None:
         return ip_address(text.strip("[]"))
     except ValueError:
         return None
-
-
-def _names(verdict: Verdict, host: str, state: State) -> bool:
-    """Tell whether a rule that misses the source at least ends at the destination."""
-    return any(is_end(state, verdict.flow, end) for end in _ends(state, host))
 
 
 def _distance(verdict: Verdict) -> int:

@@ -7,7 +7,7 @@ Source: control-protocol.md 7.1; order and spelling follow the recorded answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import is_
 from typing import TypeAlias
 
@@ -56,9 +56,12 @@ class Kept:
         self._own: dict[int, Sources] = {}
         self._order: dict[tuple[Sources, tuple[int, ...]], int] = {}
 
-    def heir(self) -> Kept:
-        """Give the store for the next state."""
-        return Kept({**self._before, **self._now})
+    def heir(self, alive: Mapping[NodeID, Node]) -> Kept:
+        """Give the store for the next state; nodes that are gone are forgotten now and then."""
+        entries = {**self._before, **self._now}
+        if len(entries) > 2 * len(alive) + 16:
+            entries = {each: entry for each, entry in entries.items() if each in alive}
+        return Kept(entries)
 
     def rules(self, state: State, node_id: NodeID) -> Rules:
         """Give the filter of a node; the same object as before if nothing in it changed."""

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 
 from appliance.policy import spans
 from appliance.policy.bits import of
-from appliance.policy.flows import Flow
 from appliance.policy.selectors import Kind, Selector
-from appliance.policy.standing import spans_of
+from appliance.policy.standing import Path, Program, spans_of
 from appliance.policy.state import State
 from appliance.records import Network, NodeID
+
+MAX_PATHS = 10_000
+"""Routes remembered for one policy; a tailnet of some thousand nodes serves some hundred."""
 
 Group = tuple[Network, frozenset[str]]
 """A route, and the tags that ``via`` asks of its router; no tags: for everyone."""
@@ -80,12 +82,7 @@ class RouteTable:
         self._state = state
         self._elections = elections
         routes = {route for each in state.routers.values() for route in each.subnets}
-        self._towards = {route: _flows_to(state, route) for route in routes}
-        self._from = {route: _flows_from(state, route) for route in routes}
-        self._via = {
-            route: [flow for flow in state.program.via if _leads(state, flow, route)]
-            for route in routes
-        }
+        self._paths = {route: _path(state.program, route) for route in routes}
         program = state.program
         self._to_exits = program.internet | program.exit_literals | program.to_all
         self._via_exits = [
@@ -94,11 +91,10 @@ class RouteTable:
             if any(selector.kind is Kind.INTERNET for selector in flow.dst)
         ]
         self._src = self._to_exits | of(flow.number for flow in program.via)
-        for mask in self._towards.values():
-            self._src |= mask
         self._dst = 0
-        for mask in self._from.values():
-            self._dst |= mask
+        for path in self._paths.values():
+            self._src |= path.towards
+            self._dst |= path.back
         self._known: dict[tuple[int, int, tuple[Network, ...]], Mapping[NodeID, PeerRoutes]] = {}
 
     def seen(self, viewer: NodeID) -> Mapping[NodeID, PeerRoutes]:
@@ -118,7 +114,7 @@ class RouteTable:
 
     def _see(self, src: int, dst: int, own: tuple[Network, ...]) -> Mapping[NodeID, PeerRoutes]:
         found: defaultdict[NodeID, list[Network]] = defaultdict(list)
-        for route in self._towards:
+        for route in self._paths:
             for node_id in self._routers(route, src, dst, own):
                 found[node_id].append(route)
         for node_id in self._exits(src):
@@ -135,12 +131,13 @@ class RouteTable:
         self, route: Network, src: int, dst: int, own: tuple[Network, ...]
     ) -> list[NodeID]:
         # A router of the same route learns which other one carries it (recorded for every pair).
-        if src & self._towards[route] or dst & self._from[route] or route in own:
+        path = self._paths[route]
+        if src & path.towards or dst & path.back or route in own:
             chosen = self._elections.primary(route)
             return [] if chosen is None else [chosen]
         steered = (
             self._elections.chosen.get((route, flow.via))
-            for flow in self._via[route]
+            for flow in path.via
             if src >> flow.number & 1
         )
         return list(dict.fromkeys(node_id for node_id in steered if node_id is not None))
@@ -162,37 +159,31 @@ def _order(route: Network) -> tuple[int, int, int]:
     return route.version, int(route.network_address), route.prefixlen
 
 
-def _flows_to(state: State, route: Network) -> int:
-    mine = spans.of_network(route)
-    program = state.program
-    found = program.to_all
-    for flow in program.flows:
-        is_plain = not (flow.via or flow.is_login or flow.is_self) and flow.capabilities is None
-        if is_plain and any(_meets(state, selector, mine) for selector in flow.dst):
-            found |= 1 << flow.number
-    return found
+def _path(program: Program, route: Network) -> Path:
+    """Give the flows that lead to a route or come from it; remembered, for no node matters."""
+    known = program.paths.get(route)
+    if known is None:
+        if len(program.paths) >= MAX_PATHS:
+            program.paths.clear()
+        mine = spans.of_network(route)
+        towards, back, via = program.to_all, 0, []
+        for flow in program.flows:
+            if flow.is_login or flow.is_self:
+                continue
+            ends = any(_meets(program, selector, mine) for selector in flow.dst)
+            if flow.via and (ends or any(s.kind is Kind.EVERYONE for s in flow.dst)):
+                via.append(flow)
+            elif ends and not flow.via and flow.capabilities is None:
+                towards |= 1 << flow.number
+            if not flow.postures and any(_starts(program, each, mine) for each in flow.src):
+                back |= 1 << flow.number
+        known = program.paths[route] = Path(towards, back, tuple(via))
+    return known
 
 
-def _flows_from(state: State, route: Network) -> int:
-    mine = spans.of_network(route)
-    found = 0
-    for flow in state.program.flows:
-        if flow.is_login or flow.is_self or flow.postures:
-            continue
-        if any(
-            selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL) or _meets(state, selector, mine)
-            for selector in flow.src
-        ):
-            found |= 1 << flow.number
-    return found
+def _starts(program: Program, selector: Selector, mine: spans.Span) -> bool:
+    return selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL) or _meets(program, selector, mine)
 
 
-def _meets(state: State, selector: Selector, mine: spans.Span) -> bool:
-    return any(span.meets(mine) for span in spans_of(selector, state.program.background))
-
-
-def _leads(state: State, flow: Flow, route: Network) -> bool:
-    mine = spans.of_network(route)
-    return any(
-        selector.kind is Kind.EVERYONE or _meets(state, selector, mine) for selector in flow.dst
-    )
+def _meets(program: Program, selector: Selector, mine: spans.Span) -> bool:
+    return any(span.meets(mine) for span in spans_of(selector, program.background))

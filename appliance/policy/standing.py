@@ -89,6 +89,15 @@ class _Literal:
     dst_host: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The flows that lead to a route, those that come from it, and those that ``via`` steers."""
+
+    towards: int
+    back: int
+    via: tuple[Flow, ...]
+
+
 class Program:
     """A policy, its flows, and the tables that find the flows of a node."""
 
@@ -109,6 +118,7 @@ class Program:
         self.picked: set[int] = set()
         """Sources that list some addresses of devices in a posture: those in a literal span."""
         self.via: list[Flow] = []
+        self.paths: dict[Network, Path] = {}
         self.has_self = any(flow.is_self for flow in self.flows)
         self._groups = groups_by_login(policy)
         self._mentions: defaultdict[Key, _Mention] = defaultdict(_Mention)

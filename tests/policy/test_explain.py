@@ -58,9 +58,9 @@ def test_unknown_ends_are_refused(words: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("n1", "n3:22-23"), ("n1", "n3", "nix"), ("10.0.0.1", "fd00::1")]
+    "words", [("n1", "n3:22-23", ""), ("n1", "n3", "nix"), ("10.0.0.1", "fd00::1", "")]
 )
-def test_unclear_questions_are_refused(words: tuple[str, ...]) -> None:
+def test_unclear_questions_are_refused(words: tuple[str, str, str]) -> None:
     assert STATE is not None
     with pytest.raises(Invalid):
         explain(STATE, *words)
