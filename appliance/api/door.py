@@ -66,7 +66,7 @@ async def body_of(request: web.Request, kind: type[S]) -> S:
         if isinstance(plain, dict):
             plain = {key: value for key, value in plain.items() if value is not None}
         return msgspec.convert(plain, kind, strict=False)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Invalid("body-invalid", f"the body cannot be read: {error}") from error
 
 

@@ -180,7 +180,7 @@ def _merge_net_info(old: tailcfg.NetInfo | None, said: tailcfg.NetInfo) -> tailc
     if not 0 < preferred <= MAX_DERP_REGION:
         preferred = 0 if old is None else old.preferred_derp
     latencies = said.derp_latency
-    if len(latencies) > MAX_DERP_LATENCIES or any(len(name) > MAX_TEXT_CHARS for name in latencies):
+    if len(latencies) > MAX_DERP_LATENCIES or any(plain(name) is not name for name in latencies):
         latencies = {}
     return msgspec.structs.replace(
         said,

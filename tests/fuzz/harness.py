@@ -2,7 +2,7 @@
 
 ``case`` makes hostile input from the given random source, feeds it to the code and lets every
 exception out that the code may not raise. pytest runs a small budget of every target;
-``python -m tests.fuzz.fuzz_derp --seconds 600`` runs one for long and names the seed that broke.
+``python -m tests.fuzz derp --seconds 600`` runs one for long and names the seed that broke.
 """
 
 from __future__ import annotations

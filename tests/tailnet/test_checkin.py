@@ -111,6 +111,9 @@ class TestNetInfo:
         assert node.net_info is not None
         assert not node.net_info.derp_latency
         assert len(node.net_info.link_type) == checkin.MAX_TEXT_CHARS
+        node = tell(edit, net_info=tailcfg.NetInfo(derp_latency={"1\0-v4": 0.1}))
+        assert node.net_info
+        assert not node.net_info.derp_latency
         node = tell(edit, net_info=tailcfg.NetInfo(derp_latency={"1" * 9999: 0.1}))
         assert node.net_info is not None
         assert not node.net_info.derp_latency
