@@ -27,6 +27,11 @@ FIELDS = (
 )
 """Every field that a line may carry; a field of another name is a mistake that tests find."""
 
+FROM_STRANGERS = frozenset({"registration refused", "relay client not admitted"})
+"""Messages that anybody can cause, as often as he likes."""
+STRANGERS_PER_MINUTE = 60
+"""How often each of them is written: enough to see what goes on, too little to fill a disk."""
+
 Format = Literal["text", "json"]
 
 _OURS = frozenset(FIELDS)
@@ -42,6 +47,35 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
 def strange_fields(record: logging.LogRecord) -> set[str]:
     """Name the fields of a record that are not in the list."""
     return set(record.__dict__) - _STANDARD - _OURS
+
+
+class Seldom(logging.Filter):
+    """Holds back what strangers cause too often; the next line of the kind says how much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._minute = 0
+        self._written: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is written."""
+        message = record.msg
+        if message not in FROM_STRANGERS:
+            return True
+        minute = int(record.created // 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._written.clear()
+        written = self._written.get(message, 0)
+        if written >= STRANGERS_PER_MINUTE:
+            self._left_out[message] = self._left_out.get(message, 0) + 1
+            return False
+        self._written[message] = written + 1
+        left_out = self._left_out.pop(message, 0)
+        if left_out:
+            record.msg = f"{message} ({left_out} more before)"
+        return True
 
 
 class TextFormat(logging.Formatter):
@@ -80,6 +114,7 @@ def set_up(level: str, form: Format, stream: TextIO | None = None) -> None:
     """Send log lines to ``stream`` (standard error) in the given form; may be called again."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormat() if form == "json" else TextFormat())
+    handler.addFilter(Seldom())
     ours = logging.getLogger("appliance")
     for old in tuple(ours.handlers):
         ours.removeHandler(old)

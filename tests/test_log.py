@@ -83,3 +83,36 @@ def test_program_uses_only_known_fields() -> None:
                         if isinstance(key, ast.Constant) and key.value not in log.FIELDS
                     )
     assert not strange
+
+
+def test_what_strangers_cause_is_written_some_times_a_minute(ours: logging.Logger) -> None:
+    stream = io.StringIO()
+    log.set_up("info", "text", stream)
+    for _ in range(500):
+        ours.info("registration refused", extra={"reason": "auth-key-unknown"})
+    ours.info("node registered")
+    lines = stream.getvalue().splitlines()
+    assert lines[-1].endswith("node registered")
+    # The minute may have turned over meanwhile.
+    assert log.STRANGERS_PER_MINUTE < len(lines) < 3 * log.STRANGERS_PER_MINUTE
+
+
+def test_held_back_lines_are_counted() -> None:
+    seldom = log.Seldom()
+    kept = []
+    for number in range(200):
+        record = logging.makeLogRecord(
+            {"msg": "registration refused", "created": 600.0 + number / 100}
+        )
+        kept.append(seldom.filter(record))
+    assert sum(kept) == log.STRANGERS_PER_MINUTE
+    later = logging.makeLogRecord({"msg": "registration refused", "created": 661.0})
+    assert seldom.filter(later)
+    assert later.getMessage() == "registration refused (140 more before)"
+
+
+def test_messages_of_strangers_are_still_said() -> None:
+    files = [path for path in PROGRAM.rglob("*.py") if path.name != "log.py"]
+    source = "".join(path.read_text() for path in files)
+    for message in log.FROM_STRANGERS:
+        assert f'"{message}"' in source
