@@ -210,7 +210,7 @@ async def garbage_for_stun(battle: Battle) -> None:
     good = stun.encode_request(os.urandom(12))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
-        sock.connect((battle.target.host, battle.target.port))
+        sock.connect((battle.target.host, battle.target.stun_port or battle.target.port))
         while battle.is_on:
             for _ in range(200):
                 data = rng.choice(

@@ -36,6 +36,8 @@ class Target:
     auth_key: str
     socket: str
     host: str = "127.0.0.1"
+    stun_port: int = 0
+    """0: the same number as the TCP port."""
 
     def text(self) -> str:
         """Give it as a command line argument."""
