@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol, cast
 
 from appliance.front.plainstream import (
@@ -169,8 +170,10 @@ def _source(stream: TlsStream) -> str:
     if stream.peer is None:
         return ""
     host = stream.peer[0]
+    if ":" not in host:
+        return host
     # One site holds a whole IPv6 /64, so its addresses count as one source.
-    return ":".join(host.split(":")[:4]) if ":" in host else host
+    return ip_address(host.partition("%")[0]).packed[:8].hex()
 
 
 class TlsStream(SocketStream):

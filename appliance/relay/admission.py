@@ -31,7 +31,8 @@ REFUSED_FOR_S = 5.0
 """How long a no is remembered: a node that has just been enrolled must not wait."""
 
 MAX_REMEMBERED = 20_000
-"""Answers that are remembered; then the oldest is forgotten."""
+"""Answers of each kind that are remembered; then the oldest is forgotten. Strangers, who come in any
+number, do not push nodes out."""
 
 MAX_ANSWER_BYTES = 4096
 """The answer has 15 bytes."""
@@ -59,15 +60,16 @@ class Verifier:
         self._fail_open = fail_open
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
-        self._known: dict[NodeKey, tuple[bool, float]] = {}
+        self._allowed: dict[NodeKey, float] = {}  # with the time until which it holds
+        self._refused: dict[NodeKey, float] = {}
         self._turn = asyncio.Semaphore(MAX_ASKING)
 
     async def admit(self, key: NodeKey, source: str) -> bool:
         """Tell whether the node may use the relay (``door.Admit``)."""
         now = asyncio.get_running_loop().time()
-        known = self._known.get(key)
-        if known is not None and known[1] > now:
-            return known[0]
+        for answers, allow in ((self._allowed, True), (self._refused, False)):
+            if answers.get(key, 0.0) > now:
+                return allow
         try:
             async with asyncio.timeout(self._timeout_s), self._turn:
                 allow = await self._ask(key, source)
@@ -76,10 +78,12 @@ class Verifier:
                 "admission cannot be asked", extra={"reason": str(error) or type(error).__name__}
             )
             return self._fail_open
-        self._known.pop(key, None)
-        if len(self._known) >= MAX_REMEMBERED:
-            del self._known[next(iter(self._known))]
-        self._known[key] = (allow, now + (ALLOWED_FOR_S if allow else REFUSED_FOR_S))
+        self._allowed.pop(key, None)
+        self._refused.pop(key, None)
+        answers = self._allowed if allow else self._refused
+        if len(answers) >= MAX_REMEMBERED:
+            del answers[next(iter(answers))]
+        answers[key] = now + (ALLOWED_FOR_S if allow else REFUSED_FOR_S)
         return allow
 
     async def close(self) -> None:

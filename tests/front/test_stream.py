@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from appliance.front import plainstream
+from appliance.front import plainstream, tlsstream
 from appliance.front.stream import Listener, Stream, dial, listen
-from appliance.front.tlsstream import HandshakeGate
+from appliance.front.tlsstream import HandshakeGate, TlsStream
 from tests.support.certificates import client_context, server_context
 from tests.support.polling import until
 
@@ -437,6 +437,18 @@ async def test_half_open_flood_is_bounded_and_others_get_in() -> None:
         sock.close()
     listener.close()
     await until(lambda: not listener.streams)
+
+
+def test_sources_of_handshakes_are_addresses_and_64s() -> None:
+    def source(host: str) -> str:
+        stream = TlsStream.__new__(TlsStream)
+        stream.peer = (host, 1)
+        return tlsstream._source(stream)
+
+    assert source("192.0.2.1") != source("192.0.2.2")
+    assert source("2001:db8::1") == source("2001:db8::2") == source("2001:db8:0:0:9::")
+    assert source("2001:db8:0:1::1") != source("2001:db8::1")
+    assert source("fe80::1%eth0") == source("fe80::2")
 
 
 async def test_garbage_instead_of_tls_gets_an_alert_and_an_end() -> None:

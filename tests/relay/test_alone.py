@@ -381,6 +381,21 @@ async def test_verifier_asks_once_and_remembers(tmp_path: Path) -> None:
         await verifier.close()
 
 
+async def test_strangers_do_not_push_out_what_is_known_of_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("appliance.relay.admission.MAX_REMEMBERED", 3)
+    node = NodeKey(b"n" * 32)
+    async with control([allow(True), *(allow(False) for _ in range(10))]) as url:
+        verifier = Verifier(url)
+        assert await verifier.admit(node, "")
+        for number in range(10):
+            assert not await verifier.admit(NodeKey(bytes([number]) * 32), "")
+        assert await verifier.admit(node, "")
+        assert len(verifier._refused) == 3
+        await verifier.close()
+
+
 async def test_verifier_refuses_strange_answers_and_fails_as_it_is_told() -> None:
     strange = [
         web.Response(status=500),
