@@ -233,7 +233,9 @@ def _leads_to(span: Span, node: Node, routes: Routes) -> bool:
 def _capability_rule(
     state: State, flow: Flow, node: Node, keys: set[Key], sources: Sources
 ) -> tailcfg.FilterRule | None:
-    """Grant capabilities on this node's own addresses; those behind it have none to grant."""
+    """Grant capabilities; through ``via`` none are granted (recorded)."""
+    if flow.via:
+        return None
     grants: list[tailcfg.CapGrant] = []
     for selector in flow.dst if not flow.is_self else (None,):
         mine = _own_prefixes(state, selector, node, keys)
@@ -247,12 +249,17 @@ def _capability_rule(
 def _own_prefixes(
     state: State, selector: Selector | None, node: Node, keys: set[Key]
 ) -> tuple[Network, ...]:
+    """Give where a node grants capabilities: its addresses, and prefixes that it routes to."""
     addresses = node.addresses
+    routed: list[Network] = []
     if selector is not None and selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
         mine = spans_of(selector, state.program.background)
         addresses = tuple(a for a in addresses if any(span.holds(a) for span in mine))
+        served = [spans.of_network(route) for route in state.routes(node.id).subnets]
+        for span in mine:
+            if any(span.meets(each) for each in served):
+                routed += span.networks()
     elif selector is not None and (selector.kind, selector.name) not in keys:
         return ()
-    return tuple(
-        parse_prefix(f"{address_text(address)}/{address.max_prefixlen}") for address in addresses
-    )
+    own = [parse_prefix(f"{address_text(each)}/{each.max_prefixlen}") for each in addresses]
+    return tuple(dict.fromkeys((*own, *routed)))

@@ -4,7 +4,8 @@
 that ``via`` names; ``seen`` tells a viewer which routes to use through which peer. Not for approval
 (``approvers``) and not for health: who is online is an argument. Sits on ``state``.
 Source: headscale-surface.md 1.10; the recorded answers (357 elections: the lowest of those online;
-a viewer that a rule without ``via`` lets to the route uses the one for everyone).
+a viewer that a rule without ``via`` lets to the route uses the one for everyone, unless that rule
+only says ``*``: or ``via`` would mean nothing beside a rule that allows all).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 
 from appliance.policy import spans
 from appliance.policy.bits import of
+from appliance.policy.flows import Flow
 from appliance.policy.selectors import Kind, Selector
 from appliance.policy.standing import Path, Program, spans_of
 from appliance.policy.state import State
@@ -84,13 +86,14 @@ class RouteTable:
         routes = {route for each in state.routers.values() for route in each.subnets}
         self._paths = {route: _path(state.program, route) for route in routes}
         program = state.program
-        self._to_exits = program.internet | program.exit_literals | program.to_all
+        self._to_all = program.to_all
+        self._to_exits = program.internet | program.exit_literals
         self._via_exits = [
             flow
             for flow in program.via
             if any(selector.kind is Kind.INTERNET for selector in flow.dst)
         ]
-        self._src = self._to_exits | of(flow.number for flow in program.via)
+        self._src = self._to_exits | self._to_all | of(flow.number for flow in program.via)
         self._dst = 0
         for path in self._paths.values():
             self._src |= path.towards
@@ -132,15 +135,20 @@ class RouteTable:
     ) -> list[NodeID]:
         # A router of the same route learns which other one carries it (recorded for every pair).
         path = self._paths[route]
-        if src & path.towards or dst & path.back or route in own:
-            chosen = self._elections.primary(route)
-            return [] if chosen is None else [chosen]
-        steered = (
-            self._elections.chosen.get((route, flow.via))
-            for flow in path.via
-            if src >> flow.number & 1
-        )
-        return list(dict.fromkeys(node_id for node_id in steered if node_id is not None))
+        if not src & path.towards:
+            steered = (
+                self._elections.chosen.get((route, flow.via))
+                for flow in path.via
+                if src >> flow.number & 1
+            )
+            found = list(dict.fromkeys(node_id for node_id in steered if node_id is not None))
+            if found:
+                return found
+            # A router of the same route learns which other one carries it (recorded).
+            if not (src & self._to_all or dst & path.back or route in own):
+                return []
+        chosen = self._elections.primary(route)
+        return [] if chosen is None else [chosen]
 
     def _exits(self, src: int) -> list[NodeID]:
         exits = [node_id for node_id, routes in self._state.routers.items() if routes.exits]
@@ -150,6 +158,8 @@ class RouteTable:
         for flow in self._via_exits:
             if src >> flow.number & 1:
                 tags |= flow.via
+        if not tags and src & self._to_all:
+            return exits
         return [
             node_id for node_id in exits if not tags.isdisjoint(self._state.nodes[node_id].tags)
         ]
@@ -166,19 +176,26 @@ def _path(program: Program, route: Network) -> Path:
         if len(program.paths) >= MAX_PATHS:
             program.paths.clear()
         mine = spans.of_network(route)
-        towards, back, via = program.to_all, 0, []
+        towards, back, via = 0, 0, []
         for flow in program.flows:
             if flow.is_login or flow.is_self:
                 continue
             ends = any(_meets(program, selector, mine) for selector in flow.dst)
-            if flow.via and (ends or any(s.kind is Kind.EVERYONE for s in flow.dst)):
+            if flow.via and (ends or _is_in_tailnet(flow, mine)):
                 via.append(flow)
-            elif ends and not flow.via and flow.capabilities is None:
+            elif ends and not flow.via:
                 towards |= 1 << flow.number
             if not flow.postures and any(_starts(program, each, mine) for each in flow.src):
                 back |= 1 << flow.number
         known = program.paths[route] = Path(towards, back, tuple(via))
     return known
+
+
+def _is_in_tailnet(flow: Flow, mine: spans.Span) -> bool:
+    """Tell whether a flow to ``*`` means this route: with ``via`` that word is the tailnet only."""
+    return any(selector.kind is Kind.EVERYONE for selector in flow.dst) and any(
+        span.meets(mine) for span in spans.TAILNET
+    )
 
 
 def _starts(program: Program, selector: Selector, mine: spans.Span) -> bool:

@@ -21,7 +21,7 @@ from appliance.policy.ports import PortError, parse_ports, parse_protocol
 from appliance.policy.rulesections import split_target
 from appliance.policy.selectors import Kind, Names, Selector, Side, bare
 from appliance.policy.ssh import decide, ssh_policy
-from appliance.policy.standing import names_of, spans_of
+from appliance.policy.standing import spans_of
 from appliance.policy.state import first_state
 from appliance.records import Address, Node, NodeID, User, UserID
 from appliance.wire.hujson import decode_document
@@ -29,7 +29,7 @@ from appliance.wire.keys import MachineKey, NodeKey
 from appliance.wire.tailcfg.message import address_text
 
 MADE_UP_ID = 1 << 60
-"""Above any id that a store gives, so that made-up nodes and users meet no real ones."""
+"""Above any id that a store gives, so that made-up nodes meet no real ones."""
 TESTED_PROTOCOLS = frozenset({6, 17, 132})
 _FAILED = "test(s) failed"
 _SIDE = Side(bare)
@@ -92,34 +92,18 @@ class _Bench:
         }
 
     def _make_up(self, policy: Policy) -> None:
-        """Give a device to every login and tag that has none."""
-        users = {login: user for user in self._users.values() for login in names_of(user)}
+        """Give a device to every user and tag that has none.
+
+        A login that no user has is most likely misspelt: what names it fails.
+        """
         owners = {node.user_id for node in self._nodes.values() if not node.tags}
-        for login in self._logins(policy):
-            user = users.get(login)
-            if user is None:
-                number = UserID(MADE_UP_ID + len(self._users))
-                email = "" if login.endswith("@") else login
-                user = User(number, login.rpartition("@")[0] or login, _NEVER, email=email)
-                self._users[user.id] = users[login] = user
-            if user.id not in owners:
-                self._add(user.id, ())
+        for user_id in self._users:
+            if user_id not in owners:
+                self._add(user_id, ())
         used = {tag for node in self._nodes.values() for tag in node.tags}
         for tag in policy.tags:
             if tag not in used:
                 self._add(None, (tag,))
-
-    def _logins(self, policy: Policy) -> list[str]:
-        words = [login for members in policy.groups.values() for login in members]
-        for claim in policy.tests:
-            words += (claim.src, *(word.rpartition(":")[0] for word in claim.accept + claim.deny))
-        for ssh_claim in policy.ssh_tests:
-            words += (ssh_claim.src, *ssh_claim.dst)
-        rules = [*(rule.src for rule in policy.acls or ()), *(r.src for r in policy.grants or ())]
-        named = (selector for src in rules for selector in src)
-        words += [selector.name for selector in named if selector.kind is Kind.USER]
-        plain = [word.removeprefix("user:").lower() for word in words]
-        return [w for w in dict.fromkeys(plain) if w.count("@") == 1 and not w.startswith("*@")]
 
     def _add(self, owner: UserID | None, tags: tuple[str, ...]) -> None:
         number = len(self._nodes)
@@ -134,8 +118,8 @@ class _Bench:
             created_at=_NEVER,
             user_id=owner,
             tags=tags,
-            # From the part of CGNAT that no tailnet gives out, and a far corner of the ULA.
-            ipv4=IPv4Address("100.115.92.0") + number % 512,
+            # From the far ends of CGNAT and the ULA.
+            ipv4=IPv4Address("100.127.255.254") - number,
             ipv6=IPv6Address("fd7a:115c:a1e0:ffff::") + number,
         )
         self._nodes[node.id] = node

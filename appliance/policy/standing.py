@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from appliance.policy import spans
+from appliance.policy.bits import of
 from appliance.policy.flows import Flow, Login, flows_of, logins_of
 from appliance.policy.language import Background, Policy, Role
 from appliance.policy.postures import attributes_of
@@ -82,11 +83,10 @@ class _Mention:
 
 @dataclass(slots=True)
 class _Literal:
-    """The flows that one span stands in; ``dst_host``: only its own nodes, not routers to it."""
+    """The flows that one span stands in."""
 
     src: int = 0
     dst: int = 0
-    dst_host: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,12 @@ class Program:
             self._enter(flow)
         self._enter_postures()
         self._index = _SpanIndex(self._literals)
+        # Exit nodes have no capabilities to grant for what they lead to.
+        self._carried = of(flow.number for flow in self.flows if flow.capabilities is None)
         self.exit_literals = 0
         for span, literal in self._literals.items():
             if not spans.subtract((span,), spans.INTERNET):
-                self.exit_literals |= literal.dst
+                self.exit_literals |= literal.dst & self._carried
 
     def _enter(self, flow: Flow) -> None:
         bit, listed = 1 << flow.number, 0 if flow.is_login else 1 << flow.source
@@ -145,11 +147,7 @@ class Program:
             match selector.kind:
                 case Kind.ADDRESSES | Kind.SERVICE:
                     for span in spans_of(selector, self.background):
-                        literal = self._literals[span]
-                        if flow.capabilities is None:
-                            literal.dst |= bit
-                        else:
-                            literal.dst_host |= bit
+                        self._literals[span].dst |= bit
                 case Kind.INTERNET:
                     self.internet |= bit
                 case _:
@@ -228,7 +226,7 @@ class Program:
         for address in node.addresses:
             for literal in self._index.at(address):
                 src |= literal.src
-                dst |= literal.dst | literal.dst_host
+                dst |= literal.dst
         for route in routes.subnets:
             mine = spans.of_network(route)
             for span, literal in self._literals.items():
@@ -268,7 +266,10 @@ def via_spans(selector: Selector, routes: Routes, background: Background) -> tup
         case Kind.INTERNET:
             return spans.INTERNET_TEXTS if routes.exits else ()
         case Kind.EVERYONE:
-            return ("*",) if routes.subnets else ()
+            served = [spans.of_network(route) for route in routes.subnets]
+            return tuple(
+                span.text for span in spans.TAILNET if any(span.meets(each) for each in served)
+            )
         case Kind.ADDRESSES | Kind.SERVICE:
             served = [spans.of_network(route) for route in routes.subnets]
             return tuple(

@@ -22,6 +22,8 @@ import msgspec
 
 from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
 from appliance.policy.document import decode
+from appliance.policy.routes import RouteTable, elect
+from appliance.policy.ssh import ssh_policy
 from appliance.records import Node, NodeID, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
@@ -68,7 +70,11 @@ def policy_text(users: int, rng: random.Random) -> str:
         port = rng.choice(("22", "443", "80,443", "8000-8100"))
         acls.append({"action": "accept", "src": src, "dst": [f"{dst}:{port}"]})
     owners = {f"tag:t{n}": ["autogroup:admin"] for n in range(TAGS)}
-    document = {"groups": groups, "hosts": hosts, "tagOwners": owners, "acls": acls}
+    ssh = [
+        {"action": "accept", "src": ["autogroup:member"], "dst": [f"tag:t{n}"], "users": ["root"]}
+        for n in range(TAGS)
+    ]
+    document = {"ssh": ssh, "groups": groups, "hosts": hosts, "tagOwners": owners, "acls": acls}
     return msgspec.json.encode(document).decode()
 
 
@@ -175,6 +181,16 @@ def _measure(size: int, repeats: int) -> list[Figure]:
             timed(lambda: recompile(compiled, policy, users, joined, [last]).packet_filter(last)),
         ),
     ]
+    state = compiled.state
+    assert state is not None
+    elections = elect(state, lambda _: True)
+
+    def routed() -> None:
+        elect(state, lambda _: True, elections)
+        RouteTable(state, elections).seen(NodeID(1))
+
+    found.append(figure("routes for one viewer, from scratch", "ms", timed(routed)))
+    found.append(figure("SSH rules of one node", "ms", timed(lambda: ssh_policy(state, tagged))))
     tracemalloc.start()
     held = compile(policy, users, nodes)
     compiled_mb = tracemalloc.get_traced_memory()[0] / 1e6

@@ -239,3 +239,29 @@ def test_unknown_users_in_groups_do_not_disturb_the_known() -> None:
     }
     compiled = made(document, node(1, user=UserID(1)), node(2, tags=("tag:a",)))
     assert sources(compiled, 2) == [("100.64.0.1", "fd7a:115c:a1e0::1")]
+
+
+def test_via_steers_beside_a_rule_that_allows_all() -> None:
+    everything = {"src": ["*"], "dst": ["*"], "ip": ["*"]}
+    document = {"grants": [VIA["grants"][0], everything]}
+    routers = [
+        node(3, tags=("tag:b",), routes=("10.0.0.0/16", "10.9.0.0/16")),
+        node(4, tags=("tag:a",), routes=("10.0.0.0/16",)),
+    ]
+    compiled = made(document, node(1, user=UserID(1)), node(2, user=UserID(2)), *routers)
+    assert compiled.state is not None
+    table = RouteTable(compiled.state, elect(compiled.state, lambda _: True))
+    other = IPv4Network("10.9.0.0/16")
+    assert {n: r.allowed for n, r in table.seen(NodeID(1)).items()} == {4: (ROUTE,), 3: (other,)}
+    assert {n: r.allowed for n, r in table.seen(NodeID(2)).items()} == {3: (ROUTE, other)}
+
+
+def test_capabilities_of_a_subnet_are_granted_at_its_router() -> None:
+    document = {
+        "grants": [{"src": ["ann@example.com"], "dst": ["10.0.0.0/16"], "app": {"a.b/c": [1]}}]
+    }
+    router = node(3, tags=("tag:b",), routes=("10.0.0.0/8",))
+    compiled = made(document, node(1, user=UserID(1)), router)
+    (rule,) = compiled.packet_filter(NodeID(3))
+    assert rule.cap_grant[0].dsts == (ROUTE,)
+    assert not compiled.packet_filter(NodeID(1))

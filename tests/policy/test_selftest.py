@@ -1,0 +1,74 @@
+"""Claims that a policy makes of itself: what they may name, and what is made up for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from appliance.policy import selftest
+from appliance.policy.language import Background
+from appliance.records import UserID
+from tests.policy.worlds import node, read, user
+
+USERS = {UserID(1): user(1, "ann@example.com"), UserID(2): user(2, "bob@example.com")}
+NODES = {each.id: each for each in (node(1, user=UserID(1)), node(3, tags=("tag:a",)))}
+ACLS = [
+    {"action": "accept", "src": ["*"], "dst": ["tag:a:22", "net:80"]},
+    {"action": "accept", "src": ["bob@example.com"], "dst": ["tag:new:443"], "proto": "tcp"},
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:8080"]},
+]
+
+
+def failures(**claim: Any) -> list[str]:
+    document = {
+        "tagOwners": {"tag:a": [], "tag:new": []},
+        "hosts": {"net": "10.0.0.0/8", "one": "10.0.0.1"},
+        "acls": ACLS,
+        "tests": [claim],
+    }
+    found = selftest.run(read(document), USERS, NODES, Background())
+    return [each.text for each in found]
+
+
+def test_claims_that_hold() -> None:
+    assert failures(src="ann@example.com", accept=["tag:a:22", "one:80", "10.9.9.9:80"]) == []
+    assert failures(src="ann@example.com", deny=["tag:a:23", "tag:new:443"]) == []
+    assert failures(src="100.64.0.1", accept=["tag:a:22"]) == []
+    assert failures(src="ann@example.com", accept=["autogroup:self:8080"]) == []
+
+
+def test_users_and_tags_without_devices_are_made_up() -> None:
+    assert failures(src="bob@example.com", accept=["tag:new:443", "tag:a:22"]) == []
+    assert failures(src="tag:new", accept=["tag:a:22"], deny=["tag:new:443"]) == []
+
+
+@pytest.mark.parametrize(
+    ("claim", "part"),
+    [
+        ({"src": "ann@example.com", "accept": ["tag:a:23"]}, "expected ALLOWED, got DENIED"),
+        ({"src": "ann@example.com", "deny": ["tag:a:22"]}, "expected DENIED, got ALLOWED"),
+        ({"src": "nobody@example.com", "deny": ["tag:a:1"]}, "has no addresses"),
+        ({"src": "tag:b", "deny": ["tag:a:1"]}, "means nothing"),
+        ({"src": "", "deny": ["tag:a:1"]}, "means nothing"),
+        ({"src": "ann@example.com"}, "nothing is tested"),
+        ({"src": "ann@example.com", "deny": ["net:1"]}, "one host"),
+        ({"src": "ann@example.com", "deny": ["10.0.0.1/32:1"]}, "not for a prefix"),
+        ({"src": "ann@example.com", "deny": ["tag:a:*"]}, "one port"),
+        ({"src": "ann@example.com", "deny": ["tag:a:1-2"]}, "one port"),
+        ({"src": "ann@example.com", "deny": ["tag:a"]}, "invalid first integer"),
+        ({"src": "ann@example.com", "deny": ["*:1"]}, "no host that can be tested"),
+        ({"src": "ann@example.com", "deny": ["autogroup:internet:1"]}, "no host that can be"),
+        ({"src": "ann@example.com", "deny": ["tag:a:1"], "proto": "icmp"}, "has no ports"),
+        ({"src": "ann@example.com", "deny": ["tag:a:1"], "proto": "x"}, "not known"),
+    ],
+)
+def test_claims_that_fail(claim: dict[str, Any], part: str) -> None:
+    found = failures(**claim)
+    assert len(found) == 1
+    assert part in found[0]
+
+
+def test_description_begins_as_the_hosted_service_says_it() -> None:
+    text = selftest.describe(selftest.run(read({"tests": [{"src": "x"}]}), {}, {}, Background()))
+    assert text.startswith("test(s) failed\ntests[0] (line 1): ")
