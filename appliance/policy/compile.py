@@ -143,7 +143,17 @@ def recompile(
     if not moved:
         return old
     kept = Kept() if state.kept is None else state.kept.heir(nodes)
-    return _compiled(next_state(state, users, nodes, moved), kept)
+    now = next_state(state, users, nodes, moved)
+    if state.kept is not None and not any(_logs_in(each, moved) for each in (state, now)):
+        kept.logins = state.kept.logins
+    return _compiled(now, kept)
+
+
+def _logs_in(state: State, moved: Collection[NodeID]) -> bool:
+    """Tell whether an SSH rule names one of these nodes, or may have an owner among theirs."""
+    rest = ~state.program.packets
+    found = (state.standings.get(each) for each in moved)
+    return any((s.src | s.dst | s.self_src | s.self_dst) & rest for s in found if s is not None)
 
 
 def _matters(state: State, was: Node | None, now: Node | None) -> bool:

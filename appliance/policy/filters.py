@@ -45,9 +45,11 @@ class Kept:
     Holds at most one entry per node for each of the two.
     """
 
-    __slots__ = ("_before", "_filters", "_now", "_order", "_own", "_ports", "_shared")
+    __slots__ = ("_before", "_filters", "_now", "_order", "_own", "_ports", "_shared", "logins")
 
     def __init__(self, before: dict[NodeID, _Entry] | None = None) -> None:
+        self.logins: dict[tuple[object, ...], object] = {}
+        """What ``ssh`` keeps: rules that many nodes share."""
         self._before = before or {}
         self._now: dict[NodeID, _Entry] = {}
         self._shared: dict[tuple[Sources, tuple[int, ...], _Destinations], tailcfg.FilterRule] = {}

@@ -10,7 +10,7 @@ destination is told of its own; a device with several tags stands once for each 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from appliance.policy.bits import ones
@@ -18,13 +18,15 @@ from appliance.policy.flows import Login
 from appliance.policy.loginsections import local_part_domain
 from appliance.policy.selectors import Kind
 from appliance.policy.state import State
-from appliance.records import NodeID, UserID
+from appliance.records import Node, NodeID, UserID
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text
 
 DEFAULT_CHECK_PERIOD = timedelta(hours=12)
 RECORDER_PORT = 80
 """Where ``tsrecorder`` listens. Source: control-protocol.md 7.5 (HTTP to the recorder's address)."""
+MAX_KEPT = 10_000
+"""Rules and policies kept for one state: some for each rule, user and set of tags."""
 CHECK_PATH = "/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID?local_user=$LOCAL_USER"
 _NO_RECORDER = "session recording is required and no recorder can be reached"
 
@@ -36,9 +38,20 @@ def ssh_policy(
     checks: list[tailcfg.SSHRule] = []
     accepts: list[tailcfg.SSHRule] = []
     for login in state.program.logins:
-        rules = list(_rules(state, login, node_id, check_url))
-        (checks if login.rule.is_check else accepts).extend(rules)
-    return tailcfg.SSHPolicy(rules=(*checks, *accepts))
+        (checks if login.rule.is_check else accepts).extend(
+            _rules(state, login, node_id, check_url)
+        )
+    rules = (*checks, *accepts)
+    if state.kept is None:
+        return tailcfg.SSHPolicy(rules=rules)
+    # One object for all nodes with the same rules. It holds them, so their ids stay theirs.
+    key = ("policy", *map(id, rules))
+    known = state.kept.logins.get(key)
+    if not isinstance(known, tailcfg.SSHPolicy):
+        known = tailcfg.SSHPolicy(rules=rules)
+        if len(state.kept.logins) < MAX_KEPT:
+            state.kept.logins[key] = known
+    return known
 
 
 def check_period(state: State, src: NodeID, dst: NodeID, user: str) -> timedelta | None:
@@ -71,32 +84,69 @@ def decide(
 def _rules(
     state: State, login: Login, node_id: NodeID, check_url: str
 ) -> Iterator[tailcfg.SSHRule]:
-    standing = state.standings[node_id]
-    node = state.nodes[node_id]
+    standing, node = state.standings[node_id], state.nodes[node_id]
     if login.own is not None and standing.self_dst >> login.own.number & 1:
-        bit = 1 << login.own.number
-        owner = standing.owner
-        starters = [
-            other
-            for other in (state.owned.get(owner, ()) if owner is not None else ())
-            if state.standings[other].self_src & bit
-        ]
-        if starters:
-            yield from _cut(state, login, {owner: starters}, [], check_url, by_user=True)
+        key: tuple[object, ...] = ("own", login.own.number, standing.owner, check_url)
+        yield from _kept(state, key, lambda: _own(state, login, standing.owner, check_url))
     if login.others is None:
         return
     number = login.others.number
     by_user = any(local_part_domain(user) for user in login.rule.users)
     if standing.dst >> number & 1:
-        users, tagged = _sources(state, state.src_nodes[number])
-        yield from _cut(state, login, users, tagged, check_url, by_user=by_user)
+        key = ("all", number, None, check_url)
+        yield from _kept(state, key, lambda: _all(state, login, number, check_url, by_user))
     elif by_user and standing.src >> number & 1:
-        if node.tags:
-            yield from _cut(state, login, {}, [node_id], check_url, by_user=True)
-            return
-        users, _ = _sources(state, state.src_nodes[number])
-        mine = {node.user_id: users.get(node.user_id, [])}
-        yield from _cut(state, login, mine, [], check_url, by_user=True)
+        teller = node_id if node.tags else None
+        key = ("mine", number, node.user_id if teller is None else ("tagged", teller), check_url)
+        yield from _kept(state, key, lambda: _mine(state, login, node, number, check_url))
+
+
+def _kept(
+    state: State, key: tuple[object, ...], make: Callable[[], Iterator[tailcfg.SSHRule]]
+) -> tuple[tailcfg.SSHRule, ...]:
+    """Make rules once for all nodes that are told the same."""
+    if state.kept is None:
+        return tuple(make())
+    known = state.kept.logins.get(key)
+    if not isinstance(known, tuple):
+        known = tuple(make())
+        if len(state.kept.logins) < MAX_KEPT:
+            state.kept.logins[key] = known
+    return known
+
+
+def _own(
+    state: State, login: Login, owner: UserID | None, check_url: str
+) -> Iterator[tailcfg.SSHRule]:
+    """Give the rules between a user's own devices."""
+    bit = 1 << login.own.number if login.own is not None else 0
+    starters = [
+        other
+        for other in (state.owned.get(owner, ()) if owner is not None else ())
+        if state.standings[other].self_src & bit
+    ]
+    if starters:
+        yield from _cut(state, login, {owner: starters}, [], check_url, by_user=True)
+
+
+def _all(
+    state: State, login: Login, number: int, check_url: str, by_user: bool
+) -> Iterator[tailcfg.SSHRule]:
+    """Give the rules that every destination of a rule is told."""
+    users, tagged = _sources(state, state.src_nodes[number])
+    yield from _cut(state, login, users, tagged, check_url, by_user=by_user)
+
+
+def _mine(
+    state: State, login: Login, node: Node, number: int, check_url: str
+) -> Iterator[tailcfg.SSHRule]:
+    """Give the rules that a source is told of itself, or of its owner's devices."""
+    if node.tags:
+        yield from _cut(state, login, {}, [node.id], check_url, by_user=True)
+        return
+    users, _ = _sources(state, state.src_nodes[number])
+    mine = {node.user_id: users.get(node.user_id, [])}
+    yield from _cut(state, login, mine, [], check_url, by_user=True)
 
 
 def _sources(state: State, bits: int) -> tuple[dict[UserID | None, list[NodeID]], list[NodeID]]:

@@ -142,3 +142,21 @@ def test_everyone_is_one_class_that_a_join_does_not_replace() -> None:
     after = recompile(before, policy, world.users, world.nodes, [joined])
     assert {id(after.sight(node_id)) for node_id in world.nodes} == {id(before.sight(NodeID(1)))}
     assert after.sight(joined).nodes is None
+
+
+def test_nodes_with_the_same_ssh_rules_share_one_object() -> None:
+    rule = {"action": "accept", "src": ["ann@example.com"], "dst": ["tag:a"], "users": ["root"]}
+    policy = read({"tagOwners": {"tag:a": [], "tag:b": []}, "ssh": [rule]})
+    world = small_world()
+    other = node(6, tags=("tag:a",))
+    nodes = {**world.nodes, other.id: other}
+    before = compile(policy, world.users, nodes)
+    assert before.state is not None
+    shared = ssh_policy(before.state, NodeID(4))
+    assert shared.rules
+    assert ssh_policy(before.state, other.id) is shared
+    stranger = node(7, tags=("tag:b",))
+    after = recompile(before, policy, world.users, {**nodes, stranger.id: stranger}, [stranger.id])
+    assert after is not before
+    assert after.state is not None
+    assert ssh_policy(after.state, other.id) is shared
