@@ -17,6 +17,7 @@ import msgspec
 
 from appliance.policy import approvers, compile, nodeattrs, selftest  # noqa: A004 - its name
 from appliance.policy.document import decode
+from appliance.policy.flows import COMPANIONS
 from appliance.policy.language import Background, Role
 from appliance.policy.mistakes import PolicyError
 from appliance.policy.routes import Elections, RouteTable, elect
@@ -83,7 +84,7 @@ def answer(case: Case) -> Case:
         },
         "nodes": {
             name: {
-                "rules": _built(compiled.packet_filter(ids[name])),
+                "rules": _rules(compiled.packet_filter(ids[name])),
                 "ssh": _built(ssh_policy(state, ids[name]).rules),
                 "peers": _peers(compiled, table, ids[name]),
                 "self": _self(state, elections, ids[name]),
@@ -125,6 +126,20 @@ def _node(node_id: NodeID, name: str, node: Case, users: dict[str, UserID]) -> N
 
 def _built(messages: tuple[msgspec.Struct, ...]) -> Any:
     return json.loads(msgspec.json.encode(messages, enc_hook=str))
+
+
+def _rules(rules: tuple[tailcfg.FilterRule, ...]) -> Any:
+    """Write rules as they are recorded: null, where we send [], for what the server itself adds.
+
+    No client tells the two apart, and our messages hold no null (decision 0003).
+    """
+    built = _built(rules)
+    for rule in built:
+        for grant in rule.get("CapGrant", ()):
+            for name in COMPANIONS.values():
+                if grant["CapMap"].get(name) == []:
+                    grant["CapMap"][name] = None
+    return built
 
 
 def _peers(compiled: compile.Compiled, table: RouteTable, viewer: NodeID) -> Case:
