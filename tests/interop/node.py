@@ -36,6 +36,9 @@ STREAM_PROGRESS = 10
 Event = dict[str, Any]
 
 
+LAST_WORDS_CHARS = 4_000
+
+
 class NodeError(Exception):
     """The client answered with an error; the text is the client's own."""
 
@@ -123,7 +126,17 @@ class Node:
                     self._news.notify_all()
         for left in self._waiting.values():
             if not left.done():
-                left.set_exception(NodeGone(self.name))
+                left.set_exception(NodeGone(f"{self.name}; its last words: {self._last_words()}"))
+
+    def _last_words(self) -> str:
+        """Give what the program wrote to its error stream: a crash leaves its stack there."""
+        with suppress(OSError):
+            text = (self.directory / "stderr.log").read_text(errors="replace")
+            crash = max(text.rfind("\npanic: "), text.rfind("\nfatal error: "))
+            return (
+                text[crash : crash + LAST_WORDS_CHARS] if crash >= 0 else text[-LAST_WORDS_CHARS:]
+            )
+        return "none"
 
     async def call(
         self, command: str, *, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any
