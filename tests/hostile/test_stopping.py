@@ -1,0 +1,53 @@
+"""A server that is told to stop while it is under attack stops at once, and says nothing bad."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.victim import Victim, allow_open_files
+
+pytestmark = pytest.mark.system
+
+ATTACKS = (
+    "two_thousand_half_open",
+    "receivers_that_never_read",
+    "questions_without_reading",
+    "members_who_never_read",
+    "strangers_who_stay",
+)
+STOP_S = 3.0
+BUSY_FILES = 1_500
+BUSY_S = 20.0
+
+
+def test_server_stops_under_attack(tmp_path: Path) -> None:
+    allow_open_files()
+    victim = Victim(tmp_path)
+    command = [sys.executable, "-m", "tests.hostile.attacks"]
+    attackers = [
+        subprocess.Popen(
+            [*command, name, victim.target.text(), "--seconds", "30"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for name in ATTACKS
+    ]
+    try:
+        deadline = time.monotonic() + BUSY_S
+        while victim.files < BUSY_FILES and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert victim.files >= BUSY_FILES
+        took = victim.stop()
+    finally:
+        for attacker in attackers:
+            attacker.kill()
+            attacker.wait()
+    print(f"stopped in {took:.2f} s")
+    assert took < STOP_S
+    assert not victim.log_complaints()
+    assert "stopped" in victim.log.read_text().splitlines()[-1]
