@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from operator import is_
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from appliance.policy import spans
 from appliance.policy.bits import ones
 from appliance.policy.flows import Flow
@@ -25,6 +27,10 @@ from appliance.wire.tailcfg.message import address_text, parse_prefix
 
 Rules: TypeAlias = "tuple[tailcfg.FilterRule, ...]"
 NO_RULES: Rules = ()
+
+CAPABILITY_GRANTS = 32
+PEER_RELAYS = 120
+_RELAY = frozenset({"tailscale.com/cap/relay", "tailscale.com/cap/relay-target"})
 
 _Destinations: TypeAlias = "tuple[tuple[str, tuple[Ports, ...]], ...]"
 
@@ -265,3 +271,25 @@ def _own_prefixes(
         return ()
     own = [parse_prefix(f"{address_text(each)}/{each.max_prefixlen}") for each in addresses]
     return tuple(dict.fromkeys((*own, *routed)))
+
+
+def fit_rules(rules: Rules, capver: int) -> Rules:
+    """Give the part of a filter that a client of this capability version understands.
+
+    The same object if that is all. Source: control-protocol.md 2.4 (32: capability grants; 120:
+    peer relays).
+    """
+    if capver >= PEER_RELAYS or not any(rule.cap_grant for rule in rules):
+        return rules
+    if capver < CAPABILITY_GRANTS:
+        return tuple(rule for rule in rules if not rule.cap_grant)
+    fitted = []
+    for rule in rules:
+        grants = tuple(
+            tailcfg.CapGrant(dsts=grant.dsts, cap_map=kept)
+            for grant in rule.cap_grant
+            if (kept := {k: v for k, v in grant.cap_map.items() if k not in _RELAY})
+        )
+        if grants or not rule.cap_grant:
+            fitted.append(rule if grants == rule.cap_grant else replace(rule, cap_grant=grants))
+    return tuple(fitted)

@@ -1,0 +1,59 @@
+"""The one gate for policy texts: read, tested against itself, compiled; or refused.
+
+Every source of policies (file, database, settings) and every command goes through here. Not for
+storing a text or for keeping the last good one: the caller has that one still. Sits on
+``document``, ``selftest`` and ``compile``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from appliance.errors import Invalid
+from appliance.policy import selftest
+from appliance.policy.compile import Compiled, compile  # noqa: A004 - its name
+from appliance.policy.document import decode
+from appliance.policy.language import Background, Policy
+from appliance.policy.selftest import Failure
+from appliance.records import Node, NodeID, User, UserID
+
+
+class TestsFailed(Invalid):
+    """A policy whose own claims do not hold."""
+
+    __test__ = False
+    """Not a test, whatever a test runner makes of the name."""
+
+    def __init__(self, failures: tuple[Failure, ...]) -> None:
+        super().__init__("policy-tests-failed", selftest.describe(failures))
+        self.failures = failures
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A policy that may be applied, and what it says of the tailnet."""
+
+    text: str
+    policy: Policy
+    compiled: Compiled
+
+
+def admit(
+    text: str,
+    users: Mapping[UserID, User],
+    nodes: Mapping[NodeID, Node],
+    background: Background,
+    *,
+    with_tests: bool = True,
+) -> Admitted:
+    """Give the policy of a text, ready to be applied. Raises PolicyError or TestsFailed.
+
+    ``with_tests`` False is for the start of a server: a policy that was good when it was set stays
+    in force, though a user whom its tests name may be gone since.
+    """
+    policy = decode(text, domains=background.domains)
+    failures = selftest.run(policy, users, nodes, background) if with_tests else ()
+    if failures:
+        raise TestsFailed(failures)
+    return Admitted(text, policy, compile(policy, users, nodes, background))
