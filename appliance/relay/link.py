@@ -43,6 +43,10 @@ what this round of the loop has not offered to the kernel yet, so a lower mark d
 QUEUE_RESUME_BYTES = 128 * 1024
 """Delivery goes on below this."""
 
+MAX_CONTROLS = 256
+"""Frames other than packets in one wake; each costs 2 us for 5 bytes on the wire, so a read full of
+them would hold everybody up for 30 ms. A stock client sends one now and then."""
+
 MAX_PONGS = 8
 """Pings answered per wake; a stock client sends one and waits."""
 
@@ -77,6 +81,7 @@ class RelayLink:
 
     __slots__ = (
         "_closed",
+        "_controls",
         "_flags",
         "_limit",
         "_odd",
@@ -125,7 +130,7 @@ class RelayLink:
         self._odd = limit is not None
         self._preferred = False
         self._skip = 0
-        self._pongs = 0
+        self._pongs = self._controls = 0
         self._closed = False
         self._stream: Stream
 
@@ -234,7 +239,7 @@ class RelayLink:
             at = min(self._skip, end)
             self._skip -= at
             self._set_odd()
-        self._pongs = 0
+        self._pongs = self._controls = 0
         while end - at >= HEADER_BYTES:
             if buffer[at] != _SEND:
                 stop = self._control(buffer, view, at, end)
@@ -278,6 +283,9 @@ class RelayLink:
 
     def _control(self, buffer: bytearray, view: memoryview, at: int, end: int) -> int:
         """Take one frame that is no SendPacket; gives where the next begins, or ``at`` to wait."""
+        self._controls += 1
+        if self._controls > MAX_CONTROLS and not self.trusted:
+            raise ProtocolError("derp: a flood of frames that are no packets")
         kind = buffer[at]
         size: int = _size_at(buffer, at + 1)[0]
         body = at + HEADER_BYTES

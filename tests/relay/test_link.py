@@ -204,6 +204,8 @@ async def test_unknown_frames_are_passed_over_as_they_come(door: RelayDoor) -> N
         derp.encode_forward_packet(bytes(32), bytes(32), b"data"),
         b"\x10\0\0\0\x01\0",
         b"\x11\0\0\0\x1f" + bytes(31),
+        b"\x99\0\0\0\0" * 257,
+        derp.encode_ping(bytes(8)) * 257,
     ],
 )
 async def test_broken_rules_end_the_link(door: RelayDoor, data: bytes) -> None:
