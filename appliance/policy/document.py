@@ -315,7 +315,7 @@ def _tag_problem(name: str) -> str:
         return "a tag's name must start with 'tag:'"
     if re.match(r"tag:[A-Za-z]", name) is None:
         return "tag names must start with a letter, after 'tag:'"
-    return "tag names have only letters, digits and dashes, after 'tag:'"
+    return "tag names have no blanks and no colons, after 'tag:'"
 
 
 def _attributes(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[NodeAttribute, ...]:

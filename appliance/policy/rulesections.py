@@ -192,9 +192,11 @@ def _rule_postures(
 
 def split_target(word: str) -> tuple[str, str]:
     """Cut ``HOST:PORTS``; brackets around an IPv6 address are dropped. Raises PortError."""
-    match = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](/[0-9]+)?:(.*)", word)
+    match = re.fullmatch(r"\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\](/[0-9]+)?:(.*)", word)
     if match is not None:
         return match[1] + (match[2] or ""), match[3]
+    if word.startswith("["):
+        raise PortError("square brackets are only valid around IPv6 addresses")
     host, colon, ports = word.rpartition(":")
     if not colon or not host:
         raise PortError("hostport must contain a colon, then ports or * for all")

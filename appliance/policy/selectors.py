@@ -105,7 +105,8 @@ ATTRIBUTE_TARGET = Side(
 _Found: TypeAlias = "tuple[Selector | None, str, Iterable[str]]"
 """A selector, or what is wrong with a word and the words that it may have been meant to be."""
 
-TAG_NAME = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")
+# Clients can only ask for letters, digits and dashes; what an administrator sets may have more.
+TAG_NAME = re.compile(r"tag:[A-Za-z][^\s:]*")
 
 
 @dataclass(slots=True)
