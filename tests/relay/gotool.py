@@ -46,7 +46,7 @@ def binary(release: str = NEWEST) -> Path:
 
 
 def _build(target: Path, sources: list[Path]) -> None:
-    go = build.find_go((1, 27, 3))
+    go = build.find_go((1, 27, 3), fetch="1.27.3")
     folder = target.with_suffix(".src")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
