@@ -37,7 +37,7 @@ SPELLINGS = ("groups", "Groups", "GROUPS", "acl", "#note", "src", "dst", "ip", "
 
 
 def case(rng: random.Random) -> None:
-    document = random_document(rng)
+    document = deepcopy(random_document(rng))
     if rng.random() < 0.3:
         document["tests"] = [
             {"src": rng.choice(ODD), "accept": [deepcopy(rng.choice(ODD))], "deny": "x"}

@@ -140,7 +140,7 @@ def random_document(rng: Random) -> Document:
     document: Document = {
         "groups": {name: rng.sample(LOGINS, rng.randint(0, 3)) for name in GROUPS},
         "tagOwners": {tag: ["autogroup:admin"] for tag in TAGS},
-        "hosts": HOSTS,
+        "hosts": dict(HOSTS),  # whoever gets the document may damage it
         "ipsets": {"ipset:s": ["add 10.1.0.0/16", "remove 10.1.2.0/24", "add h3"]},
         "postures": {"posture:mac": ["node:os == 'macos'"]},
     }
