@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS ?= auto
+ANSIBLE := $(CURDIR)/$(VENV)/ansible/bin
 UNIT := -m "not interop and not system"
 
-.PHONY: help run test unit system check lint docs bench lock clean
+.PHONY: help run test unit system check lint lint-ansible docs bench release ansible lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +18,8 @@ help:
 	@echo "make check  what must pass before a change lands: lint, types, contracts, unit tests"
 	@echo "make docs   write the generated pages anew"
 	@echo "make bench  the benchmarks, as a table and as JSON"
+	@echo "make release  our wheel and an archive for each kind of server, in dist/"
+	@echo "make ansible  Ansible and its linters, in $(VENV)/ansible"
 	@echo "make lock   resolve the requirements anew"
 	@echo "make clean  remove everything that these targets made"
 
@@ -40,6 +43,18 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+lint-ansible: $(VENV)/ansible.stamp
+	cd ansible && $(ANSIBLE)/yamllint --strict .
+	cd ansible && $(ANSIBLE)/ansible-lint --offline --strict --profile production
+	cd ansible && for playbook in playbooks/*.yml; do \
+		$(ANSIBLE)/ansible-playbook --syntax-check -i inventory.example.yml $$playbook || exit 1; done
+
+# For the stories on whole machines, and for playing against one's own servers.
+ansible: $(VENV)/ansible.stamp
+
+release: $(VENV)/release.stamp
+	$(VENV)/release/bin/python -m release build $(ARGS)
+
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m docs.generate
 
@@ -53,6 +68,9 @@ lock: $(VENV)/python.stamp
 	$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --upgrade --all-extras --group dev \
 		-c requirements/run.txt -o requirements/dev.txt pyproject.toml
+	for group in release ansible; do $(BIN)/python -m uv pip compile -q --universal \
+		--python-version 3.11 --fork-strategy fewest --generate-hashes --no-header --no-annotate \
+		--upgrade --group pyproject.toml:$$group -o requirements/$$group.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -78,4 +96,10 @@ $(VENV)/run.stamp: requirements/run.txt $(VENV)/python.stamp
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
 	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# These two have pins of their own, so they do not live with the program.
+$(VENV)/release.stamp $(VENV)/ansible.stamp: $(VENV)/%.stamp: requirements/%.txt $(VENV)/python.stamp
+	$(PYTHON) -m venv $(VENV)/$*
+	$(VENV)/$*/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
