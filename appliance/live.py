@@ -20,7 +20,7 @@ from typing import Protocol
 from appliance.errors import Conflict
 from appliance.identity.principals import SYSTEM, Principal
 from appliance.records import AuthKey, Node, NodeID, TailnetID
-from appliance.tailnet import clockwork
+from appliance.tailnet import clockwork, policies
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire.keys import MachineKey, NodeKey
 
@@ -98,7 +98,7 @@ class LiveTailnet:
         *,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.snapshot = snapshot
+        self.snapshot = snapshot = policies.settle(snapshot, snapshot)
         self.clock = clock
         self.counters = LiveCounters()
         self._store = store
@@ -189,7 +189,10 @@ class LiveTailnet:
             if entry.rows.last_seen:
                 self._store.note_last_seen(entry.rows.last_seen)
         if newest is not self.snapshot:
-            self.snapshot = newest
+            settled = policies.settle(self.snapshot, newest)
+            if self._tip is newest:
+                self._tip = settled
+            self.snapshot = settled
             # A new event for each version: waiters hold the old one, which stays set.
             published, self._published = self._published, asyncio.Event()
             published.set()

@@ -19,12 +19,25 @@ TailnetID = NewType("TailnetID", int)
 UserID = NewType("UserID", int)
 NodeID = NewType("NodeID", int)
 AuthKeyID = NewType("AuthKeyID", int)
+PolicyTextID = NewType("PolicyTextID", int)
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
 TAGGED_USER_ID = UserID(2147455555)
 """The pseudo user that owns tagged nodes on the wire. Source: headscale, known to its API tools."""
+
+
+class Role(StrEnum):
+    """What a user may do in the tailnet, as ``autogroup:…`` names it."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    IT_ADMIN = "it-admin"
+    NETWORK_ADMIN = "network-admin"
+    BILLING_ADMIN = "billing-admin"
+    AUDITOR = "auditor"
+    MEMBER = "member"
 
 
 class RegisterMethod(StrEnum):
@@ -57,6 +70,7 @@ class User:
     profile_pic_url: str = ""
     provider: str = ""
     provider_id: str = ""
+    role: Role = Role.MEMBER
 
     @property
     def login_name(self) -> str:
@@ -140,6 +154,21 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyText:
+    """A policy as it was written, and where it came from; the newest one is in force.
+
+    ``source`` is "file", "settings" or "database" (what an administrator set at run time),
+    ``created_by`` who or what set it.
+    """
+
+    id: PolicyTextID
+    text: str
+    created_at: datetime
+    source: str = "database"
+    created_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Presence:
     """Whether a node is connected: not a record of the database, but for ``last_seen``.
 
@@ -180,7 +209,9 @@ class Settings:
     ephemeral_timeout: timedelta = timedelta(minutes=30)
     file_sharing: bool = True
     disable_logs: bool = True
+    email_domains: frozenset[str] = frozenset()
+    """The e-mail domains that the tailnet owns: ``user:*@domain`` means their users."""
 
 
-Record = Tailnet | User | AuthKey | Node
+Record = Tailnet | User | AuthKey | Node | PolicyText
 """What an ``Edit`` can put and the store can keep."""

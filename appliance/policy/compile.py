@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from appliance.policy.filters import NO_RULES, Kept, Rules
-from appliance.policy.language import Background, Policy
+from appliance.policy.language import UNWRITTEN, Background, Policy
 from appliance.policy.postures import attributes_of
 from appliance.policy.standing import names_of
 from appliance.policy.state import EVERYONE, NOBODY, Sight, State, first_state, next_state
@@ -44,7 +44,7 @@ class Compiled:
 
     ``sights`` and ``filters`` name the nodes that differ from ``default_sight`` and
     ``default_filter``. ``state`` is what ``recompile`` goes on from, and where ``ssh``,
-    ``nodeattrs`` and ``routes`` look; None for the policy that was never written.
+    ``nodeattrs`` and ``routes`` look; None where nothing was compiled yet.
     """
 
     default_sight: Sight = EVERYONE
@@ -188,4 +188,6 @@ def _is_same(state: State, background: Background) -> bool:
 
 def _compiled(state: State, kept: Kept) -> Compiled:
     state.kept = kept
+    if state.program.policy is UNWRITTEN:
+        return Compiled(state=state)
     return Compiled(NOBODY, _Sights(state), NO_RULES, _Filters(state, kept), state)

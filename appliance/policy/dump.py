@@ -13,9 +13,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import msgspec
 
 from appliance.errors import Invalid
-from appliance.policy.language import Background, Role
+from appliance.policy.language import Background
 from appliance.policy.postures import Value
-from appliance.records import Node, NodeID, User, UserID
+from appliance.records import Node, NodeID, Role, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 
 import msgspec
 
@@ -18,20 +17,8 @@ from appliance.policy.ports import Ports
 from appliance.policy.postures import Condition, Value
 from appliance.policy.selectors import Selector
 from appliance.policy.spans import Span
-from appliance.records import Address, Network, NodeID, UserID
+from appliance.records import Address, Network, NodeID, Role, UserID
 from appliance.wire.hujson import Spot
-
-
-class Role(StrEnum):
-    """What a user may do in the tailnet, as ``autogroup:…`` names it."""
-
-    OWNER = "owner"
-    ADMIN = "admin"
-    IT_ADMIN = "it-admin"
-    NETWORK_ADMIN = "network-admin"
-    BILLING_ADMIN = "billing-admin"
-    AUDITOR = "auditor"
-    MEMBER = "member"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +179,7 @@ class Policy:
     def allows_all(self) -> bool:
         """Tell whether there is neither ``acls`` nor ``grants``: then everything is allowed."""
         return self.acls is None and self.grants is None
+
+
+UNWRITTEN = Policy()
+"""The policy of a tailnet that nobody wrote one for: everything may reach everything."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from appliance.policy import spans
 from appliance.policy.bits import of
@@ -25,6 +26,7 @@ from appliance.records import Network, NodeID
 MAX_PATHS = 10_000
 """Routes remembered for one policy; a tailnet of some thousand nodes serves some hundred."""
 
+_Key: TypeAlias = "tuple[int, int, tuple[Network, ...]]"
 Group = tuple[Network, frozenset[str]]
 """A route, and the tags that ``via`` asks of its router; no tags: for everyone."""
 
@@ -77,12 +79,21 @@ def elect(
     return Elections(chosen)
 
 
-class RouteTable:
-    """The routes of one state under one set of elections; viewers with equal ones share objects."""
+Seen: TypeAlias = "Mapping[NodeID, PeerRoutes]"
+NO_ROUTES_SEEN: Seen = {}
 
-    def __init__(self, state: State, elections: Elections) -> None:
-        self._state = state
-        self._elections = elections
+
+class RouteTable:
+    """The routes of one state under one set of elections; viewers with equal ones share objects.
+
+    What says the same as in the table ``before`` is the same object as there.
+    """
+
+    def __init__(
+        self, state: State, elections: Elections, before: RouteTable | None = None
+    ) -> None:
+        self.state = state
+        self.elections = elections
         routes = {route for each in state.routers.values() for route in each.subnets}
         self._paths = {route: _path(state.program, route) for route in routes}
         program = state.program
@@ -98,22 +109,37 @@ class RouteTable:
         for path in self._paths.values():
             self._src |= path.towards
             self._dst |= path.back
-        self._known: dict[tuple[int, int, tuple[Network, ...]], Mapping[NodeID, PeerRoutes]] = {}
+        self._known: dict[_Key, Seen] = {}
+        self._before: Mapping[_Key, Seen] = {} if before is None else before.known
 
-    def seen(self, viewer: NodeID) -> Mapping[NodeID, PeerRoutes]:
+    @property
+    def known(self) -> Mapping[_Key, Seen]:
+        """What was asked for so far."""
+        return self._known
+
+    def seen(self, viewer: NodeID) -> Seen:
         """Give the routes that a viewer may use, by peer; peers without any are left out.
 
         A peer that the viewer does not see may be named: its routes then mean nothing.
         """
-        standing = self._state.standings.get(viewer)
-        if standing is None or not self._state.routers:
-            return {}
-        own = self._state.routes(viewer).subnets
+        if not self.state.routers:
+            return NO_ROUTES_SEEN
+        standing = self.state.standings.get(viewer)
+        if standing is None:
+            return NO_ROUTES_SEEN
+        own = self.state.routes(viewer).subnets
         key = standing.src & self._src, standing.dst & self._dst, own
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._see(*key)
+            known, before = self._see(*key), self._before.get(key)
+            known = self._known[key] = before if before == known else known or NO_ROUTES_SEEN
         return known
+
+    def own(self, node_id: NodeID) -> PeerRoutes:
+        """Give the routes that a node serves; ``primary`` are those that it was chosen for."""
+        routes = self.state.routes(node_id)
+        primary = tuple(r for r in routes.subnets if self.elections.primary(r) == node_id)
+        return PeerRoutes((*routes.subnets, *routes.exits), primary)
 
     def _see(self, src: int, dst: int, own: tuple[Network, ...]) -> Mapping[NodeID, PeerRoutes]:
         found: defaultdict[NodeID, list[Network]] = defaultdict(list)
@@ -121,7 +147,7 @@ class RouteTable:
             for node_id in self._routers(route, src, dst, own):
                 found[node_id].append(route)
         for node_id in self._exits(src):
-            found[node_id] += self._state.routes(node_id).exits
+            found[node_id] += self.state.routes(node_id).exits
         return {
             node_id: PeerRoutes(
                 tuple(sorted(routes, key=_order)),
@@ -137,7 +163,7 @@ class RouteTable:
         path = self._paths[route]
         if not src & path.towards:
             steered = (
-                self._elections.chosen.get((route, flow.via))
+                self.elections.chosen.get((route, flow.via))
                 for flow in path.via
                 if src >> flow.number & 1
             )
@@ -147,11 +173,11 @@ class RouteTable:
             # A router of the same route learns which other one carries it (recorded).
             if not (src & self._to_all or dst & path.back or route in own):
                 return []
-        chosen = self._elections.primary(route)
+        chosen = self.elections.primary(route)
         return [] if chosen is None else [chosen]
 
     def _exits(self, src: int) -> list[NodeID]:
-        exits = [node_id for node_id, routes in self._state.routers.items() if routes.exits]
+        exits = [node_id for node_id, routes in self.state.routers.items() if routes.exits]
         if src & self._to_exits:
             return exits
         tags: set[str] = set()
@@ -160,9 +186,7 @@ class RouteTable:
                 tags |= flow.via
         if not tags and src & self._to_all:
             return exits
-        return [
-            node_id for node_id in exits if not tags.isdisjoint(self._state.nodes[node_id].tags)
-        ]
+        return [node_id for node_id in exits if not tags.isdisjoint(self.state.nodes[node_id].tags)]
 
 
 def _order(route: Network) -> tuple[int, int, int]:

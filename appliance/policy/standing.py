@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from appliance.policy import spans
 from appliance.policy.bits import of
 from appliance.policy.flows import Flow, Login, flows_of, logins_of
-from appliance.policy.language import Background, Policy, Role
+from appliance.policy.language import Background, Policy
 from appliance.policy.postures import attributes_of
 from appliance.policy.selectors import PEOPLE, Kind, Selector
 from appliance.policy.spans import Span
-from appliance.records import Address, Network, Node, User, UserID
+from appliance.records import Address, Network, Node, Role, User, UserID
 
 Key = tuple[Kind, str]
 _EVERYONE: Key = (Kind.EVERYONE, "")

@@ -21,12 +21,15 @@ from appliance.store.rows import (
     Loaded,
     row_to_auth_key,
     row_to_node,
+    row_to_policy,
     row_to_tailnet,
     row_to_user,
 )
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 
 T = TypeVar("T")
+
+COUNTED = (schema.tailnets, schema.users, schema.auth_keys, schema.nodes, schema.policies)
 
 
 def load(connection: Connection) -> tuple[list[Snapshot], dict[str, int]]:
@@ -41,6 +44,7 @@ def load(connection: Connection) -> tuple[list[Snapshot], dict[str, int]]:
     users = _by_tailnet(connection, schema.users)
     auth_keys = _by_tailnet(connection, schema.auth_keys)
     nodes = _by_tailnet(connection, schema.nodes)
+    policies = _by_tailnet(connection, schema.policies)
     seen = {row["id"]: row["at"] for row in _rows(connection, schema.last_seen)}
     snapshots = []
     for tailnet in tailnets:
@@ -53,6 +57,8 @@ def load(connection: Connection) -> tuple[list[Snapshot], dict[str, int]]:
             _put_node(edit, tailnet, row)
             if (at := seen.get(row["id"])) is not None:
                 edit.set_presence(row["id"], replace(OFFLINE, last_seen=at))
+        for row in policies[tailnet.id][-1:]:
+            edit.put(_read(row_to_policy, row, schema.policies))
         snapshots.append(edit.finish()[0])
     return snapshots, _counters(connection)
 
@@ -65,7 +71,7 @@ def read_counters(connection: Connection) -> dict[str, int]:
 def _counters(connection: Connection) -> dict[str, int]:
     """Read the counters; never lower than the ids in use, should somebody have added rows."""
     counters = read_counters(connection)
-    for table in (schema.tailnets, schema.users, schema.auth_keys, schema.nodes):
+    for table in COUNTED:
         highest = connection.scalar(select(func.max(table.c.id))) or 0
         counters[table.name] = max(highest, counters.get(table.name, 0))
     return counters

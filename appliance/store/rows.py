@@ -19,7 +19,10 @@ from appliance.records import (
     Network,
     Node,
     NodeID,
+    PolicyText,
+    PolicyTextID,
     RegisterMethod,
+    Role,
     Tailnet,
     TailnetID,
     User,
@@ -68,6 +71,7 @@ def user_to_row(tailnet_id: TailnetID, user: User) -> Row:
         "profile_pic_url": _clean(user.profile_pic_url),
         "provider": _clean(user.provider),
         "provider_id": _clean(user.provider_id),
+        "role": user.role.value,
     }
 
 
@@ -82,6 +86,30 @@ def row_to_user(row: Loaded) -> User:
         profile_pic_url=row["profile_pic_url"],
         provider=row["provider"],
         provider_id=row["provider_id"],
+        role=Role(row["role"]),
+    )
+
+
+def policy_to_row(tailnet_id: TailnetID, policy: PolicyText) -> Row:
+    """Give the row of a policy."""
+    return {
+        "id": policy.id,
+        "tailnet_id": tailnet_id,
+        "text": policy.text,
+        "created_at": policy.created_at,
+        "source": policy.source,
+        "created_by": _clean(policy.created_by),
+    }
+
+
+def row_to_policy(row: Loaded) -> PolicyText:
+    """Read a row of ``policies``."""
+    return PolicyText(
+        id=PolicyTextID(row["id"]),
+        text=row["text"],
+        created_at=row["created_at"],
+        source=row["source"],
+        created_by=row["created_by"],
     )
 
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What this program reads and writes: the number of the newest migration."""
 
 ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -103,6 +103,7 @@ users = Table(
     Column("profile_pic_url", Text, nullable=False),
     Column("provider", Text, nullable=False),
     Column("provider_id", Text, nullable=False),
+    Column("role", Text, nullable=False, server_default="member"),
 )
 
 auth_keys = Table(
@@ -152,6 +153,18 @@ nodes = Table(
     Column("key_signature", LargeBinary, nullable=False),
 )
 """``auth_key_id`` is no foreign key: a node outlives the key that it came with."""
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=False),
+    Column("tailnet_id", ID, ForeignKey("tailnets.id"), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+"""Policies as they were written; of each tailnet the newest is in force, some older ones stay."""
 
 last_seen = Table(
     "last_seen",

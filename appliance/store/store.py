@@ -303,6 +303,7 @@ class Database:
             user=counters.get("users", 0),
             node=counters.get("nodes", 0),
             auth_key=counters.get("auth_keys", 0),
+            policy=counters.get("policies", 0),
         )
         return snapshots, ids
 

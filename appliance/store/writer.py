@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, assert_never
 
-from sqlalchemy import Connection, Dialect, Table
+from sqlalchemy import Connection, Dialect, Table, delete, select
 
-from appliance.records import AuthKey, Node, Record, Tailnet, TailnetID, User
+from appliance.records import AuthKey, Node, PolicyText, Record, Tailnet, TailnetID, User
 from appliance.store import schema
 from appliance.store.rows import (
     Row,
     auth_key_to_row,
     node_to_row,
+    policy_to_row,
     tailnet_to_row,
     user_to_row,
 )
@@ -29,6 +30,9 @@ from appliance.tailnet.snapshot import Rows
 
 BLOCK_ROWS = (256, 64, 16, 4, 1)
 """Rows per statement. 256 nodes are 6,700 parameters, of 32,766 that SQLite takes."""
+
+KEPT_POLICIES = 20
+"""Policies kept of each tailnet: enough to go back by some days of work, 20 MB at most."""
 
 
 class Changes:
@@ -83,6 +87,7 @@ class Writer:
                 schema.users,
                 schema.auth_keys,
                 schema.nodes,
+                schema.policies,
                 schema.last_seen,
                 schema.sequences,
             )
@@ -100,11 +105,24 @@ class Writer:
         self._deletes[schema.auth_keys].run(connection, changes.drops(schema.auth_keys))
         for table in (schema.tailnets, schema.users, schema.auth_keys, schema.nodes):
             self._upserts[table].run(connection, changes.puts(table))
+        policies = changes.puts(schema.policies)
+        self._upserts[schema.policies].run(connection, policies)
+        for tailnet_id in {row["tailnet_id"] for row in policies}:
+            _forget_policies(connection, tailnet_id)
         self._deletes[schema.users].run(connection, changes.drops(schema.users))
 
     def put(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         """Insert or replace rows."""
         self._upserts[table].run(connection, rows)
+
+
+def _forget_policies(connection: Connection, tailnet_id: object) -> None:
+    """Delete the oldest policies of a tailnet."""
+    table = schema.policies
+    mine = select(table.c.id).where(table.c.tailnet_id == tailnet_id)
+    kept = mine.order_by(table.c.id.desc()).limit(KEPT_POLICIES)
+    last = connection.scalars(kept).all()[-1]
+    connection.execute(delete(table).where(table.c.tailnet_id == tailnet_id, table.c.id < last))
 
 
 class _Statement:
@@ -176,6 +194,8 @@ def table_of(record: Record) -> Table:
             return schema.auth_keys
         case Tailnet():
             return schema.tailnets
+        case PolicyText():
+            return schema.policies
         case _:
             assert_never(record)
 
@@ -190,6 +210,8 @@ def _row_of(tailnet_id: TailnetID, record: Record) -> Row:
             return auth_key_to_row(tailnet_id, record)
         case Tailnet():
             return tailnet_to_row(record)
+        case PolicyText():
+            return policy_to_row(tailnet_id, record)
         case _:
             assert_never(record)
 

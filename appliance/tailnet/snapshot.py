@@ -18,6 +18,8 @@ from typing import Generic, Protocol, TypeVar, assert_never, cast
 
 from appliance.errors import Conflict
 from appliance.policy.compile import OPEN, Compiled
+from appliance.policy.language import UNWRITTEN, Policy
+from appliance.policy.routes import RouteTable
 from appliance.records import (
     OFFLINE,
     Address,
@@ -25,6 +27,8 @@ from appliance.records import (
     AuthKeyID,
     Node,
     NodeID,
+    PolicyText,
+    PolicyTextID,
     Presence,
     Record,
     Settings,
@@ -44,6 +48,8 @@ class Snapshot:
 
     The mappings are plain dictionaries that nobody writes to once the snapshot exists.
     ``last_ipv4`` and ``last_ipv6`` are where ``addresses`` goes on; None after a start.
+    ``compiled`` and ``routes`` follow from the rest: ``policies.settle`` brings them up to date
+    before a snapshot is published; ``routes`` is None before the first time.
     """
 
     tailnet: Tailnet
@@ -53,7 +59,10 @@ class Snapshot:
     nodes: Mapping[NodeID, Node] = field(default_factory=dict)
     auth_keys: Mapping[AuthKeyID, AuthKey] = field(default_factory=dict)
     presence: Mapping[NodeID, Presence] = field(default_factory=dict)
+    policy_text: PolicyText | None = None
+    policy: Policy = UNWRITTEN
     compiled: Compiled = OPEN
+    routes: RouteTable | None = None
     by_node_key: Mapping[NodeKey, NodeID] = field(default_factory=dict)
     by_machine_key: Mapping[MachineKey, frozenset[NodeID]] = field(default_factory=dict)
     by_name: Mapping[str, NodeID] = field(default_factory=dict)
@@ -92,15 +101,16 @@ class Rows:
 class Sequences:
     """Counters for new ids, shared by all tailnets of a server; ids are never used twice."""
 
-    __slots__ = ("auth_key", "node", "tailnet", "user")
+    __slots__ = ("auth_key", "node", "policy", "tailnet", "user")
 
     def __init__(
-        self, *, tailnet: int = 0, user: int = 0, node: int = 0, auth_key: int = 0
+        self, *, tailnet: int = 0, user: int = 0, node: int = 0, auth_key: int = 0, policy: int = 0
     ) -> None:
         self.tailnet = tailnet
         self.user = user
         self.node = node
         self.auth_key = auth_key
+        self.policy = policy
 
     def next_user(self) -> UserID:
         """Take a new user id."""
@@ -116,6 +126,11 @@ class Sequences:
         """Take a new auth key id."""
         self.auth_key += 1
         return AuthKeyID(self.auth_key)
+
+    def next_policy(self) -> PolicyTextID:
+        """Take a new id of a policy text."""
+        self.policy += 1
+        return PolicyTextID(self.policy)
 
 
 class Edit:
@@ -136,6 +151,8 @@ class Edit:
         self.ids = ids
         self.tailnet = base.tailnet
         self.settings = base.settings
+        self.policy_text = base.policy_text
+        self.policy = base.policy
         self.compiled = base.compiled
         self.last_ipv4 = base.last_ipv4
         self.last_ipv6 = base.last_ipv6
@@ -226,6 +243,9 @@ class Edit:
             case Tailnet():
                 changed = record != self.tailnet
                 self.tailnet = record if changed else self.tailnet
+            case PolicyText():
+                changed = record != self.policy_text
+                self.policy_text = record if changed else self.policy_text
             case _:
                 assert_never(record)
         if changed:
@@ -270,8 +290,13 @@ class Edit:
         if settings != self.settings:
             self.settings = settings
 
+    def set_policy(self, policy: Policy, compiled: Compiled) -> None:
+        """Put a policy in force; ``compiled`` may be of the tailnet as it was a moment ago."""
+        self.policy = policy
+        self.compiled = compiled
+
     def set_compiled(self, compiled: Compiled) -> None:
-        """Take over a newly compiled policy."""
+        """Take over what follows from the policy in force."""
         self.compiled = compiled
 
     def finish(self) -> tuple[Snapshot, Rows]:
@@ -295,6 +320,7 @@ class Edit:
             not rows.is_durable
             and not self._presence_changes
             and self.settings is base.settings
+            and self.policy is base.policy
             and self.compiled is base.compiled
         )
         if same:
@@ -307,7 +333,10 @@ class Edit:
             nodes=self._nodes.now,
             auth_keys=self._auth_keys.now,
             presence=self._presence.now,
+            policy_text=self.policy_text,
+            policy=self.policy,
             compiled=self.compiled,
+            routes=base.routes,
             by_node_key=self._by_node_key.now,
             by_machine_key=self._by_machine_key.now,
             by_name=self._by_name.now,
@@ -332,7 +361,7 @@ class Edit:
     def replay(self, other: Edit) -> None:
         """Repeat a finished draft on another one. Raises Conflict if it no longer fits."""
         for gone in self._drops.values():
-            if not isinstance(gone, Tailnet):
+            if not isinstance(gone, Tailnet | PolicyText):
                 other.drop(gone)
         for record in self._puts.values():
             other.put(record)
@@ -350,7 +379,7 @@ class Edit:
         if self.settings is not self._base.settings:
             other.set_settings(self.settings)
         if self.compiled is not self._base.compiled:
-            other.set_compiled(self.compiled)
+            other.set_policy(self.policy, self.compiled)
 
     def _drafts(self) -> dict[str, _AnyDraft]:
         return {
@@ -408,6 +437,9 @@ class Edit:
                 return self._auth_keys.before(record.id)
             case Tailnet():
                 return self._base.tailnet
+            case PolicyText():
+                newest = self._base.policy_text
+                return newest if newest is not None and newest.id == record.id else None
             case _:
                 assert_never(record)
 

@@ -18,12 +18,12 @@ import msgspec
 from appliance.policy import approvers, compile, nodeattrs, selftest  # noqa: A004 - its name
 from appliance.policy.document import decode
 from appliance.policy.flows import COMPANIONS
-from appliance.policy.language import Background, Role
+from appliance.policy.language import Background
 from appliance.policy.mistakes import PolicyError
 from appliance.policy.routes import Elections, RouteTable, elect
 from appliance.policy.ssh import ssh_policy
 from appliance.policy.state import State
-from appliance.records import Node, NodeID, User, UserID
+from appliance.records import Node, NodeID, Role, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from appliance.policy.language import Role
-from appliance.records import Address, Network, Node
+from appliance.records import Address, Network, Node, Role
 from tests.policy.worlds import World
 
 DEFAULT = {1, 6, 17, 58}

@@ -11,10 +11,10 @@ import msgspec
 
 from appliance.policy import approvers, nodeattrs
 from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
-from appliance.policy.language import Background, Role
+from appliance.policy.language import Background
 from appliance.policy.routes import Elections, RouteTable, elect
 from appliance.policy.ssh import check_period, ssh_policy
-from appliance.records import Node, NodeID, UserID
+from appliance.records import Node, NodeID, Role, UserID
 from tests.policy.worlds import node, read, user
 
 USERS = {UserID(1): user(1, "ann@example.com"), UserID(2): user(2, "bob@example.com")}

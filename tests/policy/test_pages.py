@@ -10,10 +10,10 @@ import pytest
 from appliance.policy import selftest
 from appliance.policy.compile import compile  # noqa: A004 - its name
 from appliance.policy.document import SECTIONS, decode
-from appliance.policy.language import Background, Role
+from appliance.policy.language import Background
 from appliance.policy.selectors import AUTOGROUPS
 from appliance.policy.ssh import ssh_policy
-from appliance.records import NodeID, UserID
+from appliance.records import NodeID, Role, UserID
 from tests.policy.worlds import node, user
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()

@@ -11,8 +11,8 @@ from random import Random
 from typing import Any
 
 from appliance.policy.document import decode
-from appliance.policy.language import Background, Policy, Role
-from appliance.records import Node, NodeID, User, UserID
+from appliance.policy.language import Background, Policy
+from appliance.records import Node, NodeID, Role, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
 

@@ -1,0 +1,130 @@
+"""The policy in force: put there, followed by all that depends on it, asked what it approves.
+
+``settle`` brings what is derived (the compiled policy, the chosen routers) up to date with a draft;
+it looks at what differs and is told nothing. Not for reading policies (``policy.admission``) nor
+for where they come from. Sits on ``snapshot`` and the compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TypeVar
+
+from appliance.policy import approvers
+from appliance.policy.admission import Admitted
+from appliance.policy.compile import OPEN, Compiled, compile, recompile  # noqa: A004 - its name
+from appliance.policy.language import Background, Policy
+from appliance.policy.routes import RouteTable, elect
+from appliance.records import Node, NodeID, PolicyText, Role, Settings, User, UserID
+from appliance.tailnet import routes
+from appliance.tailnet.snapshot import Edit, Snapshot
+
+K = TypeVar("K")
+V = TypeVar("V")
+_NOTHING = Background()
+
+
+def settle(old: Snapshot, new: Snapshot) -> Snapshot:
+    """Give ``new`` with all that follows from it, going on from what ``old`` had.
+
+    Both must be of the same tailnet, and nobody may write to their mappings any more. For a first
+    snapshot ``old`` is ``new`` itself. Costs next to nothing unless a policy looks at what changed.
+    """
+    compiled = _compiled(old, new)
+    table = _routes(old, new, compiled)
+    if compiled is new.compiled and table is new.routes:
+        return new
+    return replace(new, compiled=compiled, routes=table)
+
+
+def replace_policy(
+    edit: Edit, admitted: Admitted, now: datetime, *, source: str, by: str
+) -> PolicyText:
+    """Put an admitted policy in force, and approve the routes that it approves.
+
+    The text that is in force already stays the record it is.
+    """
+    record = edit.policy_text
+    if record is None or (record.text, record.source) != (admitted.text, source):
+        record = PolicyText(edit.ids.next_policy(), admitted.text, now, source, by)
+    edit.put(record)
+    edit.set_policy(admitted.policy, admitted.compiled)
+    for node in list(edit.nodes.values()):
+        edit.put(with_approved_routes(edit, node))
+    return record
+
+
+def with_approved_routes(edit: Edit, node: Node) -> Node:
+    """Give the node with those of its offered routes approved that need no administrator.
+
+    What was approved before stays. The same object if nothing follows; not yet put.
+    """
+    policy = edit.policy
+    if not node.hostinfo.routable_ips or not (
+        policy.approvers.routes or policy.approvers.exit_node
+    ):
+        return node
+    given = approvers.approved(policy, background(edit), node, edit.users)
+    if set(given) <= set(node.approved_routes):
+        return node
+    kept = (*node.approved_routes, *given)
+    return replace(node, approved_routes=routes.check_approved(kept))
+
+
+def background(tailnet: Snapshot | Edit) -> Background:
+    """Give what policies depend on besides nodes and users."""
+    return _background(tailnet.settings, tailnet.users)
+
+
+def _background(settings: Settings, users: Mapping[UserID, User]) -> Background:
+    roles = {user.id: user.role for user in users.values() if user.role is not Role.MEMBER}
+    return Background(domains=settings.email_domains, roles=roles)
+
+
+def _compiled(old: Snapshot, new: Snapshot) -> Compiled:
+    if new.compiled.state is None and new.compiled is not OPEN:
+        return new.compiled  # made by hand, for a test or a benchmark
+    if _is_of(old.compiled, new.policy):
+        base, nodes, users = old.compiled, old.nodes, old.users
+    elif new.compiled.state is not None and _is_of(new.compiled, new.policy):
+        # Made by who put the policy in force, for the tailnet as it was at that moment.
+        base, nodes, users = new.compiled, new.compiled.state.nodes, new.compiled.state.users
+    else:
+        return compile(new.policy, new.users, new.nodes, background(new))
+    known = base.state.program.background if base.state is not None else _NOTHING
+    if users is not new.users or known.domains != new.settings.email_domains:
+        known = background(new)
+    elif nodes is new.nodes:
+        return base
+    nodes_changed, users_changed = _differing(nodes, new.nodes), _differing(users, new.users)
+    return recompile(base, new.policy, new.users, new.nodes, nodes_changed, users_changed, known)
+
+
+def _is_of(compiled: Compiled, policy: Policy) -> bool:
+    return compiled.state is not None and compiled.state.program.policy is policy
+
+
+def _differing(old: Mapping[K, V], new: Mapping[K, V]) -> list[K]:
+    if old is new:
+        return []
+    gone = old.keys() - new.keys()
+    return [key for key, value in new.items() if old.get(key) is not value] + list(gone)
+
+
+def _routes(old: Snapshot, new: Snapshot, compiled: Compiled) -> RouteTable | None:
+    state, before = compiled.state, old.routes
+    if state is None:
+        return None
+    if before is not None and before.state is state and not state.routers:
+        return before
+
+    def is_usable(node_id: NodeID) -> bool:
+        presence = new.presence_of(node_id)
+        return presence.online and not presence.expired
+
+    elections = elect(state, is_usable, None if before is None else before.elections)
+    if before is not None and before.state is state and before.elections is elections:
+        return before
+    return RouteTable(state, elections, before)
