@@ -146,7 +146,7 @@ def _literal(host: str) -> int | None:
 
 # What a reload may change without a restart; the rest of the tree stays as it was.
 HOT = ("tailnet", "tailnets", "dns", "derp", "log")
-_COLD_INSIDE = {
+COLD_INSIDE = {
     "tailnet": ("name",),
     "derp.server": (
         "enabled",
@@ -174,7 +174,7 @@ def reload(old: Settings, new: Settings) -> Reload:
     merged = replace(new, **{name: getattr(old, name) for name in _cold_keys()})
     server = replace(
         new.derp.server,
-        **{name: getattr(old.derp.server, name) for name in _COLD_INSIDE["derp.server"]},
+        **{name: getattr(old.derp.server, name) for name in COLD_INSIDE["derp.server"]},
     )
     kept = {tailnet.name for tailnet in old.tailnets}
     merged = replace(
@@ -191,6 +191,15 @@ def reload(old: Settings, new: Settings) -> Reload:
         changed=tuple(_differences(to_plain(old), to_plain(merged))),
         waiting=tuple(_differences(to_plain(merged), to_plain(new))),
     )
+
+
+def cold_part(settings: Settings) -> dict[str, object]:
+    """Give, as plain values, what a reload does not take over; equal parts need no restart."""
+    server = settings.derp.server
+    found: dict[str, object] = {name: getattr(settings, name) for name in _cold_keys()}
+    found["tailnets"] = [tailnet.name for tailnet in settings.all_tailnets]
+    found["derp.server"] = {name: getattr(server, name) for name in COLD_INSIDE["derp.server"]}
+    return {name: to_plain(value) for name, value in found.items()}
 
 
 def _cold_keys() -> list[str]:

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "dev": ("dev", "dev", "Run a complete throw-away server for trying and testing."),
     "relay": ("relay", "relay", "Run a relay (DERP and STUN) alone."),
     "config": ("configuration", "config", "Check, show and convert site files."),
+    "deploy": ("deploy", "deploy", "Write what a site puts on a machine: units, firewall, user."),
     "users": ("users", "users", "Manage the people who own nodes."),
     "preauthkeys": ("preauthkeys", "preauthkeys", "Manage keys that enrol nodes unattended."),
     "nodes": ("nodes", "nodes", "Manage the devices of the tailnet."),
