@@ -24,6 +24,7 @@ FIELDS = (
     "duration_ms",
     "by",
     "path",
+    "source",
 )
 """Every field that a line may carry; a field of another name is a mistake that tests find."""
 

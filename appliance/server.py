@@ -39,6 +39,7 @@ from appliance.front.dispatch import Front, Route, redirect_to_https
 from appliance.front.http import start_web, trust_proxies
 from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream, listen
+from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.netmap.encoded import Encoder
@@ -142,6 +143,7 @@ class Server:
         self._make_relay(ending)
         door = Door(
             tailnets=self.tailnets,
+            policies=self.policies,
             is_database_well=self._is_database_well,
             random_bytes=secrets.token_bytes,
             rng=random.SystemRandom(),
@@ -180,6 +182,7 @@ class Server:
                 wanted.append(snapshot)
         lives = [LiveTailnet(snapshot, self._database, ids) for snapshot in wanted]
         self.tailnets = LiveTailnets(lives)
+        self.policies = {live.id: PolicyKeeper(live, PolicySource()) for live in lives}
         self.encoders: dict[TailnetID, Encoder] = {}
         self.sessions: dict[TailnetID, MapSessions] = {}
         for live in lives:

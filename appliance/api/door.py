@@ -6,7 +6,7 @@ that we do not know are ignored, ``null`` means "not said", and a body may be mi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -15,7 +15,9 @@ import msgspec
 from aiohttp import web
 
 from appliance.errors import Invalid, NotFound
+from appliance.governing import PolicyKeeper
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.records import TailnetID
 from appliance.tailnet.addresses import Rng
 
 MAX_BODY_BYTES = 256 * 1024
@@ -30,6 +32,7 @@ class Door:
     """What the handlers work with. ``is_database_well`` asks the database; the rest is at hand."""
 
     tailnets: LiveTailnets
+    policies: Mapping[TailnetID, PolicyKeeper]
     is_database_well: Callable[[], Awaitable[bool]]
     random_bytes: Callable[[int], bytes]
     rng: Rng
@@ -54,6 +57,11 @@ def live_of(request: web.Request) -> LiveTailnet:
         if live.snapshot.tailnet.name == name:
             return live
     raise NotFound("tailnet-unknown", f"there is no tailnet named {name!r}", concerns=name)
+
+
+def keeper_of(request: web.Request) -> PolicyKeeper:
+    """Give the keeper of that tailnet's policy. Raises NotFound."""
+    return door_of(request).policies[live_of(request).id]
 
 
 async def body_of(request: web.Request, kind: type[S]) -> S:

@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from appliance.api import app
 from appliance.api.door import Door
+from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.principals import LOCAL
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.records import Node, UserID
@@ -98,6 +99,7 @@ async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
 
     door = Door(
         tailnets=LiveTailnets([live]),
+        policies={live.id: PolicyKeeper(live, PolicySource())},
         is_database_well=is_well,
         random_bytes=secrets.token_bytes,
         rng=SystemRandom(),

@@ -15,6 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from appliance.api import app
 from appliance.api.door import MAX_BODY_BYTES, Door
+from appliance.governing import PolicyKeeper, PolicySource
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.records import NodeID, TailnetID
 from appliance.tailnet.snapshot import Rows, Sequences
@@ -83,7 +84,10 @@ def call(rng: random.Random, site: web.Application) -> web.Request:
 
 async def attack(rng: random.Random, live: LiveTailnet) -> None:
     """Ask a tailnet, which is running, some things."""
-    door = Door(LiveTailnets([live]), well, rng.randbytes, fixed_rng(), lambda: b"metrics")
+    policies = {live.id: PolicyKeeper(live, PolicySource())}
+    door = Door(
+        LiveTailnets([live]), policies, well, rng.randbytes, fixed_rng(), lambda: b"metrics"
+    )
     site = app.build(door)
     site.freeze()
     for _ in range(CALLS):
