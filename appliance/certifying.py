@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from appliance.config import Settings
+from appliance.config import Settings, secret_place
 from appliance.tls.certificates import CertificateFiles
 from appliance.tls.localca import LocalCa, ensure_self_signed
 
@@ -34,7 +34,7 @@ class Certificates:
         if tls.cert_file is None or tls.key_file is None:
             self.files = CertificateFiles(self._issue())
         else:
-            self.files = CertificateFiles(tls.cert_file, tls.key_file)
+            self.files = CertificateFiles(secret_place(tls.cert_file), secret_place(tls.key_file))
 
     @property
     def pin(self) -> str:

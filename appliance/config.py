@@ -370,11 +370,16 @@ def build(document: object, *, source: str = "settings") -> Settings:
     return settings
 
 
+def secret_place(path: Path) -> Path:
+    """Say where a secret file is: a relative path means a credential that systemd handed over."""
+    if path.is_absolute():
+        return path
+    return Path(os.environ.get("CREDENTIALS_DIRECTORY", "/run/credentials/headwater")) / path
+
+
 def read_secret(path: Path) -> str:
-    """Read a secret file; a relative path means a credential that systemd handed over."""
-    if not path.is_absolute():
-        path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/run/credentials/headwater")) / path
-    return path.read_text().strip()
+    """Read a secret file."""
+    return secret_place(path).read_text().strip()
 
 
 def _check_urls(settings: Settings, reader: Reader) -> None:

@@ -9,10 +9,11 @@ import asyncio
 import errno
 import logging
 import secrets
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 
-from appliance import config, statedir
+from appliance import config, statedir, systemd
 from appliance.api.public import may_relay
 from appliance.certifying import open_certificates
 from appliance.config import Settings
@@ -77,10 +78,13 @@ def make_mesh(settings: Settings, relay: RelayDoor) -> Mesh | None:
     return Mesh(relay, key, tuple(MeshPeer(url) for url in mesh.peers), tls=context)
 
 
-def listen_stun(stun: StunServer, endpoints: Sequence[Endpoint]) -> tuple[int, ...]:
+def listen_stun(stun: StunServer, endpoints: Sequence[Endpoint | socket.socket]) -> tuple[int, ...]:
     """Answer STUN at these addresses; give the ports. Raises OSError, but not for lack of IPv6."""
     ports: list[int] = []
     for endpoint in endpoints:
+        if isinstance(endpoint, socket.socket):
+            ports.append(stun.serve(endpoint))
+            continue
         try:
             ports.append(stun.listen(endpoint.host or "0.0.0.0", endpoint.port))  # noqa: S104  # asked for
         except OSError as error:
@@ -93,7 +97,9 @@ def listen_stun(stun: StunServer, endpoints: Sequence[Endpoint]) -> tuple[int, .
     return tuple(ports)
 
 
-async def run_alone(settings: Settings, ready: Callable[[], None]) -> None:
+async def run_alone(
+    settings: Settings, ready: Callable[[], None], inherited: systemd.Inherited | None = None
+) -> None:
     """Run a relay by itself until cancelled: ``headwater relay``."""
     server = settings.derp.server
     statedir.prepare(settings.state_dir)
@@ -119,10 +125,12 @@ async def run_alone(settings: Settings, ready: Callable[[], None]) -> None:
     async with asyncio.TaskGroup() as tasks:
         if certificates is not None:
             tasks.create_task(certificates.keep(), name="certificates")
+        tasks.create_task(systemd.stay_alive(), name="watchdog")
         await alone.run(
             plain,
             tls=None if certificates is None else certificates.files.context,
             ready=lambda _: ready(),
+            inherited=inherited or {},
         )
 
 

@@ -15,6 +15,7 @@ import random
 import resource
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -78,6 +79,7 @@ class Server:
         reload: Callable[[], Settings] | None = None,
         certificate_names: Sequence[str] = (),
         self_signed: bool = False,
+        inherited: systemd.Inherited | None = None,
     ) -> None:
         self.settings = settings
         self.listeners: list[Listener] = []
@@ -88,6 +90,7 @@ class Server:
         self._read_again = reload
         self._certificate_names = tuple(certificate_names) or (settings.host,)
         self._self_signed = self_signed
+        self._inherited = inherited or {}
         self._stun_ports: tuple[int, ...] = ()
         self._stop = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -101,6 +104,7 @@ class Server:
             await self._start(ending)
             ending.callback(systemd.stopping)
             systemd.ready(f"serving {self.settings.server_url}")
+            self._begin(systemd.stay_alive(), "watchdog")
             log.info("started", extra={"duration_ms": round(1000 * (time.monotonic() - began))})
             if started is not None:
                 await started()
@@ -158,7 +162,8 @@ class Server:
     async def _open_database(self, ending: AsyncExitStack) -> None:
         self._database = Database.open(_database_url(self.settings))
         ending.push_async_callback(self._close_database)
-        await self._database.migrate()
+        async with systemd.patience("bringing the database to a new form"):
+            await self._database.migrate()
 
     async def _close_database(self) -> None:
         for live in self.tailnets if hasattr(self, "tailnets") else ():
@@ -245,7 +250,8 @@ class Server:
             self._begin(mesh.run(), "mesh")
         self.stun = StunServer()
         ending.callback(self.stun.close)
-        self._stun_ports = relaying.listen_stun(self.stun, server.stun_listen)
+        given = self._inherited.get("stun", ())
+        self._stun_ports = relaying.listen_stun(self.stun, given or server.stun_listen)
 
     async def _open_front(
         self, door: Door, machine_key: MachineKey, tls: TlsSource | None, ending: AsyncExitStack
@@ -264,8 +270,8 @@ class Server:
             trusted=settings.trusted_proxies,
             proxy_protocol=settings.proxy_protocol and tls is None,  # else it comes before TLS
         )
-        for endpoint in settings.listen:
-            await self._listen(self.front, endpoint, tls, ending)
+        for place in self._inherited.get("listen") or settings.listen:
+            await self._listen(self.front, place, tls, ending)
         if not self.listeners:
             raise OSError(errno.EADDRNOTAVAIL, "none of the addresses of 'listen' is there")
         # Behind those with TLS, so that the first listener is the one that nodes are told.
@@ -275,23 +281,30 @@ class Server:
             trusted=settings.trusted_proxies,
             proxy_protocol=settings.proxy_protocol,
         )
-        for endpoint in settings.listen_plain:
-            await self._listen(plain, endpoint, None, ending)
+        for place in self._inherited.get("plain") or settings.listen_plain:
+            await self._listen(plain, place, None, ending)
 
     async def _listen(
-        self, front: Front, endpoint: Endpoint, tls: TlsSource | None, ending: AsyncExitStack
+        self,
+        front: Front,
+        place: Endpoint | socket.socket,
+        tls: TlsSource | None,
+        ending: AsyncExitStack,
     ) -> None:
-        host, port = endpoint.host or None, endpoint.port
+        sock = place if isinstance(place, socket.socket) else None
+        host, port = (
+            (None, 0) if isinstance(place, socket.socket) else (place.host or None, place.port)
+        )
         make_tls: MakeTls = TlsStream
         if self.settings.proxy_protocol:
             make_tls = partial(ProxiedTlsStream, trusted=self.settings.trusted_proxies)
         try:
-            listener = await listen(front.sink, host, port, tls=tls, make_tls=make_tls)
+            listener = await listen(front.sink, host, port, sock=sock, tls=tls, make_tls=make_tls)
         except OSError as error:
-            if endpoint.host == "::" and error.errno in relaying.NO_IPV6:
-                log.warning("this machine has no IPv6", extra={"remote": str(endpoint)})
+            if host == "::" and error.errno in relaying.NO_IPV6:
+                log.warning("this machine has no IPv6", extra={"remote": str(place)})
                 return
-            raise OSError(error.errno, f"cannot listen on {endpoint}: {error.strerror}") from error
+            raise OSError(error.errno, f"cannot listen on {place}: {error.strerror}") from error
         self.listeners.append(listener)
         ending.callback(listener.abort_streams)
         ending.callback(listener.close)
@@ -300,17 +313,23 @@ class Server:
         place = self.settings.socket
         runner = await start_web(api.build(door), shutdown_s=1.0)
         ending.push_async_callback(runner.cleanup)
-        sock = localsocket.bind(place.path, place.mode)
-        ending.callback(place.path.unlink, missing_ok=True)
-        await web.SockSite(runner, sock).start()
+        given = self._inherited.get("local")
+        if not given:
+            given = (localsocket.bind(place.path, place.mode),)
+            ending.callback(place.path.unlink, missing_ok=True)
+        for sock in given:
+            await web.SockSite(runner, sock).start()
 
     async def _open_metrics(self, door: Door, ending: AsyncExitStack) -> None:
-        place = self.settings.metrics.listen
-        if place is None:
+        place, given = self.settings.metrics.listen, self._inherited.get("metrics", ())
+        if place is None and not given:
             return
         runner = await start_web(api.build_metrics(door), shutdown_s=1.0)
         ending.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, place.host or None, place.port).start()
+        for sock in given:
+            await web.SockSite(runner, sock).start()
+        if place is not None and not given:
+            await web.TCPSite(runner, place.host or None, place.port).start()
 
     # ── while it runs ────────────────────────────────────────────────────────────────────────
 

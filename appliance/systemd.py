@@ -1,14 +1,47 @@
-"""What systemd is told: that we are ready, that we reload, that we stop.
+"""What passes between systemd and us: sockets at the start; that we are ready, reload, stop, live.
 
-Not for units (the packages have them). Does nothing where nobody listens.
-Source: systemd sd_notify(3).
+Not for units (``deploy``). Does nothing where no systemd is.
+Source: systemd sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import time
+from collections.abc import AsyncIterator, Mapping, MutableMapping
+
+FIRST_DESCRIPTOR = 3
+MAX_DESCRIPTORS = 256
+"""Far more sockets than a site has addresses; a larger number is damage."""
+PATIENCE_S = 60.0
+"""How much time we ask for at a time while something long goes on."""
+
+Inherited = Mapping[str, tuple[socket.socket, ...]]
+"""Sockets that somebody else has made and bound, by the names of their purposes."""
+
+
+def inherited(
+    environ: MutableMapping[str, str] = os.environ, first: int = FIRST_DESCRIPTOR
+) -> Inherited:
+    """Take the sockets that systemd passes, by ``FileDescriptorName=``; once, then they are gone.
+
+    Raises OSError for a descriptor that is no socket.
+    """
+    count, names = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_FDNAMES", "")
+    if environ.pop("LISTEN_PID", "") != str(os.getpid()) or not count.isdecimal():
+        return {}
+    found: dict[str, tuple[socket.socket, ...]] = {}
+    called = names.split(":")
+    for i in range(min(int(count), MAX_DESCRIPTORS)):
+        sock = socket.socket(fileno=first + i)
+        sock.set_inheritable(False)
+        sock.setblocking(False)
+        name = called[i] if i < len(called) else "unknown"
+        found[name] = (*found.get(name, ()), sock)
+    return found
 
 
 def notify(*assignments: str) -> bool:
@@ -40,3 +73,37 @@ def reloading() -> bool:
 def stopping() -> bool:
     """Say that the server stops."""
     return notify("STOPPING=1", "STATUS=stopping")
+
+
+def watchdog_s() -> float | None:
+    """Give how often systemd wants to hear from us; None if it does not watch."""
+    interval = os.environ.get("WATCHDOG_USEC", "")
+    if not interval.isdecimal() or int(interval) == 0:
+        return None
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(interval) / 1_000_000
+
+
+async def stay_alive() -> None:
+    """Tell the watchdog that the event loop turns, for ever; a loop that stands does not tell it."""
+    interval = watchdog_s()
+    while interval is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval / 3)
+
+
+@contextlib.asynccontextmanager
+async def patience(status: str, *, every_s: float = PATIENCE_S / 4) -> AsyncIterator[None]:
+    """Ask for more time, again and again, while the block lasts: it may outlast a start's limit."""
+
+    async def ask() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            notify(f"EXTEND_TIMEOUT_USEC={round(PATIENCE_S * 1_000_000)}", f"STATUS={status}")
+
+    asking = asyncio.create_task(ask(), name="patience")
+    try:
+        yield
+    finally:
+        asking.cancel()

@@ -50,7 +50,11 @@ def relay(invocation: Invocation) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         try:
-            await relaying.run_alone(settings, lambda: _is_up(settings.derp.server.region_name))
+            await relaying.run_alone(
+                settings,
+                lambda: _is_up(settings.derp.server.region_name),
+                systemd.inherited(),
+            )
         except asyncio.CancelledError:
             if not stopping.is_set():
                 raise

@@ -35,13 +35,17 @@ def serve(invocation: Invocation) -> None:
             "no site file is named, and none that you may read is in /etc/headwater", NO_FILE_ADVICE
         )
     settings = load_settings(path)
-    from appliance import log
+    from appliance import log, systemd
     from appliance.server import Server  # the whole program
 
     log.set_up(settings.log.level, settings.log.format)
 
     async def main() -> None:
-        server = Server(settings, reload=lambda: load_settings(path, strict=True))
+        server = Server(
+            settings,
+            reload=lambda: load_settings(path, strict=True),
+            inherited=systemd.inherited(),
+        )
         server.handle_signals()
         await server.run()
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from appliance.front.dispatch import Front
 from appliance.front.stream import Listener, TlsSource, listen
@@ -72,8 +74,11 @@ async def run(
     tls: TlsSource | None = None,
     admit: Admit | None = None,
     ready: Callable[[RunningRelay], None] | None = None,
+    inherited: Mapping[str, Sequence[socket.socket]] = MappingProxyType({}),
 ) -> None:
     """Run until cancelled; ``ready`` is called once everything accepts.
+
+    Sockets that were made before take the place of addresses: ``listen`` and ``stun``.
 
     Raises OSError when an address cannot be had, ValueError when TLS is asked for without ``tls``.
     """
@@ -93,7 +98,10 @@ async def run(
         door.start()
         front = Front({"/derp": door.route, **routes(settings.names)})
         listeners: list[Listener] = []
-        for each in settings.listen:
+        for sock in inherited.get("listen", ()):
+            listeners.append(await listen(front.sink, None, 0, sock=sock, tls=tls))
+            stack.callback(_end, listeners[-1])
+        for each in () if listeners else settings.listen:
             if each.tls and tls is None:
                 raise ValueError(f"{each.host}:{each.port} asks for TLS without a certificate")
             listener = await listen(
@@ -103,7 +111,10 @@ async def run(
             listeners.append(listener)
         stun = StunServer()
         stack.callback(stun.close)
-        stun_ports = tuple(stun.listen(host, port) for host, port in settings.stun_listen)
+        stun_ports = tuple(stun.serve(sock) for sock in inherited.get("stun", ()))
+        stun_ports = stun_ports or tuple(
+            stun.listen(host, port) for host, port in settings.stun_listen
+        )
         mesh = _mesh(settings, door)
         log.info("relay is up", extra={"node": door.public_key.short})
         if ready is not None:
