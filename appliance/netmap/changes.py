@@ -19,7 +19,6 @@ from typing import TypeVar
 from appliance.netmap.peers import peer_hostinfo, shown_last_seen
 from appliance.netmap.users import profile
 from appliance.records import Node, NodeID, Presence, UserID
-from appliance.tailnet import routes
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import DiscoKey
@@ -76,7 +75,8 @@ UNSEEN = frozenset(
 WHOLE = ("name", "tags", "ipv4", "ipv6", "machine_key", "stable_id", "created_at", "id")
 """Fields of a record that a peer only takes with the whole node."""
 CLOSER = frozenset({"user_id", "hostinfo", "approved_routes"})
-"""Fields that a peer also takes with the whole node, but of which it is told only a part."""
+"""Fields that a peer also takes with the whole node, but of which it is told only a part; of
+routes that is up to the viewer's ``Outlook``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +157,6 @@ def _needs_whole(was: Node, now: Node) -> bool:
         if before is not after and before != after:
             return True
     same_hostinfo = was.hostinfo is now.hostinfo
-    if not (same_hostinfo and was.approved_routes is now.approved_routes) and (
-        routes.served(was) != routes.served(now)
-    ):
-        return True
     if was.owner_id != now.owner_id:
         return True
     return not same_hostinfo and peer_hostinfo(was.hostinfo) != peer_hostinfo(now.hostinfo)

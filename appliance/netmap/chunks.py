@@ -11,12 +11,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from appliance.netmap.capver import Band
+from appliance.netmap.outlook import ALL_PLAIN, Faces, changed_faces
 from appliance.netmap.texts import Fragment, PeerTexts, compress, looks
 from appliance.netmap.view import visible
 from appliance.policy.compile import Sight
-from appliance.records import NodeID, Settings, Tailnet, User, UserID
+from appliance.records import Node, NodeID, Settings, Tailnet, User, UserID
 from appliance.tailnet.snapshot import Snapshot
 
 CHUNK_PEERS = 64
@@ -40,12 +42,18 @@ class Chunk:
 
 
 class ChunkTable:
-    """The chunks of one visibility class in one form, as of one snapshot at a time."""
+    """The chunks of one outlook in one form, as of one snapshot at a time."""
 
     def __init__(
-        self, sight: Sight, texts: PeerTexts, snapshot: Snapshot, chunk_peers: int = CHUNK_PEERS
+        self,
+        sight: Sight,
+        texts: PeerTexts,
+        snapshot: Snapshot,
+        chunk_peers: int = CHUNK_PEERS,
+        faces: Faces = ALL_PLAIN,
     ) -> None:
         self.sight = sight
+        self._faces = faces
         self._chunk_peers = chunk_peers
         self.snapshot = snapshot
         self.held_bytes = 0
@@ -56,13 +64,25 @@ class ChunkTable:
         self._starts: list[NodeID] = []
         self._build(snapshot)
 
-    def advance(self, new: Snapshot, touched: Iterable[NodeID]) -> None:
-        """Bring the table to another snapshot.
+    def advance(
+        self,
+        new: Snapshot,
+        touched: Iterable[NodeID],
+        sight: Sight | None = None,
+        faces: Faces = ALL_PLAIN,
+    ) -> None:
+        """Bring the table to another snapshot, and to another sight and other faces.
 
         ``touched`` are the ids of all nodes that came, went, or have another record or presence.
         """
         old, self.snapshot = self.snapshot, new
-        ids = [node_id for node_id in touched if self.sight.shows(node_id)]
+        seen_before, self.sight = self.sight, sight or self.sight
+        turned = changed_faces(self._faces, faces)
+        self._faces = faces
+        ids = {i for i in touched if seen_before.shows(i) or self.sight.shows(i)}
+        ids |= turned
+        if seen_before is not self.sight:
+            ids |= differing_nodes(old, seen_before, new, self.sight)
         if (
             old.tailnet.domain != new.tailnet.domain
             or len(ids) * REBUILD_SHARE > sum(self.owners.values())
@@ -71,20 +91,33 @@ class ChunkTable:
             self._build(new)
             return
         for node_id in ids:
-            was, now = old.nodes.get(node_id), new.nodes.get(node_id)
-            if was is not None and now is not None:
-                before, after = old.presence_of(node_id), new.presence_of(node_id)
-                if was is not now or looks(before) != looks(after):
-                    self._forget(self._chunks[self._index(node_id)])
-            elif now is not None:
-                self._insert(node_id)
-            elif was is not None:
-                self._remove(node_id)
-            if was is not now:
-                if was is not None:
-                    self._count(was.owner_id, -1)
-                if now is not None:
-                    self._count(now.owner_id, 1)
+            was = old.nodes.get(node_id) if seen_before.shows(node_id) else None
+            now = new.nodes.get(node_id) if self.sight.shows(node_id) else None
+            self._follow(old, new, node_id, was, now, is_turned=node_id in turned)
+
+    def _follow(
+        self,
+        old: Snapshot,
+        new: Snapshot,
+        node_id: NodeID,
+        was: Node | None,
+        now: Node | None,
+        *,
+        is_turned: bool,
+    ) -> None:
+        if was is not None and now is not None:
+            before, after = old.presence_of(node_id), new.presence_of(node_id)
+            if is_turned or was is not now or looks(before) != looks(after):
+                self._forget(self._chunks[self._index(node_id)])
+        elif now is not None:
+            self._insert(node_id)
+        elif was is not None:
+            self._remove(node_id)
+        if was is not now:
+            if was is not None:
+                self._count(was.owner_id, -1)
+            if now is not None:
+                self._count(now.owner_id, 1)
 
     def has_others(self, viewer: NodeID) -> bool:
         """Tell whether there is any node but the viewer."""
@@ -179,7 +212,19 @@ class ChunkTable:
         return chunk.made[form]
 
     def _make(self, ids: Sequence[NodeID], *, leading: bool, zstd: bool) -> bytes:
-        text = b",".join(self._texts.of_peers(self.snapshot, ids))
+        text = b",".join(self._texts.of_peers(self.snapshot, ids, self._faces))
         if leading:
             text = b"," + text
         return compress(text) if zstd else text
+
+
+def differing_nodes(
+    old: Snapshot, seen_before: Sight, new: Snapshot, seen_now: Sight
+) -> AbstractSet[NodeID]:
+    """Give the nodes that are seen in one of two snapshots only."""
+    return _shown(old, seen_before) ^ _shown(new, seen_now)
+
+
+def _shown(snapshot: Snapshot, sight: Sight) -> AbstractSet[NodeID]:
+    nodes = sight.nodes
+    return snapshot.nodes.keys() if nodes is None else nodes & snapshot.nodes.keys()

@@ -15,11 +15,13 @@ from dataclasses import dataclass, fields
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
 from appliance.netmap.changes import UNSEEN, Changes, Patch, Resend, changes
 from appliance.netmap.dns import dns_config
-from appliance.netmap.peers import peer, self_node
+from appliance.netmap.outlook import PLAIN, Outlooks, changed_faces, own_face
+from appliance.netmap.peers import own_attributes, peer, self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.users import profiles
-from appliance.netmap.view import BASE_FILTER, has_named_filters
+from appliance.netmap.view import BASE_FILTER, has_named_filters, ssh_rules
 from appliance.policy.compile import Sight
+from appliance.policy.filters import fit_rules
 from appliance.records import Node, NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
@@ -58,7 +60,13 @@ class Own:
 
     node: tailcfg.Node | None = None
     packet_filter: tuple[tailcfg.FilterRule, ...] | None = None
+    ssh_policy: tailcfg.SSHPolicy | None = None
     owners: tuple[UserID, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing to say of the viewer itself, but for profiles."""
+        return self.node is None and self.packet_filter is None and self.ssh_policy is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +97,11 @@ def delta(
     """
     of = band(capver)
     changed = changes(old, new)
-    seen_before, seen_now = old.compiled.sight(viewer), new.compiled.sight(viewer)
-    steps = steps_between(old, new, seen_before, seen_now, changed).without(viewer)
+    was, now = Outlooks(old), Outlooks(new)
+    before, after = was.of(viewer), now.of(viewer)
+    faces = now.faces(after)
+    turned = changed_faces(was.faces(before), faces)
+    steps = steps_between(old, new, before.sight, after.sight, changed, turned).without(viewer)
     own = own_between(old, new, viewer, changed, of)
     common = common_between(old, new, of)
     owners = {*steps.owners, *own.owners}
@@ -98,7 +109,10 @@ def delta(
         node=own.node,
         derp_map=common.derp_map,
         peers_removed=None if steps.again else steps.gone or None,
-        peers_changed=tuple(fit_node(peer(new, new.nodes[i]), of) for i in steps.whole) or None,
+        peers_changed=tuple(
+            fit_node(peer(new, new.nodes[i], faces.get(i, PLAIN)), of) for i in steps.whole
+        )
+        or None,
         peers_changed_patch=steps.patches or None,
         peer_seen_change=dict.fromkeys(steps.unseen, False) or None,
         dns_config=common.dns_config,
@@ -107,6 +121,7 @@ def delta(
         packet_filters={BASE_FILTER: own.packet_filter}
         if has_named_filters(of) and own.packet_filter is not None
         else None,
+        ssh_policy=own.ssh_policy,
         user_profiles=profiles(new, owners) or None,
         debug=tailcfg.Debug(disable_log_tail=True) if common.disable_logs else None,
     )
@@ -120,9 +135,14 @@ _NOTHING = tailcfg.MapResponse()
 
 
 def steps_between(
-    old: Snapshot, new: Snapshot, seen_before: Sight, seen_now: Sight, changed: Changes
+    old: Snapshot,
+    new: Snapshot,
+    seen_before: Sight,
+    seen_now: Sight,
+    changed: Changes,
+    turned: frozenset[NodeID] = frozenset(),
 ) -> Steps:
-    """Give what viewers of one visibility class are told of others.
+    """Give what viewers of one outlook are told of others; ``turned`` show another face now.
 
     A viewer's own id may be in it: see ``Steps.without``.
     """
@@ -130,17 +150,21 @@ def steps_between(
         gone: Iterable[NodeID] = _shown(seen_now, changed.dropped)
         whole = set(_shown(seen_now, changed.added))
         stayed = set(_shown(seen_now, changed.transitions.keys()))
+        turned = _shown(seen_now, turned) & old.nodes.keys() & new.nodes.keys()
     else:
         before = _shown(seen_before, old.nodes.keys())
         now = _shown(seen_now, new.nodes.keys())
         gone = before - now
         whole = set(now - before)
         stayed = set(before & now & changed.transitions.keys())
+        turned = before & now & turned
     again: list[NodeID] = []
     patches: list[tailcfg.PeerChange] = []
     unseen: list[NodeID] = []
-    for node_id in sorted(stayed):
-        found = changed.transitions[node_id]
+    for node_id in sorted(stayed | turned):
+        found = changed.transitions.get(node_id, Resend.WHOLE)
+        if isinstance(found, Patch) and node_id in turned:
+            found = Resend.AGAIN if found.unseen else Resend.WHOLE
         if isinstance(found, Patch):
             if found.change is not None:
                 patches.append(found.change)
@@ -172,12 +196,17 @@ def own_between(old: Snapshot, new: Snapshot, viewer: NodeID, changed: Changes, 
         owners = (now.owner_id,)
     before, after = old.compiled.packet_filter(viewer), new.compiled.packet_filter(viewer)
     node = None
+    told_before, told_now = ssh_rules(old, viewer), ssh_rules(new, viewer)
+    told = None
+    if told_before is not told_now and told_before != told_now:
+        told = told_now or tailcfg.SSHPolicy()
     if is_self_touched(old, new, viewer):
         shown = self_node(new, now)
         node = None if shown == self_node(old, was) else fit_node(shown, of)
     return Own(
         node=node,
-        packet_filter=None if before is after or before == after else after,
+        packet_filter=None if before is after or before == after else fit_rules(after, of),
+        ssh_policy=told,
         owners=owners,
     )
 
@@ -189,6 +218,13 @@ def is_self_touched(old: Snapshot, new: Snapshot, viewer: NodeID) -> bool:
         (was is not now and any(getattr(was, name) != getattr(now, name) for name in _SELF_SEES))
         or old.presence_of(viewer).expired != new.presence_of(viewer).expired
         or are_all_touched(old, new)
+        or (
+            (old.compiled is not new.compiled or old.routes is not new.routes)
+            and (
+                own_face(old, viewer) != own_face(new, viewer)
+                or own_attributes(old, viewer) != own_attributes(new, viewer)
+            )
+        )
     )
 
 

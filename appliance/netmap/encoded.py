@@ -9,13 +9,13 @@ Source: tailscale control/controlclient/map.go (a patch of an unknown peer is pa
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node, has_legacy_nodes
 from appliance.netmap.changes import changes, touched
-from appliance.netmap.chunks import CHUNK_PEERS, ChunkTable
+from appliance.netmap.chunks import CHUNK_PEERS, REBUILD_SHARE, ChunkTable, differing_nodes
 from appliance.netmap.delta import (
     Common,
     Own,
@@ -26,12 +26,20 @@ from appliance.netmap.delta import (
     steps_between,
 )
 from appliance.netmap.dns import dns_config
+from appliance.netmap.outlook import Outlook, Outlooks, changed_faces
 from appliance.netmap.peers import self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.texts import Fragment, PeerTexts, compress, framed, message
 from appliance.netmap.users import profiles
-from appliance.netmap.view import BASE_FILTER, default_auto_update, has_named_filters, visible
+from appliance.netmap.view import (
+    BASE_FILTER,
+    default_auto_update,
+    has_named_filters,
+    ssh_rules,
+    visible,
+)
 from appliance.policy.compile import Compiled, Sight
+from appliance.policy.filters import fit_rules
 from appliance.records import NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
@@ -47,6 +55,8 @@ MAX_PAIRS = 16
 """Old versions for which a way to the newest is kept: sessions that are not stuck share one."""
 MAX_PAIR_BYTES = 8 << 20
 """Shared deltas kept for one old version; real ones are some kB."""
+MAX_OUTLOOKS = 4
+"""Policy versions whose outlooks are kept: the newest two serve nearly every session."""
 MAX_FILTERS = 512
 """Packet filters kept as bytes; a policy has about one for each group of destinations."""
 
@@ -94,20 +104,31 @@ class _Pair:
     ``special`` are the nodes that must be looked at one by one; ``all_special``: every node.
     """
 
-    __slots__ = ("all_special", "changed", "common", "held_bytes", "new", "old", "ready", "shared")
+    __slots__ = (
+        "after",
+        "all_special",
+        "before",
+        "changed",
+        "common",
+        "held_bytes",
+        "new",
+        "old",
+        "ready",
+        "shared",
+    )
 
-    def __init__(self, old: Snapshot, new: Snapshot) -> None:
+    def __init__(self, old: Snapshot, new: Snapshot, before: Outlooks, after: Outlooks) -> None:
         self.old = old
         self.new = new
+        self.before = before
+        self.after = after
         self.changed = changes(old, new)
         self.all_special = (
-            old.compiled is not new.compiled
-            or bool(self.changed.users)
-            or are_all_touched(old, new)
+            before is not after or bool(self.changed.users) or are_all_touched(old, new)
         )
         self.common: dict[Band, Common] = {}
-        self.shared: dict[tuple[Sight, Sight, Band], _Shared] = {}
-        self.ready: dict[tuple[Sight, int, bool], list[bytes] | None] = {}
+        self.shared: dict[tuple[Outlook, Outlook, Band], _Shared] = {}
+        self.ready: dict[tuple[Outlook, int, bool], list[bytes] | None] = {}
         self.held_bytes = 0
 
 
@@ -120,10 +141,12 @@ class Encoder:
     def __init__(self, chunk_peers: int = CHUNK_PEERS) -> None:
         self._chunk_peers = chunk_peers
         self._texts: dict[bool, PeerTexts] = {}
-        self._tables: OrderedDict[tuple[Sight, bool], ChunkTable] = OrderedDict()
-        self._filters: OrderedDict[tuple[int, bool], tuple[object, Fragment]] = OrderedDict()
+        self._tables: OrderedDict[tuple[Outlook, bool], ChunkTable] = OrderedDict()
+        self._filters: OrderedDict[tuple[int, Band], tuple[object, Fragment]] = OrderedDict()
+        self._ssh: OrderedDict[int, tuple[object, Fragment]] = OrderedDict()
         self._compiled: Compiled | None = None
-        self._sharers: Counter[Sight] = Counter()
+        self._sharers: Mapping[Sight, int] = {}
+        self._outlooks: list[Outlooks] = []
         self._touched: tuple[Snapshot, Snapshot, frozenset[NodeID]] | None = None
         self._pair: _Pair | None = None
         self._pairs: OrderedDict[int, _Pair] = OrderedDict()
@@ -140,6 +163,7 @@ class Encoder:
             + sum(table.held_bytes for table in self._tables.values())
             + sum(pair.held_bytes for pair in self._pairs.values())
             + sum(fragment.held_bytes for _, fragment in self._filters.values())
+            + sum(fragment.held_bytes for _, fragment in self._ssh.values())
         )
 
     # ── full maps ────────────────────────────────────────────────────────────────────────────
@@ -158,19 +182,34 @@ class Encoder:
         Raises KeyError if there is no such node.
         """
         of = band(capver)
-        sight = snapshot.compiled.sight(viewer)
+        scene = self._outlooks_of(snapshot)
+        outlook = scene.of(viewer)
         own = _own_text(snapshot, viewer, of, now)
-        if self._is_shared(snapshot, sight):
-            table = self._table(snapshot, sight, of)
+        if self._is_shared(snapshot, outlook.sight):
+            table = self._table(snapshot, scene, outlook, of)
             if table.has_others(viewer):
                 return self._full_shared(table, viewer, of, own, zstd=zstd)
         return self._full_alone(snapshot, viewer, of, own, zstd=zstd)
 
+    def _outlooks_of(self, snapshot: Snapshot) -> Outlooks:
+        """Give the outlooks of a snapshot; those of some versions are kept."""
+        for known in self._outlooks:
+            if known.is_of(snapshot):
+                return known
+        made = Outlooks(snapshot, self._outlooks[0] if self._outlooks else None)
+        self._outlooks.insert(0, made)
+        del self._outlooks[MAX_OUTLOOKS:]
+        return made
+
     def warm(self, snapshot: Snapshot, capver: int = NEWEST_KNOWN) -> None:
         """Make now what the first full map would make: 30 us a node, once after the start."""
-        sight = snapshot.compiled.default_sight
-        if self._is_shared(snapshot, sight):
-            self._table(snapshot, sight, band(capver)).without(NodeID(0), zstd=True)
+        scene = self._outlooks_of(snapshot)
+        for viewer in snapshot.nodes:
+            outlook = scene.of(viewer)
+            if self._is_shared(snapshot, outlook.sight):
+                table = self._table(snapshot, scene, outlook, band(capver))
+                table.without(NodeID(0), zstd=True)
+                return
 
     def _full_shared(
         self, table: ChunkTable, viewer: NodeID, of: Band, own: bytes, *, zstd: bool
@@ -181,8 +220,10 @@ class Encoder:
             head = table.head(of, lambda: _head(snapshot, of, table.owners))
         else:
             head = _head(snapshot, of, (*table.owners, owner))
+        rules = ssh_rules(snapshot, viewer)
         parts = [
             compress(own) if zstd else own,
+            *(() if rules is None else (self._ssh_rules(rules).data(zstd=zstd),)),
             self._filter(snapshot.compiled.packet_filter(viewer), of).data(zstd=zstd),
             head.data(zstd=zstd),
             *table.without(viewer, zstd=zstd),
@@ -194,31 +235,53 @@ class Encoder:
     def _full_alone(
         self, snapshot: Snapshot, viewer: NodeID, of: Band, own: bytes, *, zstd: bool
     ) -> list[bytes]:
-        ids = visible(snapshot, snapshot.compiled.sight(viewer))
-        ids = [node_id for node_id in ids if node_id != viewer]
+        scene = self._outlooks_of(snapshot)
+        outlook = scene.of(viewer)
+        ids = [i for i in visible(snapshot, outlook.sight) if i != viewer]
         owners = {snapshot.nodes[node_id].owner_id for node_id in (viewer, *ids)}
         head = _head(snapshot, of, owners).text
-        peers = b",".join(self._peer_texts(of).of_peers(snapshot, ids))
+        texts = self._peer_texts(of).of_peers(snapshot, ids, scene.faces(outlook))
+        rules = ssh_rules(snapshot, viewer)
         parts = (
             own,
+            b"" if rules is None else self._ssh_rules(rules).text,
             self._filter(snapshot.compiled.packet_filter(viewer), of).text,
             head if ids else head.removesuffix(_PEERS),
-            peers,
+            b",".join(texts),
             b"]}" if ids else b"}",
         )
         return [message(b"".join(parts), zstd=zstd)]
 
-    def _table(self, snapshot: Snapshot, sight: Sight, of: Band) -> ChunkTable:
-        key = sight, has_legacy_nodes(of)
+    def _table(self, snapshot: Snapshot, scene: Outlooks, outlook: Outlook, of: Band) -> ChunkTable:
+        key, faces = (outlook, has_legacy_nodes(of)), scene.faces(outlook)
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = ChunkTable(
-                sight, self._peer_texts(of), snapshot, self._chunk_peers
-            )
-        elif table.snapshot is not snapshot:
-            table.advance(snapshot, self._touched_between(table.snapshot, snapshot))
+            table = self._adopted(snapshot, scene, outlook, has_legacy_nodes(of))
+            if table is None:
+                texts = self._peer_texts(of)
+                table = ChunkTable(outlook.sight, texts, snapshot, self._chunk_peers, faces)
+            self._tables[key] = table
+        if table.snapshot is not snapshot:
+            touched = self._touched_between(table.snapshot, snapshot)
+            table.advance(snapshot, touched, outlook.sight, faces)
         self._tables.move_to_end(key)
         return table
+
+    def _adopted(
+        self, snapshot: Snapshot, scene: Outlooks, outlook: Outlook, legacy: bool
+    ) -> ChunkTable | None:
+        """Take over the table of an outlook that is no more, and shows nearly the same nodes.
+
+        When a node joins, all who see it have a new sight; most of their chunks are as before.
+        """
+        found, fewest = None, len(snapshot.nodes) // REBUILD_SHARE
+        for key, table in self._tables.items():
+            if key[1] is not legacy or scene.is_of(table.snapshot):
+                continue
+            differing = differing_nodes(table.snapshot, key[0].sight, snapshot, outlook.sight)
+            if len(differing) <= fewest:
+                found, fewest = key, len(differing)
+        return None if found is None else self._tables.pop(found)
 
     def _touched_between(self, old: Snapshot, new: Snapshot) -> frozenset[NodeID]:
         known = self._touched
@@ -237,14 +300,23 @@ class Encoder:
         compiled = snapshot.compiled
         if self._compiled is not compiled:
             self._compiled = compiled
-            self._sharers = Counter(compiled.sights.values())
-            self._sharers[compiled.default_sight] += 0
-            for key in [key for key in self._tables if key[0] not in self._sharers]:
-                del self._tables[key]
-        viewers = self._sharers[sight]
+            self._sharers = compiled.sizes()
+            self._drop_tables()
+        viewers = self._sharers.get(sight, 0)
         if sight is compiled.default_sight:
             viewers += len(snapshot.nodes) - len(compiled.sights)
         return viewers >= MIN_SHARERS
+
+    def _drop_tables(self) -> None:
+        """Drop the tables of sights that nobody has any more and nobody took over for a while."""
+        for key, table in list(self._tables.items()):
+            sight = key[0].sight
+            if self._sharers.get(sight) or (
+                self._compiled is not None and sight is self._compiled.default_sight
+            ):
+                continue
+            if not any(known.is_of(table.snapshot) for known in self._outlooks):
+                del self._tables[key]
 
     def _peer_texts(self, of: Band) -> PeerTexts:
         legacy = has_legacy_nodes(of)
@@ -254,17 +326,29 @@ class Encoder:
         return texts
 
     def _filter(self, rules: tuple[tailcfg.FilterRule, ...], of: Band) -> Fragment:
-        key = id(rules), has_named_filters(of)
+        """Give a packet filter as a field without a comma."""
+        key = id(rules), of
         known = self._filters.get(key)
         if known is None:
+            fitted = fit_rules(rules, of)
             response = (
-                tailcfg.MapResponse(packet_filters={BASE_FILTER: rules})
+                tailcfg.MapResponse(packet_filters={BASE_FILTER: fitted})
                 if has_named_filters(of)
-                else tailcfg.MapResponse(packet_filter=rules)
+                else tailcfg.MapResponse(packet_filter=fitted)
             )
             known = self._filters[key] = rules, Fragment(_fields(response))
             if len(self._filters) > MAX_FILTERS:
                 self._filters.popitem(last=False)
+        return known[1]
+
+    def _ssh_rules(self, rules: tailcfg.SSHPolicy) -> Fragment:
+        """Give SSH rules as a field with a comma behind it."""
+        known = self._ssh.get(id(rules))
+        if known is None:
+            text = _fields(tailcfg.MapResponse(ssh_policy=rules)) + b","
+            known = self._ssh[id(rules)] = rules, Fragment(text)
+            if len(self._ssh) > MAX_FILTERS:
+                self._ssh.popitem(last=False)
         return known[1]
 
     # ── deltas ───────────────────────────────────────────────────────────────────────────────
@@ -281,7 +365,7 @@ class Encoder:
             pair = self._pair_of(old, new)
         if pair.all_special or viewer in pair.changed.touched:
             return self._delta_special(pair, viewer, band(capver), zstd=zstd)
-        key = new.compiled.sight(viewer), capver, zstd
+        key = pair.after.of(viewer), capver, zstd
         try:
             return pair.ready[key]
         except KeyError:
@@ -294,12 +378,13 @@ class Encoder:
     ) -> list[bytes] | None:
         old, new = pair.old, pair.new
         own = own_between(old, new, viewer, pair.changed, of)
-        shared = self._shared(pair, old.compiled.sight(viewer), new.compiled.sight(viewer), of)
+        after = pair.after.of(viewer)
+        shared = self._shared(pair, pair.before.of(viewer), after, of)
         steps = shared.steps
         if viewer in shared.whole or not set(own.owners) <= set(steps.owners):
-            alone = self._make_shared(pair, steps.without(viewer), of, own.owners)
+            alone = self._make_shared(pair, steps.without(viewer), after, of, own.owners)
             return self._compose(own, alone, of, zstd=zstd)
-        if own.node is None and own.packet_filter is None:
+        if own.is_empty:
             return None if shared.only == viewer else shared.parts(zstd=zstd)
         return self._compose(own, shared, of, zstd=zstd)
 
@@ -310,6 +395,8 @@ class Encoder:
             mine.append(_fields(tailcfg.MapResponse(node=own.node)))
         if own.packet_filter is not None:
             mine.append(self._filter(own.packet_filter, of).text)
+        if own.ssh_policy is not None:
+            mine.append(self._ssh_rules(own.ssh_policy).text[:-1])
         if not mine:
             return shared.parts(zstd=zstd)
         text = b"{" + b",".join(mine)
@@ -331,19 +418,21 @@ class Encoder:
             self._pairs.clear()
         pair = self._pairs.get(id(old))
         if pair is None:
-            pair = self._pairs[id(old)] = _Pair(old, new)
+            before, after = self._outlooks_of(old), self._outlooks_of(new)
+            pair = self._pairs[id(old)] = _Pair(old, new, before, after)
             if len(self._pairs) > MAX_PAIRS:
                 self._pairs.popitem(last=False)
         self._pair = pair
         return pair
 
-    def _shared(self, pair: _Pair, before: Sight, now: Sight, of: Band) -> _Shared:
+    def _shared(self, pair: _Pair, before: Outlook, now: Outlook, of: Band) -> _Shared:
         key = before, now, of
         shared = pair.shared.get(key)
         if shared is None:
-            steps = steps_between(pair.old, pair.new, before, now, pair.changed)
-            shared = self._make_shared(pair, steps, of)
-            if self._is_shared(pair.new, now):
+            turned = changed_faces(pair.before.faces(before), pair.after.faces(now))
+            steps = steps_between(pair.old, pair.new, before.sight, now.sight, pair.changed, turned)
+            shared = self._make_shared(pair, steps, now, of)
+            if self._is_shared(pair.new, now.sight):
                 pair.held_bytes += shared.held_bytes
                 if pair.held_bytes > MAX_PAIR_BYTES:
                     pair.shared.clear()
@@ -353,7 +442,7 @@ class Encoder:
         return shared
 
     def _make_shared(
-        self, pair: _Pair, steps: Steps, of: Band, owners: Iterable[UserID] = ()
+        self, pair: _Pair, steps: Steps, now: Outlook, of: Band, owners: Iterable[UserID] = ()
     ) -> _Shared:
         common = pair.common.get(of)
         if common is None:
@@ -376,7 +465,8 @@ class Encoder:
             )
         )
         if steps.whole:
-            texts = self._peer_texts(of).of_peers(pair.new, steps.whole)
+            faces = pair.after.faces(now)
+            texts = self._peer_texts(of).of_peers(pair.new, steps.whole, faces)
             changed = b'"PeersChanged":[' + b",".join(texts) + b"]"
             body = changed + b"," + body if body else changed
         return _Shared(steps, first, body, has_more=bool(owners) or not common.is_empty)

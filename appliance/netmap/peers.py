@@ -12,8 +12,9 @@ from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_network
 
-from appliance.records import Address, Network, Node, Presence
-from appliance.tailnet import routes
+from appliance.netmap.outlook import PLAIN, Face, own_face
+from appliance.policy import nodeattrs
+from appliance.records import Address, Network, Node, NodeID, Presence
 from appliance.tailnet.names import fqdn
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
@@ -30,14 +31,15 @@ CAP_DEFAULT_AUTO_UPDATE = "default-auto-update"
 
 _FALSE = tailcfg.Raw(b"false")
 _BASELINE: tailcfg.CapMap = {CAP_IS_ADMIN: (), CAP_SSH: (), CAP_DEFAULT_AUTO_UPDATE: (_FALSE,)}
+_EXIT_NODE: tailcfg.CapMap = {nodeattrs.SUGGEST_EXIT_NODE: ()}
 _WITH_FILE_SHARING: tailcfg.CapMap = {CAP_FILE_SHARING: (), **_BASELINE}
 
 
-def peer(snapshot: Snapshot, node: Node) -> tailcfg.Node:
-    """Give a node as its peers see it."""
+def peer(snapshot: Snapshot, node: Node, face: Face = PLAIN) -> tailcfg.Node:
+    """Give a node as its peers see it, those to whom it shows this face."""
     presence = snapshot.presence_of(node.id)
-    addresses = _addresses(node)
-    served = routes.served(node)
+    addresses = _addresses(node, face)
+    routes = face.routes
     return tailcfg.Node(
         id=node.id,
         stable_id=node.stable_id,
@@ -49,17 +51,18 @@ def peer(snapshot: Snapshot, node: Node) -> tailcfg.Node:
         machine=node.machine_key,
         disco_key=node.disco_key,
         addresses=addresses,
-        allowed_ips=addresses + served if served else None,
+        allowed_ips=addresses + routes.allowed if routes.allowed else None,
         endpoints=node.endpoints,
         home_derp=node.home_derp,
         hostinfo=peer_hostinfo(node.hostinfo),
         created=node.created_at,
         cap=node.capver,
         tags=node.tags,
-        primary_routes=tuple(route for route in served if not routes.is_exit(route)),
+        primary_routes=routes.primary,
         last_seen=shown_last_seen(presence),
         online=presence.online,
         machine_authorized=True,
+        cap_map=_EXIT_NODE if face.is_exit else None,
         expired=presence.expired,
     )
 
@@ -70,8 +73,9 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
     Who reads this is connected, so ``online`` is true. Endpoints, disco key and services are left
     out: the node knows them best, and every change of them would make it rebuild its netmap.
     """
-    addresses = _addresses(node)
-    served = routes.served(node)
+    face = own_face(snapshot, node.id)
+    addresses = _addresses(node, face)
+    routes = face.routes
     return tailcfg.Node(
         id=node.id,
         stable_id=node.stable_id,
@@ -82,7 +86,7 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
         key_signature=node.key_signature,
         machine=node.machine_key,
         addresses=addresses,
-        allowed_ips=addresses + served if served else None,
+        allowed_ips=addresses + routes.allowed if routes.allowed else None,
         home_derp=node.home_derp,
         hostinfo=tailcfg.Hostinfo(
             os=node.hostinfo.os,
@@ -92,12 +96,26 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
         created=node.created_at,
         cap=node.capver,
         tags=node.tags,
-        primary_routes=tuple(route for route in served if not routes.is_exit(route)),
+        primary_routes=routes.primary,
         online=True,
         machine_authorized=True,
-        cap_map=_WITH_FILE_SHARING if snapshot.settings.file_sharing else _BASELINE,
+        cap_map=_capabilities(snapshot, node),
         expired=snapshot.presence_of(node.id).expired,
     )
+
+
+def own_attributes(snapshot: Snapshot, node_id: NodeID) -> nodeattrs.Attributes:
+    """Give the attributes that the policy gives a node itself."""
+    state = snapshot.compiled.state
+    if state is None or node_id not in state.standings:
+        return {}
+    return nodeattrs.attributes(state, node_id)
+
+
+def _capabilities(snapshot: Snapshot, node: Node) -> tailcfg.CapMap:
+    baseline = _WITH_FILE_SHARING if snapshot.settings.file_sharing else _BASELINE
+    given = own_attributes(snapshot, node.id)
+    return {**baseline, **given} if given else baseline
 
 
 def shown_last_seen(presence: Presence) -> datetime | None:
@@ -118,7 +136,9 @@ def peer_hostinfo(hostinfo: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
     )
 
 
-def _addresses(node: Node) -> tuple[Network, ...]:
+def _addresses(node: Node, face: Face) -> tuple[Network, ...]:
+    if face.hides_ipv4 and node.ipv6 is not None:
+        return (_host_prefix(node.ipv6),)
     return tuple(_host_prefix(address) for address in node.addresses)
 
 

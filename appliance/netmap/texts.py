@@ -17,6 +17,7 @@ from datetime import datetime
 import zstandard
 
 from appliance.netmap.capver import Band, fit_node
+from appliance.netmap.outlook import ALL_PLAIN, PLAIN, Face, Faces
 from appliance.netmap.peers import peer, shown_last_seen
 from appliance.records import OFFLINE, Node, NodeID, Presence
 from appliance.tailnet.snapshot import Snapshot
@@ -76,20 +77,24 @@ class PeerTexts:
     def __init__(self, of: Band) -> None:
         self._of = of
         self._domain = ""
-        self._texts: dict[NodeID, tuple[Node, Presence, bytes]] = {}
+        self._texts: dict[NodeID | tuple[NodeID, Face], tuple[Node, Presence, bytes]] = {}
 
     @property
     def held_bytes(self) -> int:
         """What keeping the texts costs."""
         return sum(len(text) for _, _, text in self._texts.values())
 
-    def of_peers(self, snapshot: Snapshot, ids: Sequence[NodeID]) -> list[bytes]:
+    def of_peers(
+        self, snapshot: Snapshot, ids: Sequence[NodeID], faces: Faces = ALL_PLAIN
+    ) -> list[bytes]:
         """Give the texts of these nodes, which must be in the snapshot."""
         self._make_room(snapshot)
         texts, nodes, presences = self._texts, snapshot.nodes, snapshot.presence
         given = []
         for node_id in ids:
-            known = texts.get(node_id)
+            face = faces.get(node_id)
+            key = node_id if face is None else (node_id, face)
+            known = texts.get(key)
             if (
                 known is not None
                 and known[0] is nodes[node_id]
@@ -97,26 +102,34 @@ class PeerTexts:
             ):
                 given.append(known[2])
             else:
-                given.append(self._make(snapshot, nodes[node_id], known))
+                given.append(self._make(snapshot, nodes[node_id], face, known))
         return given
 
     def _make(
-        self, snapshot: Snapshot, node: Node, known: tuple[Node, Presence, bytes] | None
+        self,
+        snapshot: Snapshot,
+        node: Node,
+        face: Face | None,
+        known: tuple[Node, Presence, bytes] | None,
     ) -> bytes:
         presence = snapshot.presence_of(node.id)
         if known is not None and known[0] is node and looks(known[1]) == looks(presence):
             text = known[2]
         else:
-            text = tailcfg.encode(fit_node(peer(snapshot, node), self._of))
-        self._texts[node.id] = (node, presence, text)
+            text = tailcfg.encode(fit_node(peer(snapshot, node, face or PLAIN), self._of))
+        self._texts[node.id if face is None else (node.id, face)] = (node, presence, text)
         return text
 
     def _make_room(self, snapshot: Snapshot) -> None:
+        """Forget what nobody shows any more, now and then."""
         if self._domain != snapshot.tailnet.domain:
             self._domain = snapshot.tailnet.domain
             self._texts.clear()
-        elif len(self._texts) > 2 * len(snapshot.nodes) + 256:
-            self._texts = {i: kept for i, kept in self._texts.items() if i in snapshot.nodes}
+        elif len(self._texts) > 3 * len(snapshot.nodes) + 256:
+            nodes = snapshot.nodes
+            kept = {i: k for i, k in self._texts.items() if nodes.get(k[0].id) is k[0]}
+            # Many faces of one node are rare, and are made again when they are asked for.
+            self._texts = kept if len(kept) <= 2 * len(nodes) + 128 else {}
 
 
 def looks(presence: Presence) -> tuple[bool, datetime | None, bool]:

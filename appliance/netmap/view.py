@@ -14,10 +14,13 @@ from datetime import datetime
 
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
 from appliance.netmap.dns import dns_config
+from appliance.netmap.outlook import PLAIN, Outlooks
 from appliance.netmap.peers import peer, self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.users import profiles
+from appliance.policy import ssh
 from appliance.policy.compile import Sight
+from appliance.policy.filters import fit_rules
 from appliance.records import NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
@@ -34,6 +37,7 @@ class Netmap:
     peers: Mapping[NodeID, tailcfg.Node]
     user_profiles: Mapping[UserID, tailcfg.UserProfile]
     packet_filter: tuple[tailcfg.FilterRule, ...]
+    ssh_policy: tailcfg.SSHPolicy | None
     dns_config: tailcfg.DNSConfig
     derp_map: tailcfg.DERPMap
     domain: str
@@ -53,14 +57,17 @@ def visible(snapshot: Snapshot, sight: Sight) -> list[NodeID]:
 def view(snapshot: Snapshot, viewer: NodeID) -> Netmap:
     """Give all that a node should know. Raises KeyError if there is no such node."""
     node = snapshot.nodes[viewer]
-    shown = visible(snapshot, snapshot.compiled.sight(viewer))
+    scene = Outlooks(snapshot)
+    outlook = scene.of(viewer)
+    shown, faces = visible(snapshot, outlook.sight), scene.faces(outlook)
     others = [snapshot.nodes[node_id] for node_id in shown if node_id != viewer]
     owners = {node.owner_id, *(other.owner_id for other in others)}
     return Netmap(
         node=self_node(snapshot, node),
-        peers={other.id: peer(snapshot, other) for other in others},
+        peers={o.id: peer(snapshot, o, faces.get(o.id, PLAIN)) for o in others},
         user_profiles={UserID(user.id): user for user in profiles(snapshot, owners)},
         packet_filter=snapshot.compiled.packet_filter(viewer),
+        ssh_policy=ssh_rules(snapshot, viewer),
         dns_config=dns_config(snapshot),
         derp_map=derp_map(snapshot),
         domain=snapshot.tailnet.domain,
@@ -78,6 +85,7 @@ def full(
     """
     netmap = view(snapshot, viewer)
     of = band(capver)
+    rules = fit_rules(netmap.packet_filter, of)
     return tailcfg.MapResponse(
         node=fit_node(netmap.node, of),
         derp_map=fit_derp_map(netmap.derp_map, of),
@@ -88,9 +96,19 @@ def full(
         debug=tailcfg.Debug(disable_log_tail=True) if netmap.disable_logs else None,
         default_auto_update=default_auto_update(of),
         control_time=now,
-        packet_filter=None if has_named_filters(of) else netmap.packet_filter,
-        packet_filters={BASE_FILTER: netmap.packet_filter} if has_named_filters(of) else None,
+        packet_filter=None if has_named_filters(of) else rules,
+        packet_filters={BASE_FILTER: rules} if has_named_filters(of) else None,
+        ssh_policy=netmap.ssh_policy,
     )
+
+
+def ssh_rules(snapshot: Snapshot, viewer: NodeID) -> tailcfg.SSHPolicy | None:
+    """Give the SSH rules that a node enforces; None: there are none."""
+    state = snapshot.compiled.state
+    if state is None or not state.program.logins or viewer not in state.standings:
+        return None
+    told = ssh.ssh_policy(state, viewer)
+    return told if told.rules else None
 
 
 def has_named_filters(of: Band) -> bool:

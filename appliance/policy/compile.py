@@ -7,6 +7,7 @@ changed, and what did not change stays the same object. Not for encoding. Sits o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -56,6 +57,16 @@ class Compiled:
     def sight(self, viewer: NodeID) -> Sight:
         """Give the visibility class of a viewer."""
         return self.sights.get(viewer, self.default_sight) if self.sights else self.default_sight
+
+    def sizes(self) -> Mapping[Sight, int]:
+        """Count the viewers of each visibility class, without those that ``sights`` leaves out."""
+        found: Counter[Sight] = Counter()
+        if self.state is None or self.state.program.policy is UNWRITTEN:
+            found.update(self.sights.values())
+            return found
+        for standing, count in self.state.sizes.items():
+            found[self.state.sights[standing]] += count
+        return found
 
     def packet_filter(self, viewer: NodeID) -> tuple[tailcfg.FilterRule, ...]:
         """Give the rules that a node enforces for packets that reach it."""

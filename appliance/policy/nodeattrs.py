@@ -57,14 +57,20 @@ def peer_attributes(state: State, node_id: NodeID) -> Attributes:
     return {}
 
 
+def may_hide_ipv4(state: State) -> bool:
+    """Tell whether the policy keeps back any node's IPv4 address."""
+    policy = state.program.policy
+    return policy.disable_ipv4 or any(DISABLE_IPV4 in each.attributes for each in policy.attributes)
+
+
+def has_no_ipv4(state: State, node_id: NodeID) -> bool:
+    """Tell whether a node is to be without IPv4: it sees no such addresses, nobody sees its own."""
+    return state.program.policy.disable_ipv4 or DISABLE_IPV4 in attributes(state, node_id)
+
+
 def hides_ipv4(state: State, viewer: NodeID, peer: NodeID) -> bool:
     """Tell whether a viewer is to see a peer without its IPv4 address; itself counts as peer."""
-    policy = state.program.policy
-    if policy.disable_ipv4:
-        return True
-    if not any(DISABLE_IPV4 in entry.attributes for entry in policy.attributes):
-        return False
-    return DISABLE_IPV4 in attributes(state, peer) or DISABLE_IPV4 in attributes(state, viewer)
+    return may_hide_ipv4(state) and (has_no_ipv4(state, peer) or has_no_ipv4(state, viewer))
 
 
 def address_pool(state: State, node: Node) -> tuple[IPv4Network, ...]:

@@ -57,6 +57,8 @@ NODE = make_node(
     ),
 )
 
+OTHER = make_node(2, Random(2), user_id=UserID(1))
+
 
 def tailnet(*nodes: Node, settings: Settings | None = None) -> Snapshot:
     edit = Edit(empty_tailnet(), Sequences())
@@ -97,7 +99,7 @@ def test_addresses_are_a_pair_of_ipv4_and_ipv6() -> None:
 
 def test_routes_are_served_when_offered_and_approved() -> None:
     node = replace(NODE, approved_routes=(LAN, *EXIT, ip_network("192.168.0.0/16")))
-    shown = peer(tailnet(node), node)
+    shown = netmap.view(tailnet(node, OTHER), OTHER.id).peers[node.id]
     assert shown.allowed_ips == (*shown.addresses, EXIT[0], LAN, EXIT[1])
     assert shown.primary_routes == (LAN,)
     assert peer(tailnet(), NODE).allowed_ips is None

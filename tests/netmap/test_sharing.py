@@ -164,9 +164,9 @@ def test_tables_of_a_policy_go_with_it() -> None:
     everyone = Sight(frozenset(first.nodes))
     snapshot = seeing(first, dict.fromkeys(first.nodes, everyone))
     encoder.full(snapshot, NodeID(1), CAPVER, zstd=True)
-    assert {sight for sight, _ in encoder._tables} == {everyone}
+    assert {outlook.sight for outlook, _ in encoder._tables} == {everyone}
     encoder.full(first, NodeID(1), CAPVER, zstd=True)
-    assert {sight for sight, _ in encoder._tables} == {first.compiled.default_sight}
+    assert {outlook.sight for outlook, _ in encoder._tables} == {first.compiled.default_sight}
 
 
 def test_distinct_views_leave_nothing_behind() -> None:

@@ -109,7 +109,8 @@ class ClientState:
             domain=self.domain,
             domain_data_plane_audit_log_id=self.domain_data_plane_audit_log_id,
             messages=self._messages(),
-            ssh_policy=self.ssh_policy,
+            # Without rules a client refuses every login, as it does without a policy.
+            ssh_policy=self.ssh_policy if self.ssh_policy and self.ssh_policy.rules else None,
             collect_services=self.collect_services,
             tka_head=info.head if info is not None else "",
             tka_enabled=info is not None and not info.disabled,
