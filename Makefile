@@ -9,13 +9,15 @@ JOBS ?= auto
 ANSIBLE := $(CURDIR)/$(VENV)/ansible/bin
 UNIT := -m "not interop and not system"
 
-.PHONY: help run test unit system check lint lint-ansible docs bench release ansible lock clean
+.PHONY: help run test unit system check lint lint-ansible stories vm docs bench release ansible lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    a complete throw-away server: headwater dev"
 	@echo "make test   every test that this machine can run; what it cannot is skipped, one line each"
 	@echo "make check  what must pass before a change lands: lint, types, contracts, unit tests"
+	@echo "make stories  whole machines: booted Debian systems, our server and stock clients on them"
+	@echo "make vm     make what those machines boot, ahead of the stories"
 	@echo "make docs   write the generated pages anew"
 	@echo "make bench  the benchmarks, as a table and as JSON"
 	@echo "make release  our wheel and an archive for each kind of server, in dist/"
@@ -48,6 +50,15 @@ lint-ansible: $(VENV)/ansible.stamp
 	cd ansible && $(ANSIBLE)/ansible-lint --offline --strict --profile production
 	cd ansible && for playbook in playbooks/*.yml; do \
 		$(ANSIBLE)/ansible-playbook --syntax-check -i inventory.example.yml $$playbook || exit 1; done
+
+# Stories on whole machines need root and Debian's systemd-container; ARGS names some of them.
+STORIES := PYTHONPATH=vm-tests:. $(BIN)/python -m driver
+stories: $(VENV)/dev.stamp
+	@$(STORIES) run $(ARGS)
+
+# Everything that needs the network: the machines' systems, the release, the client program.
+vm: $(VENV)/dev.stamp
+	@$(STORIES) images $(ARGS)
 
 # For the stories on whole machines, and for playing against one's own servers.
 ansible: $(VENV)/ansible.stamp

@@ -5,7 +5,8 @@
 // {"id": 7, "result": ...} or {"id": 7, "error": "..."}. Lines without an id
 // are events: {"event": "peers", "at": <unix seconds>, ...}. Requests run side
 // by side. The end of standard input ends the program, so that no node outlives
-// the test that started it.
+// the test that started it. "node serve SOCKET" listens on a Unix socket instead
+// and "node call SOCKET REQUEST" asks it one thing (socket.go).
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -64,9 +66,9 @@ func (w *wire) answer(r *request, result any, err error) {
 	w.send(map[string]any{"id": r.ID, "result": result})
 }
 
-// serve reads requests until standard input ends or "quit" arrives.
-func serve(commands map[string]command, w *wire) {
-	lines := bufio.NewScanner(os.Stdin)
+// serve reads requests until their source ends or "quit" arrives.
+func serve(commands map[string]command, w *wire, source io.Reader) {
+	lines := bufio.NewScanner(source)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
 	for lines.Scan() {
 		r := &request{raw: append([]byte(nil), lines.Bytes()...)}
@@ -100,10 +102,32 @@ func serve(commands map[string]command, w *wire) {
 }
 
 func main() {
-	w := &wire{out: json.NewEncoder(os.Stdout)}
-	n := newNode(w)
-	defer n.close()
-	commands := map[string]command{
+	switch {
+	case len(os.Args) == 4 && os.Args[1] == "call":
+		exitOn(callSocket(os.Args[2], os.Args[3], os.Stdout))
+	case len(os.Args) == 3 && os.Args[1] == "serve":
+		// What is not an answer goes to the journal.
+		n := newNode(&wire{out: json.NewEncoder(os.Stdout)})
+		defer n.close()
+		exitOn(serveSocket(os.Args[2], n.commands()))
+	default:
+		w := &wire{out: json.NewEncoder(os.Stdout)}
+		n := newNode(w)
+		defer n.close()
+		w.event("ready", map[string]any{"pid": os.Getpid(), "version": clientVersion()})
+		serve(n.commands(), w, os.Stdin)
+	}
+}
+
+func exitOn(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func (n *node) commands() map[string]command {
+	return map[string]command{
 		"up": n.up, "close": n.shut, "down": n.down, "resume": n.resume,
 		"status": n.status, "prefs": n.prefs, "edit_prefs": n.editPrefs,
 		"logout": n.logout, "rotate": n.rotate, "login": n.login,
@@ -112,6 +136,4 @@ func main() {
 		"ping": n.ping, "whois": n.whois, "resolve": n.resolve,
 		"derp_map": n.derpMap, "metrics": n.metrics, "logs": n.logs, "debug": n.debug, "relay_stranger": n.relayStranger,
 	}
-	w.event("ready", map[string]any{"pid": os.Getpid(), "version": clientVersion()})
-	serve(commands, w)
 }

@@ -1,0 +1,237 @@
+"""A machine that is a booted Debian in systemd-nspawn, on an overlay that is gone afterwards.
+
+For: boot, commands, reboot, power off, crash and cables. Not for images (`images.py`) or for a
+kernel of its own (`emulated.py`).
+Source: systemd-nspawn(1); reference of what nspawn needs without systemd around it, found by trial.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from driver import network, sandbox
+from driver.log import Log
+from driver.machine import BaseMachine, StoryFailed
+from driver.network import ROUTER_RULES
+from driver.spec import Spec
+
+BOOT_S = 60
+POWER_OFF_S = 60
+
+# With --keep-unit nspawn ends with this where the machine asks for a reboot.
+REBOOT_CODE = 133
+
+# CAP_BPF and CAP_PERFMON, with the system call: device policies and SocketBindDeny are BPF programs.
+_CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW,CAP_BPF,CAP_PERFMON"
+
+_ENVIRONMENT = {
+    "TERM": "dumb",
+    "HOME": "/root",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+}
+
+JOURNAL_LINES = 60
+
+
+class Container(BaseMachine):
+    """One container."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: Spec,
+        number: int,
+        log: Log,
+        *,
+        layers: list[Path],
+        hosts: str,
+        gateway: str,
+        owner: int,
+    ) -> None:
+        super().__init__(name, spec, number, log)
+        self.root = sandbox.WORK / name / "root"
+        self._layers = layers
+        self._hosts = hosts
+        self._gateway = gateway
+        self._owner = owner
+        self._process: subprocess.Popen[bytes] | None = None
+        self.leader = 0
+        """The container's first process, as the sandbox numbers it."""
+
+    @property
+    def _console(self) -> Path:
+        return self.root.parent / "console.log"
+
+    def prepare(self) -> None:
+        """Lay out its disk and its network, without booting."""
+        folder = self.root.parent
+        for part in ("upper", "work", "root"):
+            (folder / part).mkdir(parents=True)
+        mount_overlay(self.root, self._layers, folder / "upper", folder / "work")
+        etc = self.root / "etc"
+        (etc / "hostname").write_text(f"{self.name}\n")
+        (etc / "hosts").write_text(self._hosts)
+        (etc / "resolv.conf").unlink(missing_ok=True)
+        # A resolver that refuses at once: nothing of a story may wait for a name of the world.
+        (etc / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        (etc / "machine-id").write_text("")
+        for path, text in self.spec.files.items():
+            file = self.root / path.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        if self.spec.enabled:
+            enable = f"systemd-sysusers && systemctl enable --quiet {' '.join(self.spec.enabled)}"
+            subprocess.run(["chroot", self.root, "sh", "-ec", enable], check=True, timeout=60)
+        network.plug(self.name, self.number, self.spec, self._gateway)
+
+    def start(self) -> None:
+        """Boot it, unless it runs."""
+        if self.started:
+            return
+        self.started = True
+        if not self.root.exists():
+            self.prepare()
+        self._spawn()
+        if self.spec.router:
+            self._route()
+
+    def _spawn(self) -> None:
+        group = sandbox.cgroup(self._owner, self.name)
+        arguments = [
+            *("sh", "-c", 'echo $$ > "$0" && exec "$@"', f"{group}/cgroup.procs"),
+            *("systemd-nspawn", "--quiet", "--keep-unit", "--register=no"),
+            *(f"--machine={self.name}", f"--directory={self.root}"),
+            f"--network-namespace-path=/run/netns/{network.namespace(self.name)}",
+            # Together with the path: else /proc/sys/net is read-only.
+            "--private-network",
+            *(f"--capability={_CAPABILITIES}", "--system-call-filter=bpf"),
+            *("--bind=/dev/net/tun", "--link-journal=no", "--console=read-only"),
+            *("--resolv-conf=off", "--timezone=off", "--boot"),
+        ]
+        with self._console.open("ab") as console:
+            self._process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+            )
+        began = time.monotonic()
+        self.leader = self._await_leader()
+        self.log.say(self.name, f"boots; systemd answers after {time.monotonic() - began:.2f} s")
+
+    def _await_leader(self) -> int:
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        ends = time.monotonic() + BOOT_S
+        while time.monotonic() < ends:
+            if self._process.poll() is not None:
+                break
+            with suppress(FileNotFoundError):
+                for child in children.read_text().split():
+                    if self._has_systemd(child):
+                        return int(child)
+            time.sleep(0.03)
+        raise StoryFailed(f"{self.name} does not boot:\n{self._console.read_text()[-4000:]}")
+
+    @staticmethod
+    def _has_systemd(child: str) -> bool:
+        look = ["nsenter", "-t", child, "-m", "-p", "test", "-S", "/run/systemd/private"]
+        return subprocess.run(look, capture_output=True, check=False, timeout=30).returncode == 0
+
+    def _route(self) -> None:
+        self.write("/etc/nftables.conf", f"flush ruleset\n{ROUTER_RULES}")
+        self.succeed("nft -f /etc/nftables.conf; echo 1 > /proc/sys/net/ipv4/ip_forward")
+
+    def run(
+        self, command: str, timeout: float | None, data: bytes | None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run one shell command in it."""
+        arguments = [
+            *("nsenter", "--target", str(self.leader)),
+            *("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"),
+            *("/bin/bash", "-c", f"set -euo pipefail; {command}"),
+        ]
+        try:
+            return subprocess.run(
+                arguments,
+                env=_ENVIRONMENT,
+                input=data,
+                stdin=subprocess.DEVNULL if data is None else None,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if data is not None else None,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            return subprocess.CompletedProcess(arguments, 124, late.stdout or b"")
+
+    def shutdown(self) -> None:
+        """Power it off."""
+        self._leave("poweroff", 0)
+        self.started = False
+
+    def reboot(self) -> None:
+        """Restart it (our driver only; in NixOS: shutdown and start)."""
+        self._leave("reboot", REBOOT_CODE)
+        self._spawn()
+        if self.spec.router:
+            self._route()
+
+    def _leave(self, verb: str, expected: int) -> None:
+        assert self._process is not None
+        with self.log.step(self.name, verb):
+            self.execute(f"systemctl {verb} --no-block || true")
+            try:
+                code = self._process.wait(POWER_OFF_S)
+            except subprocess.TimeoutExpired:
+                raise StoryFailed(f"{self.name} does not {verb} in {POWER_OFF_S} s") from None
+        if code != expected:
+            raise StoryFailed(f"{self.name}: nspawn ended with {code} after {verb}")
+
+    def crash(self) -> None:
+        """Take its power away."""
+        assert self._process is not None
+        os.kill(self.leader, signal.SIGKILL)
+        self._process.wait(POWER_OFF_S)
+        self.started = False
+
+    def block(self) -> None:
+        """Pull its cables."""
+        network.cables(self.number, self.spec, up=False)
+
+    def unblock(self) -> None:
+        """Plug them in again."""
+        network.cables(self.number, self.spec, up=True)
+
+    def last_words(self) -> str:
+        """Give what its console and its journal say last."""
+        if not self.started:
+            return "it was not started"
+        assert self._process is not None
+        if self._process.poll() is not None:
+            return self._console.read_text(errors="replace")[-2000:]
+        # The boot itself is not interesting once systemd answered.
+        command = f"journalctl -b -q --no-pager -n {JOURNAL_LINES} 2>&1 || true"
+        command = f"systemctl --failed --no-legend; {command}"
+        return self.run(command, 30, None).stdout.decode(errors="replace")
+
+    def end(self) -> None:
+        """Take everything of it away."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(POWER_OFF_S)
+
+
+def mount_overlay(root: Path, layers: list[Path], upper: Path, work: Path) -> None:
+    """Mount layers, the topmost first, with one on top that takes what is written."""
+    lower = ":".join(map(str, layers))
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True, timeout=30
+    )

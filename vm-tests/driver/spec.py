@@ -1,0 +1,38 @@
+"""What a story says about a machine of ours: its system, its networks, what is put into it.
+
+Not for doing any of it. The NixOS counterpart is the `nodes` of a story's `default.nix`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+BOOKWORM = "bookworm"
+TRIXIE = "trixie"
+SUITES = (BOOKWORM, TRIXIE)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One machine."""
+
+    suite: str = TRIXIE
+    extra: tuple[str, ...] = ()
+    """Packages besides those that every image has."""
+    roles: tuple[Literal["server", "client"], ...] = ()
+    """What is installed on it before it boots: our server (without Ansible), a stock client."""
+    vlans: tuple[int, ...] = (1,)
+    """The networks that it is plugged into, in the order of its interfaces eth1, eth2, …"""
+    kind: Literal["container", "emulated"] = "container"
+    router: bool = False
+    """Translates addresses: what comes from eth2 leaves by eth1 under the address of eth1."""
+    via: str = ""
+    """The machine that is its default route."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Files that are there before it boots."""
+    enabled: tuple[str, ...] = ()
+    """Units that start when it boots."""
+    memory_mb: int = 1024
+    """Of an emulated machine."""
