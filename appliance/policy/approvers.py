@@ -24,7 +24,7 @@ def approved(
     offered = _offered(node.hostinfo)
     if not offered:
         return ()
-    keys = _keys(policy, background, node, users)
+    keys = keys_of(policy, background, node, users)
     rules = policy.approvers
     allowed = [network for network, who in rules.routes if _is_named(who, keys)]
     is_exit_node = _is_named(rules.exit_node, keys)
@@ -39,9 +39,10 @@ def _offered(hostinfo: Hostinfo) -> tuple[Network, ...]:
     return tuple(dict.fromkeys(hostinfo.routable_ips))
 
 
-def _keys(
+def keys_of(
     policy: Policy, background: Background, node: Node, users: Mapping[UserID, User]
 ) -> set[Key]:
+    """Give the keys that a node answers to by its tags or its owner, whatever is compiled."""
     if node.tags:
         return {(Kind.TAGGED, ""), *((Kind.TAG, tag) for tag in node.tags)}
     user = users.get(node.user_id) if node.user_id is not None else None

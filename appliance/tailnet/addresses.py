@@ -7,14 +7,24 @@ Source: tailscale net/tsaddr (service addresses, ChromeOS, 4via6), its page on r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+)
 from typing import Protocol, TypeVar
 
 from appliance.errors import TooMany
+from appliance.policy import approvers
+from appliance.policy.selectors import Kind, Selector
+from appliance.policy.standing import Key
 from appliance.records import Address, Network, Node, NodeID
+from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit
 
 RESERVED: tuple[Network, ...] = (
@@ -27,6 +37,9 @@ RESERVED: tuple[Network, ...] = (
 
 RANDOM_TRIES = 32
 """Random choices before walking on from the last one: a pool must be nearly full to need more."""
+
+MAX_POOLS_TOLD = 8
+"""Pools named in a refusal."""
 
 IP = TypeVar("IP", IPv4Address, IPv6Address)
 
@@ -60,18 +73,18 @@ class Pool:
 
 
 @lru_cache(maxsize=64)
-def pool(prefix: Network) -> Pool:
+def pool(prefix: Network, kept: tuple[IPv4Network, ...] = ()) -> Pool:
     """Work out what a prefix has to give.
 
     Without its own address and, for IPv4, the broadcast address (a prefix of one or two addresses
-    has neither), and without what is reserved.
+    has neither), and without what is reserved, or ``kept`` for others.
     """
     first, last = int(prefix.network_address), int(prefix.broadcast_address)
     if last - first >= 2:
         first += 1
         last -= 1 if prefix.version == 4 else 0
     holes = []
-    for reserved in RESERVED:
+    for reserved in (*RESERVED, *collapse_addresses(kept)):
         begin = max(first, int(reserved.network_address))
         end = min(last, int(reserved.broadcast_address))
         if reserved.version == prefix.version and begin <= end:
@@ -82,50 +95,125 @@ def pool(prefix: Network) -> Pool:
 def assign(edit: Edit, node: Node, rng: Rng) -> Node:
     """Give the node an address of each family that the tailnet has and the node lacks.
 
-    The record comes back changed, not yet put. Raises TooMany if a prefix is used up.
+    A policy may name pools for the node's owner or tags: then its IPv4 address comes from there.
+    Others' pools are touched only when nothing else is left. The record comes back changed, not
+    yet put. Raises TooMany if a prefix, or all pools of the node, are used up.
     """
     settings = edit.settings
     ipv4, ipv6 = node.ipv4, node.ipv6
     if ipv4 is None and settings.prefix_v4 is not None:
-        ipv4 = _choose(edit, settings.prefix_v4, IPv4Address, edit.last_ipv4, rng)
-        edit.last_ipv4 = ipv4
+        mine, others = _pools(edit, node)
+        if mine:
+            ipv4 = _from_pools(edit, mine, rng)
+        else:
+            ipv4 = _ipv4(edit, settings.prefix_v4, others, rng)
+            edit.last_ipv4 = ipv4
     if ipv6 is None and settings.prefix_v6 is not None:
         ipv6 = _choose(edit, settings.prefix_v6, IPv6Address, edit.last_ipv6, rng)
+        if ipv6 is None:
+            raise _used_up(settings.prefix_v6)
         edit.last_ipv6 = ipv6
     if ipv4 is node.ipv4 and ipv6 is node.ipv6:
         return node
     return replace(node, ipv4=ipv4, ipv6=ipv6)
 
 
-def _choose(edit: Edit, prefix: Network, family: type[IP], last: IP | None, rng: Rng) -> IP:
-    candidates = pool(prefix)
+def _pools(edit: Edit, node: Node) -> tuple[list[IPv4Network], list[IPv4Network]]:
+    """Give the pools of the policy in force that are for this node, and all others.
+
+    Read from the policy itself: what is compiled may be of the tailnet as it was a moment ago.
+    """
+    mine: list[IPv4Network] = []
+    others: list[IPv4Network] = []
+    entries = [entry for entry in edit.policy.attributes if entry.pools]
+    if entries:
+        keys = approvers.keys_of(edit.policy, policies.background(edit), node, edit.users)
+        for entry in entries:
+            is_mine = any(_is_target(target, node, keys) for target in entry.targets)
+            found = mine if is_mine else others
+            found += [each for each in entry.pools if isinstance(each, IPv4Network)]
+    return list(dict.fromkeys(mine)), [each for each in dict.fromkeys(others) if each not in mine]
+
+
+def _is_target(target: Selector, node: Node, keys: set[Key]) -> bool:
+    if target.kind is Kind.ADDRESSES:
+        return any(span.holds(address) for span in target.spans for address in node.addresses)
+    return target.kind is Kind.EVERYONE or (target.kind, target.name) in keys
+
+
+def _from_pools(edit: Edit, mine: list[IPv4Network], rng: Rng) -> IPv4Address:
+    for each in mine:
+        found = _choose(edit, each, IPv4Address, None, rng)
+        if found is not None:
+            return found
+    listed = ", ".join(str(each) for each in mine[:MAX_POOLS_TOLD])
+    raise TooMany(
+        "address-pool-used-up",
+        f"no address is left in the pool that the policy names for this node ({listed}): delete "
+        "nodes that are gone, or give its ipPool more room",
+        concerns=listed,
+    )
+
+
+def _ipv4(edit: Edit, prefix: IPv4Network, others: list[IPv4Network], rng: Rng) -> IPv4Address:
+    """Choose outside of others' pools, or anywhere when there is nothing else."""
+    for kept in (tuple(others), ()) if others else ((),):
+        found = _choose(edit, prefix, IPv4Address, edit.last_ipv4, rng, kept)
+        if found is not None:
+            return found
+    raise _used_up(prefix)
+
+
+def _used_up(prefix: Network) -> TooMany:
+    return TooMany(
+        "addresses-used-up",
+        f"no address is left in {prefix}: delete nodes that are gone or configure a larger prefix",
+        concerns=str(prefix),
+    )
+
+
+def _choose(
+    edit: Edit,
+    prefix: Network,
+    family: type[IP],
+    last: IP | None,
+    rng: Rng,
+    kept: tuple[IPv4Network, ...] = (),
+) -> IP | None:
+    """Choose a free address of a prefix, behind ``last`` or by chance; None if it is used up."""
+    candidates = pool(prefix, kept)
     used = edit.by_address
-    found = None
-    if not _is_used_up(edit, prefix, candidates):
-        if edit.settings.random_addresses:
-            start = _random_start(used, candidates, family, rng)
-        else:
-            if last is None or last not in prefix:
-                # Once after a start or a change of the prefix; then the draft remembers.
-                last = max((a for a in used if type(a) is family and a in prefix), default=None)
-            start = candidates.first if last is None else int(last) + 1
-        found = _walk(used, candidates, family, start)
-    if found is None:
-        raise TooMany(
-            "addresses-used-up",
-            f"no address is left in {prefix}: delete nodes that are gone or configure a larger "
-            "prefix",
-            concerns=str(prefix),
-        )
-    return found
+    if _is_used_up(edit, prefix, candidates):
+        return None
+    if edit.settings.random_addresses:
+        start = _random_start(used, candidates, family, rng)
+    else:
+        if last is None or last not in prefix or candidates.skip(int(last)) != int(last):
+            # Once after a start or a change of the prefix; then the draft remembers.
+            highest = max(_given(used, prefix, candidates), default=None)
+            last = None if highest is None else family(highest)
+        start = candidates.first if last is None else int(last) + 1
+    return _walk(used, candidates, family, start)
+
+
+def _given(used: Mapping[Address, NodeID], prefix: Network, candidates: Pool) -> Iterator[int]:
+    """List the numbers of a pool that nodes have."""
+    low, high, version = int(prefix.network_address), int(prefix.broadcast_address), prefix.version
+    for address in used:
+        number = int(address)
+        if (
+            low <= number <= high
+            and address.version == version
+            and candidates.skip(number) == number
+        ):
+            yield number
 
 
 def _is_used_up(edit: Edit, prefix: Network, candidates: Pool) -> bool:
     # The count is only worth its time when there are enough nodes to fill the pool.
     if len(edit.nodes) < candidates.size:
         return False
-    used = sum(a.version == prefix.version and a in prefix for a in edit.by_address)
-    return used >= candidates.size
+    return sum(1 for _ in _given(edit.by_address, prefix, candidates)) >= candidates.size
 
 
 def _random_start(

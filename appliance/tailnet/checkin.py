@@ -14,7 +14,7 @@ import msgspec
 
 from appliance.errors import NotFound
 from appliance.records import Node, NodeID
-from appliance.tailnet import names
+from appliance.tailnet import names, policies, routes
 from appliance.tailnet.snapshot import Edit
 from appliance.wire import tailcfg
 
@@ -53,13 +53,15 @@ def check_in(edit: Edit, node_id: NodeID, request: tailcfg.MapRequest) -> Node:
     """Take over a lite update; an absent Hostinfo, NetInfo or disco key stays as it was.
 
     Not for streaming requests, whose endpoints mean nothing. An update that says nothing new
-    changes nothing. Raises NotFound.
+    changes nothing; the policy may approve routes that are offered anew. Raises NotFound.
     """
     node = edit.nodes.get(node_id)
     if node is None:
         raise NotFound("node-unknown", f"there is no node with the id {node_id}")
     if request.hostinfo is not None:
-        node = with_hostinfo(edit, node, request.hostinfo)
+        before, node = node, with_hostinfo(edit, node, request.hostinfo)
+        if routes.differ(before, node):
+            node = policies.with_approved_routes(edit, node)
     disco_key = node.disco_key if request.disco_key.is_zero else request.disco_key
     endpoints = merge_endpoints(node.endpoints, request.endpoints, request.endpoint_types)
     capver = bounded_capver(request.version)

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from appliance.errors import Conflict, Invalid, NotFound
 from appliance.records import Address, Network, Node, NodeID, UserID
-from appliance.tailnet import addresses, names, presence, routes, users
+from appliance.tailnet import addresses, names, policies, presence, routes, tags, users
 from appliance.tailnet.addresses import Rng
 from appliance.tailnet.snapshot import Edit, Snapshot
 
@@ -76,24 +76,27 @@ def delete(edit: Edit, node_id: NodeID) -> Node:
     return node
 
 
-def set_tags(edit: Edit, node_id: NodeID, tags: Sequence[str], now: datetime) -> Node:
+def set_tags(edit: Edit, node_id: NodeID, wanted: Sequence[str], now: datetime) -> Node:
     """Give a node these tags and no others; a user's node is the tags' from then on. Raises Invalid.
 
-    A node that becomes tagged does not expire any more, unless it has expired already.
+    A node that becomes tagged does not expire any more, unless it has expired already. With a
+    policy in force the tags must be among those that it defines, whoever owns them.
     """
     node = get(edit, node_id)
-    if not tags:
+    if not wanted:
         raise Invalid(
             "tags-missing",
             "a tagged node keeps at least one tag: only moving it to a user takes all of them",
         )
-    if len(tags) > MAX_TAGS:
+    if len(wanted) > MAX_TAGS:
         raise Invalid("tags-too-many", f"a node carries at most {MAX_TAGS} tags")
-    checked = names.check_tags(tags)
+    checked = names.check_tags(wanted)
+    tags.check_defined(edit, checked)
     expires_at = node.expires_at
     if not node.is_tagged and not node.is_expired(now):
         expires_at = None
-    return _put(edit, replace(node, tags=checked, user_id=None, expires_at=expires_at))
+    node = replace(node, tags=checked, user_id=None, expires_at=expires_at)
+    return _put(edit, policies.with_approved_routes(edit, node))
 
 
 def approve_routes(edit: Edit, node_id: NodeID, approved: Iterable[Network]) -> Node:
@@ -120,7 +123,8 @@ def move(edit: Edit, node_id: NodeID, user_id: UserID) -> Node:
                 f"{user.name!r} has the node {other.name!r} on the same machine; delete one of them",
                 concerns=other.name,
             )
-    return _put(edit, replace(node, user_id=user_id, tags=()))
+    node = replace(node, user_id=user_id, tags=())
+    return _put(edit, policies.with_approved_routes(edit, node))
 
 
 def backfill_addresses(edit: Edit, rng: Rng) -> list[tuple[Node, Address]]:

@@ -69,8 +69,7 @@ def with_approved_routes(edit: Edit, node: Node) -> Node:
     given = approvers.approved(policy, background(edit), node, edit.users)
     if set(given) <= set(node.approved_routes):
         return node
-    kept = (*node.approved_routes, *given)
-    return replace(node, approved_routes=routes.check_approved(kept))
+    return replace(node, approved_routes=routes.add_approved(node, given))
 
 
 def background(tailnet: Snapshot | Edit) -> Background:

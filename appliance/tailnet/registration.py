@@ -16,7 +16,17 @@ import msgspec
 
 from appliance.errors import Forbidden, Invalid, Rejected
 from appliance.records import AuthKey, Node, RegisterMethod
-from appliance.tailnet import addresses, checkin, keys, names, presence, users
+from appliance.tailnet import (
+    addresses,
+    checkin,
+    keys,
+    names,
+    policies,
+    presence,
+    routes,
+    tags,
+    users,
+)
 from appliance.tailnet.addresses import Rng
 from appliance.tailnet.snapshot import Edit
 from appliance.wire import tailcfg
@@ -24,9 +34,6 @@ from appliance.wire.keys import MachineKey
 
 MAX_SIGNATURE_BYTES = 4096
 """A signature of the tailnet lock that was rotated as often as its rules allow is below 1 KiB."""
-MAX_TAGS_TOLD = 8
-"""Tags named in a refusal."""
-
 HOW_TO_ENROL = (
     "ask its administrator for a key (headwater preauthkeys create) and run "
     "tailscale up --login-server=URL --auth-key=KEY"
@@ -120,9 +127,11 @@ def _again(
         key = edit.auth_keys.get(auth_key.id)
         text = "" if request.auth is None else request.auth.auth_key
         if key is not None and key.tags and _why_not(text, key, now) is None:
-            _check_tags(request, key)
+            _check_tags(edit, request, key)
             node = _owned_by_key(edit, node, request, now, key)
             _note_use(edit, key, now)
+    if node.is_tagged != known.is_tagged or routes.differ(known, node):
+        node = policies.with_approved_routes(edit, node)
     edit.put(node)
     return edit.nodes[node.id]
 
@@ -136,15 +145,19 @@ def _enrol(
     rng: Rng,
 ) -> Node:
     """Let the key's node in: the machine's node of the same owner with a new node key, or a new one."""
-    _check_tags(request, key)
+    _check_tags(edit, request, key)
     node = _predecessor(edit, machine, request, key)
+    is_new = node is None
     if node is None:
         node = _new(edit, machine, request, now)
-        node = addresses.assign(edit, node, rng)
     else:
         node = replace(node, node_key=request.node_key)
     node = _described(edit, node, request)
     node = _owned_by_key(edit, node, request, now, key)
+    if is_new:
+        # By its owner or its tags a policy may choose the pool that the address comes from.
+        node = addresses.assign(edit, node, rng)
+    node = policies.with_approved_routes(edit, node)
     edit.put(node)
     presence.note_expiry(edit, node, now)
     _note_use(edit, key, now)
@@ -215,19 +228,19 @@ def _owned_by_key(
 
     Tags that an administrator set stay when the node comes again with the key it came with.
     """
-    tags, user_id, expires_at = key.tags, None, None
-    if not tags:
+    given, user_id, expires_at = key.tags, None, None
+    if not given:
         user_id = key.user_id
         lifetime = edit.settings.key_expiry
         expires_at = None if lifetime is None else now + lifetime
     elif node.is_tagged and node.auth_key_id == key.id:
-        tags = node.tags
+        given = node.tags
     if request.expiry is not None:
         expires_at = min(request.expiry, expires_at or request.expiry)
     return replace(
         node,
         user_id=user_id,
-        tags=tags,
+        tags=given,
         expires_at=expires_at,
         ephemeral=key.ephemeral or request.ephemeral,
         auth_key_id=key.id,
@@ -258,18 +271,29 @@ def _shortened(current: datetime | None, wanted: datetime | None) -> datetime | 
     return wanted
 
 
-def _check_tags(request: tailcfg.RegisterRequest, key: AuthKey) -> None:
+def _check_tags(edit: Edit, request: tailcfg.RegisterRequest, key: AuthKey) -> None:
+    """Raise Invalid if a client asks for tags that its key does not give.
+
+    Who owns a tag may claim it when logging in. A key speaks for nobody: it may have been made by
+    an administrator for a user, or be in many hands, so it gives what it was made with.
+    """
     if request.hostinfo is None:
         return
     wrong = [tag for tag in request.hostinfo.request_tags if tag not in key.tags]
-    if wrong:
-        listed = " ".join(checkin.plain(tag, names.MAX_TAG_CHARS) for tag in wrong[:MAX_TAGS_TOLD])
-        raise Invalid(
-            "tags-not-permitted",
-            f"requested tags [{listed}] are invalid or not permitted: an auth key gives the tags "
-            "that it was made with; leave --advertise-tags out or use a key with these tags",
-            concerns=listed,
-        )
+    if not wrong:
+        return
+    listed = tags.listed([checkin.plain(tag, names.MAX_TAG_CHARS) for tag in wrong])
+    user = None if key.user_id is None else edit.users.get(key.user_id)
+    owned = user is not None and all(tags.may_claim(edit, user, tag) for tag in wrong)
+    raise Invalid(
+        "tags-not-permitted",
+        f"requested tags [{listed}] are invalid or not permitted: an auth key gives the tags "
+        "that it was made with"
+        + (f", also where its user {user.name} owns others" if user is not None and owned else "")
+        + "; leave --advertise-tags out or use a key with these tags "
+        "(headwater preauthkeys create --tags)",
+        concerns=listed,
+    )
 
 
 def _usable_key(

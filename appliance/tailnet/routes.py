@@ -26,12 +26,37 @@ def is_exit(route: Network) -> bool:
 
 def check_approved(approved: Iterable[Network]) -> tuple[Network, ...]:
     """Give routes in order and once each, exit routes as a pair. Raises Invalid for too many."""
-    found = set(approved)
-    if any(is_exit(route) for route in found):
-        found.update(EXIT_ROUTES)
+    found = _with_both_exits(approved)
     if len(found) > MAX_APPROVED_ROUTES:
         raise Invalid("routes-too-many", f"a node has at most {MAX_APPROVED_ROUTES} routes")
     return tuple(sorted(found, key=order))
+
+
+def add_approved(node: Node, given: Iterable[Network]) -> tuple[Network, ...]:
+    """Give the node's approved routes with some more that it offers, in order and once each.
+
+    A router whose offers change all the time (an app connector, say) never has too many: approvals
+    of what it no longer offers go first.
+    """
+    found = _with_both_exits((*node.approved_routes, *given))
+    if len(found) > MAX_APPROVED_ROUTES:
+        wanted = {*node.hostinfo.routable_ips, *EXIT_ROUTES}
+        best = sorted(found, key=lambda route: (route not in wanted, *order(route)))
+        found = set(best[:MAX_APPROVED_ROUTES])
+    return tuple(sorted(found, key=order))
+
+
+def differ(old: Node, new: Node) -> bool:
+    """Tell whether a node offers other routes than before; their order says nothing."""
+    before, now = old.hostinfo.routable_ips, new.hostinfo.routable_ips
+    return before is not now and set(before) != set(now)
+
+
+def _with_both_exits(found: Iterable[Network]) -> set[Network]:
+    routes = set(found)
+    if any(is_exit(route) for route in routes):
+        routes.update(EXIT_ROUTES)
+    return routes
 
 
 def order(route: Network) -> tuple[int, int, int]:

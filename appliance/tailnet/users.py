@@ -10,7 +10,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from appliance.errors import Conflict, Invalid, NotFound
-from appliance.records import TAGGED_USER_ID, Node, User, UserID
+from appliance.records import TAGGED_USER_ID, Node, Role, User, UserID
+from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Snapshot
 from appliance.wire import tailcfg
 
@@ -106,9 +107,12 @@ def rename(edit: Edit, user_id: UserID, name: str) -> User:
         )
     name = check_name(name)
     _check_unique(edit, name, "", besides=user_id)
-    user = replace(old, name=name)
-    edit.put(user)
-    return user
+    return _changed(edit, replace(old, name=name))
+
+
+def set_role(edit: Edit, user_id: UserID, role: Role) -> User:
+    """Say what a user may do in the tailnet, as policies name it. Raises NotFound."""
+    return _changed(edit, replace(get(edit, user_id), role=role))
 
 
 def destroy(edit: Edit, user_id: UserID) -> User:
@@ -174,6 +178,14 @@ def wire_owner(state: Snapshot | Edit, node: Node) -> tuple[tailcfg.User, tailcf
             profile_pic_url=owner.profile_pic_url,
         ),
     )
+
+
+def _changed(edit: Edit, user: User) -> User:
+    """Put a user whom a policy may mean by other words than before; their routes may be approved."""
+    edit.put(user)
+    for node in [node for node in edit.nodes.values() if node.user_id == user.id]:
+        edit.put(policies.with_approved_routes(edit, node))
+    return edit.users[user.id]
 
 
 def _check_email(text: str) -> str:
