@@ -29,7 +29,7 @@ from appliance.netmap.dns import dns_config
 from appliance.netmap.outlook import Outlook, Outlooks, changed_faces
 from appliance.netmap.peers import self_node
 from appliance.netmap.relays import derp_map
-from appliance.netmap.texts import Fragment, PeerTexts, compress, framed, message
+from appliance.netmap.texts import Fragment, Fragments, PeerTexts, compress, framed, message
 from appliance.netmap.users import profiles
 from appliance.netmap.view import (
     BASE_FILTER,
@@ -57,8 +57,10 @@ MAX_PAIR_BYTES = 8 << 20
 """Shared deltas kept for one old version; real ones are some kB."""
 MAX_OUTLOOKS = 4
 """Policy versions whose outlooks are kept: the newest two serve nearly every session."""
-MAX_FILTERS = 512
-"""Packet filters kept as bytes; a policy has about one for each group of destinations."""
+MAX_FILTER_BYTES = 16 << 20
+"""Packet filters kept as text and frame; a policy has about one for each group of destinations."""
+MAX_SSH_BYTES = 16 << 20
+"""SSH rules kept likewise: they name every source address, 300 kB for 4,000 devices."""
 
 _CLOSE = Fragment(b"}")
 _END_OF_PEERS = Fragment(b"]}")
@@ -142,8 +144,8 @@ class Encoder:
         self._chunk_peers = chunk_peers
         self._texts: dict[bool, PeerTexts] = {}
         self._tables: OrderedDict[tuple[Outlook, bool], ChunkTable] = OrderedDict()
-        self._filters: OrderedDict[tuple[int, Band], tuple[object, Fragment]] = OrderedDict()
-        self._ssh: OrderedDict[int, tuple[object, Fragment]] = OrderedDict()
+        self._filters = Fragments(MAX_FILTER_BYTES)
+        self._ssh = Fragments(MAX_SSH_BYTES)
         self._compiled: Compiled | None = None
         self._sharers: Mapping[Sight, int] = {}
         self._outlooks: list[Outlooks] = []
@@ -162,8 +164,8 @@ class Encoder:
             sum(texts.held_bytes for texts in self._texts.values())
             + sum(table.held_bytes for table in self._tables.values())
             + sum(pair.held_bytes for pair in self._pairs.values())
-            + sum(fragment.held_bytes for _, fragment in self._filters.values())
-            + sum(fragment.held_bytes for _, fragment in self._ssh.values())
+            + self._filters.held_bytes
+            + self._ssh.held_bytes
         )
 
     # ── full maps ────────────────────────────────────────────────────────────────────────────
@@ -327,29 +329,18 @@ class Encoder:
 
     def _filter(self, rules: tuple[tailcfg.FilterRule, ...], of: Band) -> Fragment:
         """Give a packet filter as a field without a comma."""
-        key = id(rules), of
-        known = self._filters.get(key)
-        if known is None:
+
+        def make() -> bytes:
             fitted = fit_rules(rules, of)
-            response = (
-                tailcfg.MapResponse(packet_filters={BASE_FILTER: fitted})
-                if has_named_filters(of)
-                else tailcfg.MapResponse(packet_filter=fitted)
-            )
-            known = self._filters[key] = rules, Fragment(_fields(response))
-            if len(self._filters) > MAX_FILTERS:
-                self._filters.popitem(last=False)
-        return known[1]
+            if has_named_filters(of):
+                return _fields(tailcfg.MapResponse(packet_filters={BASE_FILTER: fitted}))
+            return _fields(tailcfg.MapResponse(packet_filter=fitted))
+
+        return self._filters.of(rules, of, make)
 
     def _ssh_rules(self, rules: tailcfg.SSHPolicy) -> Fragment:
         """Give SSH rules as a field with a comma behind it."""
-        known = self._ssh.get(id(rules))
-        if known is None:
-            text = _fields(tailcfg.MapResponse(ssh_policy=rules)) + b","
-            known = self._ssh[id(rules)] = rules, Fragment(text)
-            if len(self._ssh) > MAX_FILTERS:
-                self._ssh.popitem(last=False)
-        return known[1]
+        return self._ssh.of(rules, 0, lambda: _fields(tailcfg.MapResponse(ssh_policy=rules)) + b",")
 
     # ── deltas ───────────────────────────────────────────────────────────────────────────────
 

@@ -61,7 +61,7 @@ class Outlooks:
         self._table = snapshot.routes
         self._state = snapshot.compiled.state
         self._made: dict[NodeID, Outlook] = {}
-        self._faces: dict[Outlook, Faces] = {}
+        self._faces: dict[tuple[SeenRoutes, bool], Faces] = {}
         self._seen: dict[int, SeenRoutes] = {}
         self._seen_before = {} if before is None else before._seen  # noqa: SLF001 - one of us
         self._hiding: dict[NodeID, bool] = {}
@@ -88,11 +88,12 @@ class Outlooks:
 
     def faces(self, outlook: Outlook) -> Faces:
         """Give the faces in an outlook of all nodes, seen or not, whose face is not plain."""
-        made = self._faces.get(outlook)
+        key = outlook.routes, outlook.hides_ipv4
+        made = self._faces.get(key)
         if made is None:
             near = self._peculiar(outlook)
             made = {node_id: face for node_id in near if (face := self._face(outlook, node_id))}
-            made = self._faces[outlook] = made or ALL_PLAIN
+            made = self._faces[key] = made or ALL_PLAIN
         return made
 
     def _face(self, outlook: Outlook, peer: NodeID) -> Face | None:

@@ -11,7 +11,8 @@ zstd/decoder.go (DecodeAll); measured: level 1 is as small as 2 and 3 (most of a
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import zstandard
@@ -55,6 +56,43 @@ class Fragment:
     def held_bytes(self) -> int:
         """What keeping this costs."""
         return len(self.text) + len(self._frame)
+
+
+class Fragments:
+    """Fragments by the object that they are of and a form of it, up to so many bytes.
+
+    The objects are kept with them, so that no other one can have the same identity.
+    """
+
+    __slots__ = ("_kept", "_max_bytes", "held_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._kept: OrderedDict[tuple[int, int], tuple[object, Fragment]] = OrderedDict()
+        self._max_bytes = max_bytes
+        self.held_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, what: object, form: int, make: Callable[[], bytes]) -> Fragment:
+        """Give the fragment of an object in a form, made if it is not there."""
+        key = id(what), form
+        known = self._kept.get(key)
+        if known is not None:
+            self._kept.move_to_end(key)
+            return known[1]
+        made = Fragment(make())
+        self._kept[key] = what, made
+        self.held_bytes += _with_frame(made)
+        while self.held_bytes > self._max_bytes and len(self._kept) > 1:
+            _, (_, gone) = self._kept.popitem(last=False)
+            self.held_bytes -= _with_frame(gone)
+        return made
+
+
+def _with_frame(fragment: Fragment) -> int:
+    """Give what a fragment costs at most: its frame is never longer than its text, or hardly."""
+    return 2 * len(fragment.text)
 
 
 def framed(parts: Sequence[bytes]) -> list[bytes]:

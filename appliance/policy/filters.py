@@ -51,11 +51,23 @@ class Kept:
     Holds at most one entry per node for each of the two.
     """
 
-    __slots__ = ("_before", "_filters", "_now", "_order", "_own", "_ports", "_shared", "logins")
+    __slots__ = (
+        "_before",
+        "_filters",
+        "_now",
+        "_order",
+        "_own",
+        "_ports",
+        "_shared",
+        "logins",
+        "principals",
+    )
 
     def __init__(self, before: dict[NodeID, _Entry] | None = None) -> None:
         self.logins: dict[tuple[object, ...], object] = {}
         """What ``ssh`` keeps: rules that many nodes share."""
+        self.principals: dict[tuple[object, ...], tuple[tailcfg.SSHPrincipal, ...]] = {}
+        """What ``ssh`` keeps of this state alone: the addresses of some nodes."""
         self._before = before or {}
         self._now: dict[NodeID, _Entry] = {}
         self._shared: dict[tuple[Sources, tuple[int, ...], _Destinations], tailcfg.FilterRule] = {}

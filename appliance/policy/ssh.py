@@ -35,23 +35,45 @@ def ssh_policy(
     state: State, node_id: NodeID, check_url: str = "https://unused"
 ) -> tailcfg.SSHPolicy:
     """Give all SSH rules for a node, those that check before those that accept."""
+    if state.kept is None:
+        return tailcfg.SSHPolicy(rules=_told(state, node_id, check_url))
+    logins = state.kept.logins
+    # Nodes of one class are told the same; finding the class is all that most of them cost.
+    of_class = ("class", check_url, *_class(state, node_id))
+    known = logins.get(of_class)
+    if isinstance(known, tailcfg.SSHPolicy):
+        return known
+    rules = _told(state, node_id, check_url)
+    # One object for all nodes with the same rules. It holds them, so their ids stay theirs.
+    key = ("policy", *map(id, rules))
+    known = logins.get(key)
+    if not isinstance(known, tailcfg.SSHPolicy):
+        known = tailcfg.SSHPolicy(rules=rules)
+    if len(logins) < MAX_KEPT:
+        logins[key] = logins[of_class] = known
+    return known
+
+
+def _class(state: State, node_id: NodeID) -> tuple[object, ...]:
+    """Give what decides about a node's SSH rules, besides those whom they name."""
+    standing, rest = state.standings[node_id], ~state.program.packets
+    mine = standing.src & state.program.by_user
+    own = standing.self_dst & rest
+    teller: object = None
+    if mine:
+        node = state.nodes[node_id]
+        teller = ("tagged", node_id) if node.tags else node.user_id
+    return standing.dst & rest, own, standing.owner if own else None, mine, teller
+
+
+def _told(state: State, node_id: NodeID, check_url: str) -> tuple[tailcfg.SSHRule, ...]:
     checks: list[tailcfg.SSHRule] = []
     accepts: list[tailcfg.SSHRule] = []
     for login in state.program.logins:
         (checks if login.rule.is_check else accepts).extend(
             _rules(state, login, node_id, check_url)
         )
-    rules = (*checks, *accepts)
-    if state.kept is None:
-        return tailcfg.SSHPolicy(rules=rules)
-    # One object for all nodes with the same rules. It holds them, so their ids stay theirs.
-    key = ("policy", *map(id, rules))
-    known = state.kept.logins.get(key)
-    if not isinstance(known, tailcfg.SSHPolicy):
-        known = tailcfg.SSHPolicy(rules=rules)
-        if len(state.kept.logins) < MAX_KEPT:
-            state.kept.logins[key] = known
-    return known
+    return (*checks, *accepts)
 
 
 def check_period(state: State, src: NodeID, dst: NodeID, user: str) -> timedelta | None:
@@ -91,7 +113,7 @@ def _rules(
     if login.others is None:
         return
     number = login.others.number
-    by_user = any(local_part_domain(user) for user in login.rule.users)
+    by_user = bool(state.program.by_user >> number & 1)
     if standing.dst >> number & 1:
         key = ("all", number, None, check_url)
         yield from _kept(state, key, lambda: _all(state, login, number, check_url, by_user))
@@ -193,17 +215,30 @@ def _rule(
     state: State, login: Login, nodes: list[NodeID], users: dict[str, str], check_url: str
 ) -> tailcfg.SSHRule:
     repeat = any(selector.kind is Kind.TAGGED for selector in login.rule.src)
-    texts = []
-    for node_id in nodes:
-        node = state.nodes[node_id]
-        mine = [address_text(address) for address in node.addresses]
-        texts += mine * (max(1, len(node.tags)) if repeat else 1)
     return tailcfg.SSHRule(
-        principals=tuple(tailcfg.SSHPrincipal(node_ip=text) for text in sorted(texts)),
+        principals=_principals(state, tuple(nodes), repeat=repeat),
         ssh_users=users,
         action=_action(state, login, check_url),
         accept_env=login.rule.accept_env,
     )
+
+
+def _principals(
+    state: State, nodes: tuple[NodeID, ...], *, repeat: bool
+) -> tuple[tailcfg.SSHPrincipal, ...]:
+    """Name all addresses of some nodes, once for all rules that name the same nodes."""
+    key = ("principals", repeat, nodes)
+    known = None if state.kept is None else state.kept.principals.get(key)
+    if known is None:
+        texts = []
+        for node_id in nodes:
+            node = state.nodes[node_id]
+            mine = [address_text(address) for address in node.addresses]
+            texts += mine * (max(1, len(node.tags)) if repeat else 1)
+        known = tuple(tailcfg.SSHPrincipal(node_ip=text) for text in sorted(texts))
+        if state.kept is not None and len(state.kept.principals) < MAX_KEPT:
+            state.kept.principals[key] = known
+    return known
 
 
 def _user_map(login: Login) -> dict[str, str]:

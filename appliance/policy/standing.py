@@ -16,6 +16,7 @@ from appliance.policy import spans
 from appliance.policy.bits import of
 from appliance.policy.flows import Flow, Login, flows_of, logins_of
 from appliance.policy.language import Background, Policy
+from appliance.policy.loginsections import local_part_domain
 from appliance.policy.postures import attributes_of
 from appliance.policy.selectors import PEOPLE, Kind, Selector
 from appliance.policy.spans import Span
@@ -108,6 +109,12 @@ class Program:
         self.packets = (1 << len(packets)) - 1
         """The flows that are sent as rules; the others are of SSH rules."""
         self.logins: tuple[Login, ...] = logins_of(policy, len(packets))
+        self.by_user = of(
+            each.others.number
+            for each in self.logins
+            if each.others is not None and any(map(local_part_domain, each.rule.users))
+        )
+        """The flows of SSH rules that are cut by user: their sources are told of them too."""
         own = (f for each in self.logins for f in (each.others, each.own, each.recorders) if f)
         self.flows: tuple[Flow, ...] = (*packets, *own)
         self.opened = 0

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import compress
+from operator import is_not
 from typing import TypeVar
 
 from appliance.policy import approvers
@@ -109,7 +111,8 @@ def _differing(old: Mapping[K, V], new: Mapping[K, V]) -> list[K]:
     if old is new:
         return []
     gone = old.keys() - new.keys()
-    return [key for key, value in new.items() if old.get(key) is not value] + list(gone)
+    came = compress(new, map(is_not, new.values(), map(old.get, new)))
+    return [*came, *gone]
 
 
 def _routes(old: Snapshot, new: Snapshot, compiled: Compiled) -> RouteTable | None:

@@ -191,8 +191,8 @@ def test_shared_deltas_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(encoder._pair.shared) < 3
 
 
-def test_filters_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoded, "MAX_FILTERS", 3)
+def test_filters_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoded, "MAX_FILTER_BYTES", 300)
     encoder, first = Encoder(), tailnet()
     edit = Edit(first, Sequences())
     filters: dict[NodeID, tuple[tailcfg.FilterRule, ...]] = {
@@ -203,7 +203,8 @@ def test_filters_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for viewer in first.nodes:
         (full,) = read_messages(encoder.full(snapshot, viewer, CAPVER, zstd=True), zstd=True)
         assert full.packet_filters == {"base": filters[viewer]}
-    assert len(encoder._filters) == 3
+    assert 0 < len(encoder._filters) < 6
+    assert encoder._filters.held_bytes <= 300
 
 
 def test_texts_of_nodes_that_are_gone_are_dropped() -> None:
