@@ -6,10 +6,10 @@ Not for deciding what is refused. The body has the members of RFC 9457 and, besi
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from aiohttp import web
 
 from appliance.errors import Kind, Rejected
@@ -33,8 +33,10 @@ _RPC_CODES = {400: 3, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def problem(status: int, sentence: str, *, code: str = "", concerns: str = "") -> web.Response:
-    """Make the answer for a refusal or a failure."""
+def problem(
+    status: int, sentence: str, *, code: str = "", concerns: str = "", **members: object
+) -> web.Response:
+    """Make the answer for a refusal or a failure; further members go in as they are."""
     body: dict[str, object] = {
         "type": f"urn:headwater:{code}" if code else "about:blank",
         "title": code or _title(status),
@@ -44,9 +46,10 @@ def problem(status: int, sentence: str, *, code: str = "", concerns: str = "") -
         "code": _RPC_CODES.get(status, 2),
         "message": sentence,
         "details": [],
+        **members,
     }
     return web.Response(
-        status=status, body=json.dumps(body).encode(), content_type="application/problem+json"
+        status=status, body=msgspec.json.encode(body), content_type="application/problem+json"
     )
 
 

@@ -20,14 +20,18 @@ Plain = dict[str, "object"]
 
 
 class CommandFailed(Exception):
-    """The command could not do what it should; ``advice`` says what to do next."""
+    """The command could not do what it should; ``advice`` says what to do next.
+
+    ``answer`` is the whole body where the server refused.
+    """
 
     exit_code = 1
 
-    def __init__(self, sentence: str, advice: str = "") -> None:
+    def __init__(self, sentence: str, advice: str = "", answer: Plain | None = None) -> None:
         super().__init__(sentence)
         self.sentence = sentence
         self.advice = advice
+        self.answer = answer or {}
 
 
 class Unreachable(CommandFailed):
@@ -88,7 +92,7 @@ class Client:
             answer = {}
         if status >= 400:
             sentence = str(answer.get("message") or answer.get("detail") or f"HTTP {status}")
-            raise CommandFailed(sentence)
+            raise CommandFailed(sentence, answer=answer)
         if not isinstance(answer, dict):
             raise CommandFailed(f"{path} did not answer with an object")
         return answer

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "users": ("users", "users", "Manage the people who own nodes."),
     "preauthkeys": ("preauthkeys", "preauthkeys", "Manage keys that enrol nodes unattended."),
     "nodes": ("nodes", "nodes", "Manage the devices of the tailnet."),
+    "policy": ("policy", "policy", "Say who may reach whom: check, compare, explain, set."),
     "health": ("health", "health", "Ask the server whether it is well."),
     "version": ("health", "version", "Print the version."),
     "generate": ("generate", "generate", "Make keys."),
@@ -47,6 +48,7 @@ ALIASES = {
     "preauthkey": "preauthkeys",
     "authkey": "preauthkeys",
     "pre": "preauthkeys",
+    "acl": "policy",
     "gen": "generate",
 }
 HIDDEN = frozenset({"configtest"})

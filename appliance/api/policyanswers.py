@@ -1,0 +1,168 @@
+"""What people ask about a policy, answered: what is wrong with it, what it would change, and why.
+
+The same answers with a server (``policy`` sends them) and without one (the command line makes them
+from a dump), so nothing here knows HTTP or a live tailnet. Not for judging (``policy.admission``)
+nor for putting a policy in force. Sits on the ``policy`` package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from appliance.errors import Rejected
+from appliance.policy import approvers, selftest
+from appliance.policy.admission import TestsFailed
+from appliance.policy.comparison import Change, compare
+from appliance.policy.compile import compile  # noqa: A004 - its name
+from appliance.policy.document import decode
+from appliance.policy.language import UNWRITTEN, Background, Policy
+from appliance.policy.mistakes import PolicyError
+from appliance.records import Node, NodeID, User, UserID
+
+MAX_MISTAKES = 500
+"""Mistakes and failed claims in one answer; a person mends the first few and asks again."""
+MAX_WORDS = 40
+"""Words of one kind that are listed for one node; the rest is counted."""
+
+
+class Subjects(NamedTuple):
+    """The tailnet that a policy is about."""
+
+    users: Mapping[UserID, User]
+    nodes: Mapping[NodeID, Node]
+    background: Background
+
+
+class Mistake(Struct, frozen=True, kw_only=True):
+    """Something wrong with a text, and where; both count from 1."""
+
+    line: int
+    column: int
+    message: str
+
+
+class Tested(Struct, frozen=True, kw_only=True):
+    """Which of the policy's own claims do not hold, out of how many."""
+
+    ok: bool
+    tests: int
+    mistakes: tuple[Mistake, ...] = ()
+
+
+class NodeChange(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What would change for one node; ``more`` counts what is left out of long lists."""
+
+    node: str
+    peers_gained: tuple[str, ...] = ()
+    peers_lost: tuple[str, ...] = ()
+    lets_in: tuple[str, ...] = ()
+    keeps_out: tuple[str, ...] = ()
+    attributes_gained: tuple[str, ...] = ()
+    attributes_lost: tuple[str, ...] = ()
+    routes_approved: tuple[str, ...] = ()
+    ssh_changes: bool = False
+    more: int = 0
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """What another policy would change, node by node, out of how many nodes."""
+
+    nodes: int
+    changes: tuple[NodeChange, ...] = ()
+
+
+def mistakes_of(refusal: Rejected) -> tuple[Mistake, ...]:
+    """Say where a policy that was refused is wrong; () for a refusal of another kind."""
+    match refusal:
+        case PolicyError():
+            found = [(each.spot, each.text) for each in refusal.mistakes]
+        case TestsFailed():
+            found = [
+                (each.place.spot, f"{each.place.section}[{each.place.index}]: {each.text}")
+                for each in refusal.failures
+            ]
+        case _:
+            return ()
+    return tuple(
+        Mistake(line=spot.line, column=spot.column, message=text)
+        for spot, text in found[:MAX_MISTAKES]
+    )
+
+
+def test(text: str, subjects: Subjects) -> Tested:
+    """Run the claims of a text against it. Raises PolicyError if it cannot be read."""
+    policy = read(text, subjects.background)
+    failures = selftest.run(policy, *subjects)
+    return Tested(
+        ok=not failures,
+        tests=count_tests(policy),
+        mistakes=mistakes_of(TestsFailed(failures)) if failures else (),
+    )
+
+
+def count_tests(policy: Policy) -> int:
+    """Count the entries of ``tests`` and ``sshTests``."""
+    return len(policy.tests) + len(policy.ssh_tests)
+
+
+def read(text: str, background: Background) -> Policy:
+    """Read a text for a tailnet. Raises PolicyError."""
+    return decode(text, domains=background.domains)
+
+
+def diff(old: Policy | None, new: Policy, subjects: Subjects) -> Difference:
+    """Compare two policies for a tailnet; ``old`` None is the one that nobody wrote.
+
+    Compiles both from scratch, so it may run in any thread.
+    """
+    before = compile(UNWRITTEN if old is None else old, *subjects)
+    after = compile(new, *subjects)
+    approved = _approved(new, subjects)
+    changes = {change.node: change for change in compare(before, after)}
+    return Difference(
+        nodes=len(subjects.nodes),
+        changes=tuple(
+            _shown(changes.get(node.name, Change(node.name)), approved.get(node.id, ()))
+            for node in sorted(subjects.nodes.values(), key=lambda node: node.id)
+            if node.name in changes or node.id in approved
+        ),
+    )
+
+
+def _approved(policy: Policy, subjects: Subjects) -> dict[NodeID, tuple[str, ...]]:
+    """Give the routes that setting the policy would approve."""
+    found = {}
+    for node in subjects.nodes.values():
+        given = approvers.approved(policy, subjects.background, node, subjects.users)
+        fresh = tuple(str(route) for route in given if route not in node.approved_routes)
+        if fresh:
+            found[node.id] = fresh
+    return found
+
+
+def _shown(change: Change, routes: tuple[str, ...]) -> NodeChange:
+    lists = (
+        change.peers_gained,
+        change.peers_lost,
+        change.lets_in_now,
+        change.keeps_out_now,
+        change.attributes_gained,
+        change.attributes_lost,
+        routes,
+    )
+    cut = [each[:MAX_WORDS] for each in lists]
+    return NodeChange(
+        node=change.node,
+        peers_gained=cut[0],
+        peers_lost=cut[1],
+        lets_in=cut[2],
+        keeps_out=cut[3],
+        attributes_gained=cut[4],
+        attributes_lost=cut[5],
+        routes_approved=cut[6],
+        ssh_changes=change.ssh_changes,
+        more=sum(map(len, lists)) - sum(map(len, cut)),
+    )

@@ -1,0 +1,292 @@
+"""Why one end of a tailnet may reach another, for people: packets, logins, and the way there.
+
+The question may name nodes, users, tags, groups, hosts and addresses; a word for several nodes is
+answered for each of them. Works with a server and without one, like ``policyanswers``. Not for
+deciding (``policy.reach`` does). Sits on the ``policy`` package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
+from itertools import product
+
+from msgspec import Struct
+
+from appliance.api.policyanswers import Subjects
+from appliance.errors import Invalid, NotFound
+from appliance.policy import explain as engine
+from appliance.policy.compile import Compiled
+from appliance.policy.mistakes import suggestion
+from appliance.policy.routes import RouteTable, elect
+from appliance.policy.selectors import ROLES, Kind
+from appliance.policy.ssh import ssh_policy
+from appliance.policy.standing import Key
+from appliance.policy.state import State
+from appliance.records import Address, Network, Node, NodeID
+from appliance.wire import tailcfg
+from appliance.wire.tailcfg.message import address_text
+
+MAX_PAIRS = 20
+"""Pairs of nodes in one answer; who asks about more wants ``policy diff`` or a list of rules."""
+SSH_PORT = 22
+
+_WITH_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>.+)):(?P<ports>\*|[0-9][0-9,-]*)")
+_AUTOGROUPS: dict[str, Key] = {
+    "autogroup:member": (Kind.MEMBER, ""),
+    "autogroup:members": (Kind.MEMBER, ""),
+    "autogroup:tagged": (Kind.TAGGED, ""),
+    "autogroup:shared": (Kind.SHARED, ""),
+    **{f"autogroup:{role}": (Kind.ROLE, role) for role in ROLES},
+}
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """A rule, where it stands, and why it does not match: ``miss`` is empty if it does."""
+
+    section: str
+    index: int
+    line: int
+    rule: str
+    miss: str = ""
+
+
+class Login(Struct, frozen=True, kw_only=True):
+    """What a rule for SSH says of this pair: "accept" or "check", and as whom."""
+
+    action: str
+    users: tuple[str, ...]
+
+
+class Way(Struct, frozen=True, kw_only=True):
+    """The route to an address that is no node's, and the router that carries it."""
+
+    route: str
+    router: str
+
+
+class Pair(Struct, frozen=True, kw_only=True):
+    """The answer for one source and one destination.
+
+    ``ssh`` is null unless both are nodes and the port may be SSH's; ``way`` is null if the
+    destination is a node, or if no router carries it: then ``unrouted`` is true.
+    """
+
+    src: str
+    dst: str
+    allowed: bool
+    reasons: tuple[Reason, ...] = ()
+    ssh: tuple[Login, ...] | None = None
+    way: Way | None = None
+    unrouted: bool = False
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """The whole answer; ``allowed`` if every pair is, ``more`` counts pairs that are left out."""
+
+    src: str
+    dst: str
+    allowed: bool
+    pairs: tuple[Pair, ...]
+    more: int = 0
+
+
+def explain(
+    compiled: Compiled,
+    subjects: Subjects,
+    src: str,
+    dst: str,
+    protocol: str = "",
+    *,
+    is_up: Callable[[NodeID], bool] = lambda _: True,
+    table: RouteTable | None = None,
+) -> Explanation:
+    """Explain whether ``src`` may reach ``dst``, which may carry a port. Raises NotFound, Invalid.
+
+    ``is_up`` tells which routers are there; ``table`` is the route table where one is at hand.
+    """
+    state = compiled.state
+    if state is None:
+        raise ValueError("only policies that were compiled can be explained")
+    if table is None or table.state is not state:
+        table = RouteTable(state, elect(state, is_up))
+    return _Question(state, subjects, table).answer(src, dst, protocol)
+
+
+class _Question:
+    """One question about one tailnet."""
+
+    def __init__(self, state: State, subjects: Subjects, table: RouteTable) -> None:
+        self._state = state
+        self._subjects = subjects
+        self._table = table
+        self._names = {node.name: node.id for node in subjects.nodes.values()}
+
+    def answer(self, src: str, dst: str, protocol: str) -> Explanation:
+        host, ports = self._split(dst)
+        sources, destinations = self._ends(src), self._ends(host)
+        # Nobody asks whether a node reaches itself, but a user's nodes are often on both sides.
+        pairs = [(a, b) for a, b in product(sources, destinations) if a != b]
+        if not pairs:
+            raise Invalid("ends-equal", f"{src} and {host} are the same node", concerns=src)
+        answers = tuple(self._pair(a, b, ports, protocol) for a, b in pairs[:MAX_PAIRS])
+        return Explanation(
+            src=src,
+            dst=dst,
+            allowed=all(each.allowed for each in answers),
+            pairs=answers,
+            more=len(pairs) - len(answers),
+        )
+
+    def _pair(self, src: str, dst: str, ports: str, protocol: str) -> Pair:
+        target = dst
+        if ports:
+            target = f"[{dst}]:{ports}" if ":" in dst else f"{dst}:{ports}"
+        found = engine.explain(self._state, src, target, protocol, self._names)
+        source, destination = self._node(src), self._node(dst)
+        way, is_unrouted = None, False
+        if destination is None:
+            way = self._way(source, _address_of(self._state, dst))
+            is_unrouted = way is None
+        is_ssh = ports in ("", "*", str(SSH_PORT)) and protocol in ("", "tcp", "6")
+        return Pair(
+            src=src,
+            dst=target,
+            allowed=found.allowed,
+            reasons=tuple(
+                Reason(
+                    section=each.place.section,
+                    index=each.place.index,
+                    line=each.place.spot.line,
+                    rule=each.rule,
+                    miss=each.miss,
+                )
+                for each in found.reasons
+            ),
+            ssh=self._logins(source, destination) if is_ssh and source and destination else None,
+            way=way,
+            unrouted=is_unrouted,
+        )
+
+    # ── words ───────────────────────────────────────────────────────────────────────────────────
+
+    def _split(self, text: str) -> tuple[str, str]:
+        """Cut a destination into what it names and its port; a name may have colons itself."""
+        match = _WITH_PORT.fullmatch(text)
+        if match is None or text in self._names or _address(text) is not None:
+            return text, ""
+        return match["v6"] or match["host"], match["ports"]
+
+    def _ends(self, word: str) -> list[str]:
+        """Give the nodes that a word names, or the host or address that it is."""
+        if word in self._names or word in self._state.program.policy.hosts:
+            return [word]
+        if _address(word) is not None:
+            return [word]
+        key = self._key(word)
+        if key is None:
+            near = suggestion(word, self._words())
+            sentence = f"{word!r} is no node, user, group, tag, host or address{near}"
+            raise NotFound("end-unknown", sentence, concerns=word)
+        users = self._subjects.users
+        found = [
+            node.name
+            for node in sorted(self._subjects.nodes.values(), key=lambda node: node.id)
+            if key in self._state.program.keys_of(node, users)
+        ]
+        if not found:
+            raise NotFound("end-empty", f"{word} has no node in this tailnet", concerns=word)
+        return found
+
+    def _key(self, word: str) -> Key | None:
+        if word.startswith("tag:"):
+            return Kind.TAG, word
+        if word.startswith("group:"):
+            return Kind.GROUP, word
+        if word.startswith("autogroup:"):
+            return _AUTOGROUPS.get(word)
+        login = word.removeprefix("user:").lower()
+        if login.startswith("*@"):
+            return Kind.DOMAIN, login.removeprefix("*@")
+        if "@" in login:
+            return Kind.USER, login
+        # A user's bare name, as the other commands take it.
+        is_user = any(user.name.lower() == login for user in self._subjects.users.values())
+        return (Kind.USER, f"{login}@") if is_user else None
+
+    def _words(self) -> Iterator[str]:
+        policy = self._state.program.policy
+        yield from self._names
+        for user in self._subjects.users.values():
+            yield user.name
+            yield user.login_name
+        for words in (policy.hosts, policy.tags, policy.groups, _AUTOGROUPS):
+            yield from words
+
+    def _node(self, word: str) -> Node | None:
+        """Give the node that an end is, by name or by address."""
+        node_id = self._names.get(word)
+        if node_id is not None:
+            return self._state.nodes.get(node_id)
+        address = _address_of(self._state, word)
+        return next((n for n in self._state.nodes.values() if address in n.addresses), None)
+
+    # ── beside packets ──────────────────────────────────────────────────────────────────────────
+
+    def _logins(self, src: Node, dst: Node) -> tuple[Login, ...]:
+        sources = {address_text(address) for address in src.addresses}
+        found = [
+            Login(action=_action(rule.action), users=_users(rule.ssh_users))
+            for rule in ssh_policy(self._state, dst.id).rules
+            if any(each.node_ip in sources for each in rule.principals)
+        ]
+        return tuple(dict.fromkeys(each for each in found if each.users))
+
+    def _way(self, src: Node | None, address: Address | None) -> Way | None:
+        if address is None:
+            return None
+        found: list[tuple[Network, NodeID]] = []
+        if src is None:
+            found = [
+                (route, node_id)
+                for (route, tags), node_id in self._table.elections.chosen.items()
+                if not tags
+            ]
+        else:
+            own = self._state.routes(src.id).subnets
+            found = [(route, src.id) for route in own]
+            for node_id, routes in self._table.seen(src.id).items():
+                found += [(route, node_id) for route in routes.allowed]
+        fitting = [(r, n) for r, n in found if r.version == address.version and address in r]
+        if not fitting:
+            return None
+        route, router = max(fitting, key=lambda each: each[0].prefixlen)
+        return Way(route=str(route), router=self._state.nodes[router].name)
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def _address_of(state: State, word: str) -> Address | None:
+    """Give the address that a word is, or the one that the policy gives a host."""
+    host = state.program.policy.hosts.get(word)
+    if host is not None and host.low == host.high:
+        return ip_network(host.text).network_address
+    return _address(word)
+
+
+def _action(action: tailcfg.SSHAction | None) -> str:
+    return "check" if action is not None and action.hold_and_delegate else "accept"
+
+
+def _users(users: dict[str, str]) -> tuple[str, ...]:
+    """Say as whom: a ``*`` is any login but those that are named with nothing."""
+    if not users.get("*"):
+        return tuple(sorted(user for user, local in users.items() if local))
+    refused = sorted(user for user, local in users.items() if not local)
+    return (f"any login but {', '.join(refused)}" if refused else "any login",)

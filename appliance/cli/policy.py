@@ -1,0 +1,369 @@
+"""``headwater policy``: who may reach whom; read, checked, compared, explained, put in force.
+
+Every question works on the running server, and without one on a tailnet that ``policy dump`` wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from appliance.cli import policytext
+from appliance.cli.client import Client, CommandFailed, Plain, Unreachable
+from appliance.cli.output import emit, moment
+from appliance.cli.policydesk import PATH, desk, dump_path, optional, read_only, refusals
+from appliance.cli.policyfile import STDIN, PolicyFile, PolicyRefused, complain, placed, read
+from appliance.cli.root import Command, Group, Invocation
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class _Command(Command):
+    """A command whose ``--tailnet`` may also be a dumped tailnet, and is shown."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for option in self.params:
+            if isinstance(option, click.Option) and option.name == "tailnet":
+                option.hidden = False
+                option.metavar = "DUMP.json|NAME"
+                option.help = (
+                    "Ask no server: answer for the tailnet that 'policy dump' wrote to this file. "
+                    "(A word without dot and slash names one of the server's tailnets.)"
+                )
+
+
+class _Group(Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group)
+def policy() -> None:
+    """Say who may reach whom.
+
+    \b
+    On the server:
+      headwater policy get > policy.hujson
+      headwater policy diff policy.hujson
+      headwater policy set policy.hujson
+      headwater policy explain alice@example.com web:443
+    Anywhere else, such as a CI job, with a dump of the tailnet:
+      headwater policy dump tailnet.json
+      headwater policy fmt --check policy.hujson
+      headwater policy check policy.hujson --tailnet tailnet.json
+      headwater policy diff policy.hujson --against main.hujson --tailnet tailnet.json
+
+    FILE may be - for standard input. Exit codes: 0 fine, 1 refused (or a test failed, or not
+    formatted), 2 wrong usage, 3 no server.
+    """
+
+
+def _takes_file(function: F) -> F:
+    """Take FILE as an argument or, as Headscale's command has it, with -f."""
+    text = "The same as FILE."
+    function = click.option("-f", "--file", "named", default="", help=text)(function)
+    return click.argument("file", required=False, default="")(function)
+
+
+def _chosen(file: str, named: str) -> PolicyFile:
+    """Read the file that was named in either way. Raises UsageError, CommandFailed."""
+    if bool(file) == bool(named):
+        raise click.UsageError("name one policy FILE, or - for standard input")
+    return read(file or named)
+
+
+# ── questions: with a server or without ─────────────────────────────────────────────────────────
+
+
+@policy.verb("check")
+@_takes_file
+@click.option("--offline", is_flag=True, help="Only read the text: no tailnet, no tests.")
+@click.option("--domain", "domains", multiple=True, help="With --offline: a domain you own.")
+@click.pass_obj
+def check(
+    invocation: Invocation, file: str, named: str, *, offline: bool, domains: tuple[str, ...]
+) -> None:
+    """Say whether a policy may be put in force: it reads, and its own tests hold.
+
+    Every mistake is named as FILE:LINE:COLUMN, all of them at once.
+
+    \b
+    Example:
+      headwater policy check policy.hujson
+      headwater policy check policy.hujson --tailnet tailnet.json
+      headwater policy check --offline --domain example.com policy.hujson
+    """
+    text = _chosen(file, named)
+    try:
+        if offline:
+            read_only(text, domains)
+        else:
+            _advised(lambda: desk(invocation).check(text))
+    except PolicyRefused as refusal:
+        if invocation.output:
+            _emit_mistakes(invocation, text, refusal)
+        complain(text, refusal, invocation.output)
+    said = "reads well; its tests need the tailnet" if offline else "fine"
+    emit(invocation.output, {"ok": True, "mistakes": []}, f"{text.name}: {said}")
+
+
+def _advised(ask: Callable[[], Plain]) -> Plain:
+    """Ask; where no server answers, say how to do without."""
+    try:
+        return ask()
+    except Unreachable as failure:
+        advice = f"{failure.advice}; without one, use --tailnet DUMP.json"
+        raise Unreachable(failure.sentence, advice) from failure
+
+
+def _emit_mistakes(invocation: Invocation, file: PolicyFile, refusal: PolicyRefused) -> None:
+    """Give the mistakes to a program, and end with exit code 1."""
+    name = (refusal.file or file).name
+    found = [{"file": name, **mistake} for mistake in refusal.mistakes]
+    emit(invocation.output, {"ok": False, "mistakes": found}, "")
+    raise click.exceptions.Exit(1)
+
+
+@policy.verb("test")
+@_takes_file
+@click.pass_obj
+def test(invocation: Invocation, file: str, named: str) -> None:
+    """Run a policy's own tests; without FILE, those of the policy in force.
+
+    \b
+    Example:
+      headwater policy test policy.hujson --tailnet tailnet.json
+    """
+    text = _chosen(file, named) if file or named else None
+    source = text or PolicyFile("policy in force", "")
+    try:
+        answer = _advised(lambda: desk(invocation).test(text))
+    except PolicyRefused as refusal:
+        if invocation.output:
+            _emit_mistakes(invocation, source, refusal)
+        complain(source, refusal, invocation.output)
+    mistakes = cast(list[Plain], answer["mistakes"])
+    if invocation.output:
+        emit(invocation.output, answer, "")
+    elif mistakes:
+        click.echo("\n".join(placed(source, mistakes)), err=True)
+        click.echo(f"{source.name}: test(s) failed", err=True)
+    else:
+        click.echo(f"{source.name}: {_count(answer['tests'])}")
+    if mistakes:
+        raise click.exceptions.Exit(1)
+
+
+def _count(tests: object) -> str:
+    return f"all {tests} test(s) hold" if tests else "no tests"
+
+
+@policy.verb("diff")
+@_takes_file
+@click.option("--against", default="", help="The policy to start from (default: the one in force).")
+@click.option("--exit-code", is_flag=True, help="End with 1 if anything would change.")
+@click.pass_obj
+def diff(invocation: Invocation, file: str, named: str, against: str, *, exit_code: bool) -> None:
+    """Say what a policy would change, node by node, before it is put in force.
+
+    \b
+    Example:
+      headwater policy diff policy.hujson
+      headwater policy diff new.hujson --against old.hujson --tailnet tailnet.json
+    """
+    text = _chosen(file, named)
+    old = optional(against)
+    try:
+        answer = _advised(lambda: desk(invocation).diff(text, old))
+    except PolicyRefused as refusal:
+        complain(text, refusal, invocation.output)
+    emit(invocation.output, answer, lambda: policytext.difference(answer))
+    if exit_code and answer["changes"]:
+        raise click.exceptions.Exit(1)
+
+
+@policy.verb("explain")
+@click.argument("src")
+@click.argument("dst")
+@click.option("--proto", default="", help="Protocol, by name or number (default: the usual ones).")
+@click.option("-f", "--file", default="", help="Ask about this policy, not the one in force.")
+@click.option("--exit-code", is_flag=True, help="End with 1 if it is denied.")
+@click.pass_obj
+def explain(
+    invocation: Invocation, src: str, dst: str, proto: str, file: str, *, exit_code: bool
+) -> None:
+    """Say which rule lets SRC reach DST[:PORT], or which rules come near and why they miss.
+
+    SRC and DST are nodes, users, tags, groups, hosts of the policy or addresses. Also says which
+    router leads there, and what SSH allows.
+
+    \b
+    Example:
+      headwater policy explain laptop web:443
+      headwater policy explain alice@example.com tag:db:5432 --proto tcp
+      headwater policy explain laptop 10.1.0.9 -f new.hujson --tailnet tailnet.json
+    """
+    text = optional(file)
+    source = text or PolicyFile("policy in force", "")
+    try:
+        answer = _advised(lambda: desk(invocation).explain(text, src, dst, proto))
+    except PolicyRefused as refusal:
+        complain(source, refusal, invocation.output)
+    emit(invocation.output, answer, lambda: policytext.explanation(answer))
+    if exit_code and not answer["allowed"]:
+        raise click.exceptions.Exit(1)
+
+
+@policy.verb("fmt", "format")
+@click.argument("files", nargs=-1)
+@click.option("--write", "-w", is_flag=True, help="Write the files anew.")
+@click.option("--check", "only_check", is_flag=True, help="Name the files that are not formatted.")
+@click.pass_obj
+def fmt(invocation: Invocation, files: tuple[str, ...], *, write: bool, only_check: bool) -> None:
+    """Lay out policies in one style; words and comments stay. Reads standard input without FILES.
+
+    \b
+    Example:
+      headwater policy fmt policy.hujson
+      headwater policy fmt --write policy.hujson
+      headwater policy fmt --check *.hujson
+    """
+    if write and (only_check or not files or STDIN in files):
+        raise click.UsageError("--write needs files, and goes without --check and -")
+    if len(files) > 1 and not (write or only_check):
+        raise click.UsageError("several files need --write or --check")
+    changed = []
+    for name in files or (STDIN,):
+        file = read(name)
+        text = _laid_out(file, invocation.output)
+        if not (write or only_check):
+            click.echo(text, nl=False)
+        elif text != file.text:
+            changed.append(file.name)
+            if write:
+                _rewrite(Path(name), text)
+    if write or only_check:
+        _report(invocation, changed, is_write=write)
+
+
+def _laid_out(file: PolicyFile, output: str) -> str:
+    from appliance.cli.policydesk import lay_out
+
+    try:
+        return lay_out(file)
+    except PolicyRefused as refusal:
+        complain(file, refusal, output)
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """Replace a file at once, so that no reader finds half of it."""
+    path = path.resolve()
+    trial = path.with_name(f".{path.name}.new")
+    try:
+        trial.write_text(text, encoding="utf-8", newline="")
+        trial.chmod(path.stat().st_mode & 0o777)
+        trial.replace(path)
+    except OSError as error:
+        trial.unlink(missing_ok=True)
+        raise CommandFailed(f"{path}: {error.strerror}") from error
+
+
+def _report(invocation: Invocation, changed: list[str], *, is_write: bool) -> None:
+    value = {"ok": is_write or not changed, "changed": changed}
+    if invocation.output or changed:
+        word = "formatted" if is_write else "not formatted"
+        emit(invocation.output, value, "\n".join(f"{name}: {word}" for name in changed))
+    if changed and not is_write:
+        raise click.exceptions.Exit(1)
+
+
+# ── the server's policy ─────────────────────────────────────────────────────────────────────────
+
+
+@policy.verb("get", "show", "view", "fetch")
+@click.pass_obj
+def get(invocation: Invocation) -> None:
+    """Print the policy in force, as it was written."""
+    answer = _online(invocation).get(PATH)
+    emit(invocation.output, answer, str(answer["policy"]).removesuffix("\n"))
+
+
+@policy.verb("set", "put", "update")
+@_takes_file
+@click.pass_obj
+def put(invocation: Invocation, file: str, named: str) -> None:
+    """Put a policy in force: nodes hear of it at once. One with mistakes is refused.
+
+    Only where the policy is kept in the database; 'headwater policy status' says where it is.
+
+    \b
+    Example:
+      headwater policy diff policy.hujson
+      headwater policy set policy.hujson
+    """
+    text = _chosen(file, named)
+    client = _online(invocation)
+    try:
+        with refusals():
+            answer = client.call("PUT", PATH, {"policy": text.text})
+    except PolicyRefused as refusal:
+        complain(text, refusal, invocation.output)
+    emit(invocation.output, answer, "Policy updated.")
+
+
+@policy.verb("status")
+@click.pass_obj
+def status(invocation: Invocation) -> None:
+    """Say where the policy comes from, since when it is in force, and what is wrong with it."""
+    answer = _online(invocation).get(f"{PATH}/status")
+    emit(invocation.output, answer, lambda: _status(answer))
+
+
+def _status(answer: Plain) -> str:
+    lines = [f"source: {answer['source']}" + (f" {answer['file']}" if answer["file"] else "")]
+    if answer["deniesAll"]:
+        lines.append(
+            "in force: nothing may reach anything, until there is a policy that can be used"
+        )
+    elif answer["since"] is None:
+        lines.append("in force: none was ever set: everything may reach everything")
+    else:
+        lines.append(f"in force: since {moment(answer['since'])}, by {answer['by']}")
+    if answer["trouble"]:
+        lines.append(f"trouble since {moment(answer['troubleSince'])}:")
+        lines += [f"  {line}" for line in str(answer["trouble"]).splitlines()]
+    return "\n".join(lines)
+
+
+@policy.verb("dump")
+@click.argument("file", required=False, default="")
+@click.pass_obj
+def dump(invocation: Invocation, file: str) -> None:
+    """Write what policies look at (names, addresses, tags, routes; no keys) as JSON to FILE.
+
+    The other commands take such a file with --tailnet, on machines that cannot reach the server.
+
+    \b
+    Example:
+      headwater policy dump tailnet.json
+    """
+    from appliance.cli.output import render
+
+    answer = _online(invocation).get(f"{PATH}/dump")
+    text = render(invocation.output or "json", answer) + "\n"
+    if file in ("", STDIN):
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandFailed(f"{file}: {error.strerror}") from error
+
+
+def _online(invocation: Invocation) -> Client:
+    if dump_path(invocation) is not None:
+        raise click.UsageError("a dumped tailnet has no policy: this is a command for the server")
+    return invocation.client()
