@@ -119,8 +119,10 @@ def _routes(old: Snapshot, new: Snapshot, compiled: Compiled) -> RouteTable | No
     state, before = compiled.state, old.routes
     if state is None:
         return None
-    if before is not None and before.state is state and not state.routers:
-        return before
+    if before is not None and before.state is state:
+        was, now = old.presence, new.presence
+        if was is now or all(was.get(each) is now.get(each) for each in state.routers):
+            return before
 
     def is_usable(node_id: NodeID) -> bool:
         presence = new.presence_of(node_id)
