@@ -135,9 +135,17 @@ def node(snapshot: Snapshot, record: records.Node, *, in_list: bool) -> Node:
         online=presence.online,
         approved_routes=tuple(str(route) for route in approved),
         available_routes=tuple(str(route) for route in available),
-        subnet_routes=tuple(str(route) for route in approved if route in available),
+        subnet_routes=_serving(snapshot, record),
         tags=record.tags,
     )
+
+
+def _serving(snapshot: Snapshot, record: records.Node) -> tuple[str, ...]:
+    """Give the routes that nodes send to this one: those it was chosen for, and the exit routes."""
+    if snapshot.routes is None:
+        return ()
+    own = snapshot.routes.own(record.id)
+    return tuple(str(r) for r in own.allowed if r in own.primary or not r.prefixlen)
 
 
 def _owner(snapshot: Snapshot, record: records.Node, *, in_list: bool) -> User | None:
