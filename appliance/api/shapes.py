@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from appliance import records
 from appliance.tailnet.keys import TEXT_PREFIX
@@ -36,6 +36,8 @@ class User(Struct, frozen=True, kw_only=True, rename="camel"):
     provider_id: str = ""
     provider: str = ""
     profile_pic_url: str = ""
+    role: str | UnsetType = UNSET
+    """Ours: only there for users who are more than members, so that others are Headscale's."""
 
 
 class PreAuthKey(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -91,6 +93,7 @@ def user(record: records.User) -> User:
         provider_id=record.provider_id,
         provider=record.provider,
         profile_pic_url=record.profile_pic_url,
+        role=UNSET if record.role is records.Role.MEMBER else record.role.value,
     )
 
 

@@ -19,6 +19,13 @@ class CreateUser(Struct, frozen=True, kw_only=True, rename="camel"):
     display_name: str = ""
     email: str = ""
     picture_url: str = ""
+    role: str = ""
+
+
+class SetRole(Struct, frozen=True, kw_only=True):
+    """The body of a change of role."""
+
+    role: str = ""
 
 
 async def create(request: web.Request) -> web.Response:
@@ -33,6 +40,7 @@ async def create(request: web.Request) -> web.Response:
             display_name=body.display_name,
             email=body.email,
             profile_pic_url=body.picture_url,
+            role=users.check_role(body.role),
         )
     return answer({"user": shapes.user(user)})
 
@@ -58,6 +66,24 @@ async def rename(request: web.Request) -> web.Response:
     return answer({"user": shapes.user(user)})
 
 
+async def set_role(request: web.Request) -> web.Response:
+    """Give a user another role; an owner before becomes an administrator."""
+    user_id = UserID(path_number(request, "user_id", "user"))
+    body = await body_of(request, SetRole)
+    role = users.check_role(body.role)
+    async with live_of(request).edit(by=LOCAL) as edit:
+        owner = users.owner_of(edit)
+        user = users.set_role(edit, user_id, role)
+        former = None if owner is None or owner.id == user.id else edit.users[owner.id]
+    is_handed_over = former is not None and former is not owner
+    return answer(
+        {
+            "user": shapes.user(user),
+            "formerOwner": shapes.user(former) if former is not None and is_handed_over else None,
+        }
+    )
+
+
 async def destroy(request: web.Request) -> web.Response:
     """Remove a user."""
     user_id = UserID(path_number(request, "user_id", "user"))
@@ -70,5 +96,6 @@ ROUTES = (
     web.post("/api/v1/user", create),
     web.get("/api/v1/user", show),
     web.post("/api/v1/user/{user_id}/rename/{name}", rename),
+    web.post("/api/v1/user/{user_id}/role", set_role),
     web.delete("/api/v1/user/{user_id}", destroy),
 )

@@ -10,6 +10,9 @@ from appliance.cli.client import Client, CommandFailed, Plain
 from appliance.cli.output import confirm, emit, moment, table
 from appliance.cli.root import Group, Invocation
 
+ROLES = ("owner", "admin", "it-admin", "network-admin", "billing-admin", "auditor", "member")
+"""Those of ``records.Role``, written out so that --help need not import it."""
+
 
 @click.group(cls=Group)
 def users() -> None:
@@ -18,6 +21,7 @@ def users() -> None:
     \b
     Example:
       headwater users create alice --email alice@example.com
+      headwater users set-role alice admin
       headwater users list
     """
 
@@ -27,9 +31,10 @@ def users() -> None:
 @click.option("-d", "--display-name", default="", help="Name for people.")
 @click.option("-e", "--email", default="", help="E-mail address; the login name where given.")
 @click.option("-p", "--picture-url", default="", help="URL of a picture.")
+@click.option("--role", type=click.Choice(ROLES), default="member", help="Default: member.")
 @click.pass_obj
 def create(
-    invocation: Invocation, name: str, display_name: str, email: str, picture_url: str
+    invocation: Invocation, name: str, display_name: str, email: str, picture_url: str, role: str
 ) -> None:
     """Add the user NAME."""
     body: Plain = {
@@ -37,6 +42,7 @@ def create(
         "displayName": display_name,
         "email": email,
         "pictureUrl": picture_url,
+        "role": role,
     }
     user = invocation.client().post("/api/v1/user", body)["user"]
     emit(invocation.output, user, "User created")
@@ -55,9 +61,16 @@ def show(invocation: Invocation, identifier: str, name: str, email: str) -> None
         invocation.output,
         found,
         lambda: table(
-            ("ID", "Name", "Username", "Email", "Created"),
+            ("ID", "Name", "Username", "Email", "Created", "Role"),
             (
-                (u["id"], u["displayName"], u["name"], u["email"], moment(u["createdAt"]))
+                (
+                    u["id"],
+                    u["displayName"],
+                    u["name"],
+                    u["email"],
+                    moment(u["createdAt"]),
+                    u.get("role", "member"),
+                )
                 for u in found
             ),
         ),
@@ -90,6 +103,30 @@ def rename(invocation: Invocation, identifier: str, name: str, new_name: str) ->
     user = one_user(client, identifier, name)
     path = f"/api/v1/user/{user['id']}/rename/{segment(new_name)}"
     emit(invocation.output, client.post(path)["user"], "User renamed")
+
+
+@users.verb("set-role", "role")
+@click.argument("name")
+@click.argument("role", type=click.Choice(ROLES))
+@click.pass_obj
+def set_role(invocation: Invocation, name: str, role: str) -> None:
+    """Give the user NAME (or id) another role, as policies name it: autogroup:admin and so on.
+
+    Roles are owner, admin, it-admin, network-admin, billing-admin, auditor and member. A tailnet
+    has one owner at most: the one before becomes an admin.
+
+    \b
+    Example:
+      headwater users set-role alice owner
+      headwater users set-role 2 network-admin
+    """
+    client = invocation.client()
+    is_id = name.isascii() and name.isdigit()  # no name starts with a digit
+    user = one_user(client, name if is_id else "", "" if is_id else name)
+    answer = client.post(f"/api/v1/user/{user['id']}/role", {"role": role})
+    former = cast(Plain | None, answer["formerOwner"])
+    said = f"Role set; {former['name']} is an admin now" if former else "Role set"
+    emit(invocation.output, answer["user"], said)
 
 
 def one_user(client: Client, identifier: str, name: str) -> Plain:

@@ -38,8 +38,12 @@ def create(
     display_name: str = "",
     email: str = "",
     profile_pic_url: str = "",
+    role: Role = Role.MEMBER,
 ) -> User:
-    """Add a user. Raises Invalid, or Conflict if the name or the e-mail address is taken."""
+    """Add a user. Raises Invalid, or Conflict if the name or the e-mail address is taken.
+
+    Nobody becomes owner unasked, and where there is an owner a new one must be made by ``set_role``.
+    """
     name = check_name(name)
     email = _check_email(email)
     if profile_pic_url and not _PICTURE_URL.fullmatch(profile_pic_url[:MAX_TEXT_CHARS]):
@@ -47,6 +51,14 @@ def create(
             "user-picture-invalid", "the picture of a user is a link that starts with https://"
         )
     _check_unique(edit, name, email)
+    owner = owner_of(edit)
+    if role is Role.OWNER and owner is not None:
+        raise Conflict(
+            "owner-taken",
+            f"{owner.name!r} is the owner of this tailnet, and it has one only: make the new user"
+            " a member, then hand the role over ('users set-role')",
+            concerns=owner.name,
+        )
     user = User(
         id=edit.ids.next_user(),
         name=name,
@@ -54,6 +66,7 @@ def create(
         display_name=_plain(display_name),
         email=email,
         profile_pic_url=profile_pic_url[:MAX_TEXT_CHARS],
+        role=role,
     )
     edit.put(user)
     return user
@@ -111,13 +124,41 @@ def rename(edit: Edit, user_id: UserID, name: str) -> User:
 
 
 def set_role(edit: Edit, user_id: UserID, role: Role) -> User:
-    """Say what a user may do in the tailnet, as policies name it. Raises NotFound."""
+    """Say what a user may do in the tailnet, as policies name it. Raises NotFound.
+
+    A tailnet has one owner or none; whoever hands the role over becomes an administrator.
+    """
+    owner = owner_of(edit)
+    if role is Role.OWNER and owner is not None and owner.id != user_id:
+        get(edit, user_id)
+        _changed(edit, replace(owner, role=Role.ADMIN))
     return _changed(edit, replace(get(edit, user_id), role=role))
 
 
+def check_role(text: str) -> Role:
+    """Read a role's name; empty is that of a member. Raises Invalid."""
+    try:
+        return Role(text.strip().lower().removeprefix("autogroup:") or Role.MEMBER)
+    except ValueError as error:
+        sentence = f"{text[:MAX_NAME_CHARS]!r} is no role: roles are {', '.join(Role)}"
+        raise Invalid("role-unknown", sentence, concerns=text[:MAX_NAME_CHARS]) from error
+
+
+def owner_of(state: Snapshot | Edit) -> User | None:
+    """Give the owner of the tailnet, if it has one."""
+    return next((user for user in state.users.values() if user.role is Role.OWNER), None)
+
+
 def destroy(edit: Edit, user_id: UserID) -> User:
-    """Remove a user and their auth keys. Raises NotFound, or Conflict while they own nodes."""
+    """Remove a user and their auth keys. Raises NotFound, or Conflict while they own anything."""
     user = get(edit, user_id)
+    if user.role is Role.OWNER:
+        raise Conflict(
+            "user-is-owner",
+            f"{user.name!r} is the owner of the tailnet: give the role to somebody else first, or"
+            " make the user a member ('users set-role')",
+            concerns=user.name,
+        )
     owned = sum(node.user_id == user_id for node in edit.nodes.values())
     if owned:
         raise Conflict(

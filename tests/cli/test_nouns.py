@@ -7,6 +7,8 @@ import json
 import pytest
 import yaml
 
+from appliance.cli.users import ROLES
+from appliance.records import Role
 from tests.cli.conftest import Terminal
 
 
@@ -22,7 +24,7 @@ def test_users_are_made_listed_renamed_and_destroyed(terminal: Terminal) -> None
     assert user["profilePicUrl"] == "https://x/y.png"
     assert terminal.ok("user", "new", "bob") == "User created\n"
     text = terminal.ok("users", "ls")
-    assert header(text) == ["ID", "Name", "Username", "Email", "Created"]
+    assert header(text) == ["ID", "Name", "Username", "Email", "Created", "Role"]
     assert [u["name"] for u in terminal.json("users", "list", "-n", "bob")] == ["bob"]
     assert [u["name"] for u in terminal.json("users", "list", "-i", "1")] == ["alice"]
     assert [u["name"] for u in terminal.json("users", "list", "-e", "a@b.c")] == ["alice"]
@@ -30,6 +32,25 @@ def test_users_are_made_listed_renamed_and_destroyed(terminal: Terminal) -> None
     assert "--force" in terminal.fails("users", "destroy", "-i", "2", code=130)
     assert terminal.ok("users", "delete", "-i", "2", "--force") == "User destroyed\n"
     assert len(terminal.json("users", "list")) == 1
+
+
+def test_roles_are_given_shown_and_handed_over(terminal: Terminal) -> None:
+    assert terminal.json("users", "create", "alice", "--role", "owner")["role"] == "owner"
+    # A member is shown as Headscale shows everyone: its clients know no roles.
+    assert "role" not in terminal.json("users", "create", "bob")
+    assert "has one only" in terminal.fails("users", "create", "carol", "--role", "owner")
+    assert terminal.ok("users", "set-role", "bob", "network-admin") == "Role set\n"
+    assert terminal.ok("users", "set-role", "bob", "owner") == "Role set; alice is an admin now\n"
+    lines = terminal.ok("users", "list").splitlines()[1:]
+    assert [line.split("|")[-1].strip() for line in lines] == ["admin", "owner"]
+    assert "role" not in terminal.json("users", "role", "1", "member")
+    assert "set-role" in terminal.fails("users", "destroy", "-n", "bob", "--force")
+    assert terminal.json("users", "set-role", "bob", "owner")["role"] == "owner"
+    terminal.ok("users", "set-role", "bob", "member")
+    assert terminal.ok("users", "destroy", "-n", "bob", "--force") == "User destroyed\n"
+    assert "boss" in terminal.fails("users", "set-role", "alice", "boss", code=2)
+    assert "users list" in terminal.fails("users", "set-role", "nobody", "admin")
+    assert set(ROLES) == set(Role)
 
 
 def test_users_refusals_name_the_way_out(terminal: Terminal) -> None:

@@ -147,9 +147,9 @@ def test_every_command_of_the_page_works(terminal: Terminal) -> None:
     verbs = set()
     for line in LINES:
         program, noun, verb, *rest = shlex.split(line)
-        assert (program, noun) == ("headwater", "policy")
+        assert program == "headwater"
         terminal.ok(noun, verb, *rest)
-        verbs.add(verb)
+        verbs |= {verb} if noun == "policy" else set()
     assert terminal.ok("policy", "get") == PAGE_POLICY
     assert verbs == set(policy.commands), "the page shows every command"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from appliance.errors import Conflict, Invalid, NotFound
-from appliance.records import TAGGED_USER_ID, UserID
+from appliance.records import TAGGED_USER_ID, Role, UserID
 from appliance.tailnet import nodes, users
 from appliance.tailnet.snapshot import Edit
 from tests.support.builder import build, edit_of, key_for, node_named
@@ -49,6 +49,40 @@ def test_names_that_are_not(edit: Edit, name: str) -> None:
     with pytest.raises(Invalid) as caught:
         users.create(edit, name, NOON)
     assert caught.value.code == "user-name-invalid"
+
+
+def test_tailnet_has_one_owner_at_most(edit: Edit) -> None:
+    """The hosted service's rule; unlike there, nobody is owner until somebody says so."""
+    alice, bob = (users.find_one(edit, name=name) for name in ("alice", "bob"))
+    assert users.owner_of(edit) is None
+    users.set_role(edit, alice.id, Role.OWNER)
+    with pytest.raises(Conflict) as caught:
+        users.create(edit, "carol", NOON, role=Role.OWNER)
+    assert caught.value.code == "owner-taken"
+    users.set_role(edit, bob.id, Role.OWNER)
+    assert users.owner_of(edit) == users.get(edit, bob.id)
+    assert users.get(edit, alice.id).role is Role.ADMIN
+    with pytest.raises(Conflict) as caught:
+        users.destroy(edit, bob.id)
+    assert caught.value.code == "user-is-owner"
+    with pytest.raises(NotFound):
+        users.set_role(edit, UserID(99), Role.OWNER)
+    assert users.owner_of(edit) is not None
+    users.set_role(edit, bob.id, Role.MEMBER)
+    assert users.create(edit, "carol", NOON, role=Role.OWNER).role is Role.OWNER
+
+
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [("", Role.MEMBER), ("IT-Admin", Role.IT_ADMIN), ("autogroup:auditor", Role.AUDITOR)],
+)
+def test_roles_are_read_as_people_write_them(text: str, role: Role) -> None:
+    assert users.check_role(text) is role
+
+
+def test_unknown_role_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(Invalid, match="network-admin"):
+        users.check_role("boss")
 
 
 def test_the_owner_of_tagged_nodes_is_nobody(edit: Edit) -> None:
