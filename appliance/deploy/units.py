@@ -77,9 +77,9 @@ def socket(group: SocketGroup) -> str:
     return text(
         {
             "Unit": {
+                # Not bound to the service in any way: they outlive its restart and its failure, and
+                # keep what waits in them. Whoever wants everything stopped stops the sockets.
                 "Description": f"Headwater sockets: {group.purpose}",
-                # `systemctl stop` means it; a restart keeps the sockets and what waits in them.
-                "StopPropagatedFrom": f"{group.service}.service",
             },
             "Socket": {
                 "ListenStream": group.stream,
