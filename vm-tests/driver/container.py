@@ -14,10 +14,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from driver import network, sandbox
+from driver import network, sandbox, server
 from driver.log import Log
 from driver.machine import BaseMachine, StoryFailed
-from driver.network import ROUTER_RULES
 from driver.spec import Spec
 
 BOOT_S = 60
@@ -35,7 +34,7 @@ _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
 }
 
-JOURNAL_LINES = 60
+JOURNAL_LINES = 25
 
 
 class Container(BaseMachine):
@@ -84,9 +83,8 @@ class Container(BaseMachine):
             file = self.root / path.lstrip("/")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
-        if self.spec.enabled:
-            enable = f"systemd-sysusers && systemctl enable --quiet {' '.join(self.spec.enabled)}"
-            subprocess.run(["chroot", self.root, "sh", "-ec", enable], check=True, timeout=60)
+        if self.spec.script:
+            server.inside(self.root, self.spec.script)
         network.plug(self.name, self.number, self.spec, self._gateway)
 
     def start(self) -> None:
@@ -97,8 +95,6 @@ class Container(BaseMachine):
         if not self.root.exists():
             self.prepare()
         self._spawn()
-        if self.spec.router:
-            self._route()
 
     def _spawn(self) -> None:
         group = sandbox.cgroup(self._owner, self.name)
@@ -144,10 +140,6 @@ class Container(BaseMachine):
         look = ["nsenter", "-t", child, "-m", "-p", "test", "-S", "/run/systemd/private"]
         return subprocess.run(look, capture_output=True, check=False, timeout=30).returncode == 0
 
-    def _route(self) -> None:
-        self.write("/etc/nftables.conf", f"flush ruleset\n{ROUTER_RULES}")
-        self.succeed("nft -f /etc/nftables.conf; echo 1 > /proc/sys/net/ipv4/ip_forward")
-
     def run(
         self, command: str, timeout: float | None, data: bytes | None
     ) -> subprocess.CompletedProcess[bytes]:
@@ -180,8 +172,6 @@ class Container(BaseMachine):
         """Restart it (our driver only; in NixOS: shutdown and start)."""
         self._leave("reboot", REBOOT_CODE)
         self._spawn()
-        if self.spec.router:
-            self._route()
 
     def _leave(self, verb: str, expected: int) -> None:
         assert self._process is not None
@@ -217,7 +207,7 @@ class Container(BaseMachine):
         if self._process.poll() is not None:
             return self._console.read_text(errors="replace")[-2000:]
         # The boot itself is not interesting once systemd answered.
-        command = f"journalctl -b -q --no-pager -n {JOURNAL_LINES} 2>&1 || true"
+        command = f"journalctl -b -q --no-pager -o short-precise -n {JOURNAL_LINES} 2>&1 || true"
         command = f"systemctl --failed --no-legend; {command}"
         return self.run(command, 30, None).stdout.decode(errors="replace")
 

@@ -86,24 +86,3 @@ def hosts(specs: Mapping[str, Spec]) -> str:
         vlan = spec.vlans[0]
         lines += [f"{v4(vlan, number)} {name}", f"{v6(vlan, number)} {name}"]
     return "\n".join(lines) + "\n"
-
-
-ROUTER_RULES = """\
-table ip headwater_nat {
-  chain post {
-    type nat hook postrouting priority 100;
-    oifname "eth1" masquerade
-  }
-  # What comes unasked is dropped before it is remembered: a remembered stray would take the very
-  # port that the machine behind needs for punching its hole.
-  chain input {
-    type filter hook input priority 0;
-    iifname "eth1" ct state new drop
-  }
-  chain forward {
-    type filter hook forward priority 0;
-    iifname "eth1" ct state new drop
-  }
-}
-"""
-"""What a router does; a NixOS story says the same with `networking.nat`."""

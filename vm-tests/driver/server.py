@@ -128,5 +128,9 @@ def box(
     rendered = render.render(made, host)
     files = {name: file.text for name, file in rendered.files.items()}
     changes["files"] = {on_disk: text, **files, **changes.get("files", {})}
+    changes["script"] = "\n".join(
+        ("systemd-sysusers", f"systemctl enable --quiet {' '.join(rendered.enabled)}")
+        + ((changes["script"],) if "script" in changes else ())
+    )
     roles = ("server", *changes.pop("roles", ()))
-    return Spec(suite=suite, roles=roles, enabled=rendered.enabled, **changes)
+    return Spec(suite=suite, roles=roles, **changes)

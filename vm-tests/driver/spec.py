@@ -26,13 +26,11 @@ class Spec:
     vlans: tuple[int, ...] = (1,)
     """The networks that it is plugged into, in the order of its interfaces eth1, eth2, …"""
     kind: Literal["container", "emulated"] = "container"
-    router: bool = False
-    """Translates addresses: what comes from eth2 leaves by eth1 under the address of eth1."""
     via: str = ""
     """The machine that is its default route."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files that are there before it boots."""
-    enabled: tuple[str, ...] = ()
-    """Units that start when it boots."""
+    script: str = ""
+    """Shell commands in its file system before it boots, such as enabling units."""
     memory_mb: int = 1024
     """Of an emulated machine."""

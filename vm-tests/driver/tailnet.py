@@ -8,14 +8,19 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from driver.client import CALL_S, Client, ClientError
 from driver.face import Machine
 
 UNIT = "headwater.service"
+RELAY_UNIT = "headwater-relay.service"
 CA_FILE = "/var/lib/headwater/tls/ca.pem"
 USER = "alice"
+
+REGION = 999
+"""The relay region of a server that was told nothing else."""
 
 
 class Server:
@@ -34,6 +39,10 @@ class Server:
             self.ca = self.machine.succeed(f"cat {CA_FILE}")
         self.cli("users", "create", USER)
 
+    def back(self) -> None:
+        """Wait until it serves again."""
+        self.machine.wait_until_succeeds("headwater health", timeout=CALL_S)
+
     def cli(self, *arguments: str) -> Any:
         """Run one command of the command line; give its JSON answer."""
         words = " ".join(shlex.quote(each) for each in arguments)
@@ -46,15 +55,17 @@ class Server:
         return str(made["key"])
 
     def join(self, *machines: Machine, key: str = "", **arguments: Any) -> list[Client]:
-        """Start a stock client in each machine, and let it join."""
+        """Start a stock client in each machine, and let all of them join at once."""
         key = key or self.auth_key()
-        made = []
-        for machine in machines:
+
+        def come(machine: Machine) -> Client:
             client = Client(machine)
             client.start(self.ca)
             client.join(self.url, key, **arguments)
-            made.append(client)
-        return made
+            return client
+
+        with ThreadPoolExecutor(len(machines)) as pool:
+            return list(pool.map(come, machines))
 
     def online(self, *clients: Client, timeout_s: int = CALL_S) -> None:
         """Wait until the server says of each node that it is connected."""
