@@ -42,6 +42,7 @@ from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream, listen
 from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.principals import SYSTEM
+from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.netmap.encoded import Encoder
 from appliance.records import TailnetID
@@ -87,6 +88,7 @@ class Server:
         self.ca_file: Path | None = None
         self.relay: RelayDoor | None = None
         self.stun: StunServer | None = None
+        self.ssh_checks = SSHChecks(secrets.token_bytes)
         self._read_again = reload
         self._certificate_names = tuple(certificate_names) or (settings.host,)
         self._self_signed = self_signed
@@ -152,6 +154,7 @@ class Server:
             random_bytes=secrets.token_bytes,
             rng=random.SystemRandom(),
             metrics=self._render_metrics,
+            ssh_checks=self.ssh_checks,
         )
         await self._open_front(door, MachineKey(noise_key.public_raw), tls, ending)
         self._exporter = observed.exporter(self)
@@ -220,7 +223,11 @@ class Server:
 
     def _make_control(self, noise_key: PrivateKey, ending: AsyncExitStack) -> None:
         machines = MachineDoor(
-            self.tailnets, self.sessions, self.encoders, rng=random.SystemRandom()
+            self.tailnets,
+            self.sessions,
+            self.encoders,
+            self.ssh_checks,
+            rng=random.SystemRandom(),
         )
         name = self.settings.http2
         self.ts2021 = Ts2021(

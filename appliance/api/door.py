@@ -16,6 +16,7 @@ from aiohttp import web
 
 from appliance.errors import Invalid, NotFound
 from appliance.governing import PolicyKeeper
+from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.records import TailnetID
 from appliance.tailnet.addresses import Rng
@@ -37,6 +38,7 @@ class Door:
     random_bytes: Callable[[int], bytes]
     rng: Rng
     metrics: Callable[[], bytes]
+    ssh_checks: SSHChecks
 
 
 DOOR = web.AppKey("door", Door)

@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "preauthkeys": ("preauthkeys", "preauthkeys", "Manage keys that enrol nodes unattended."),
     "nodes": ("nodes", "nodes", "Manage the devices of the tailnet."),
     "policy": ("policy", "policy", "Say who may reach whom: check, compare, explain, set."),
+    "ssh": ("ssh", "ssh", "Approve or deny SSH logins that the policy has checked."),
+    "auth": ("ssh", "auth", "Decide about logins that wait, as Headscale spells it."),
     "health": ("health", "health", "Ask the server whether it is well."),
     "version": ("health", "version", "Print the version."),
     "generate": ("generate", "generate", "Make keys."),

@@ -35,11 +35,8 @@ def refuse(exchange: Exchange) -> None:
     path = exchange.path
     if path.startswith("/machine/tka/"):
         text = "tailnet lock is not offered by this server yet"
-    elif path.startswith("/machine/ssh/action/"):
-        # The SSH server of the node waits for an action: give it one, so that it stops asking.
-        action = {"message": "check mode is not offered by this server yet\r\n", "reject": True}
-        exchange.respond(200, json.dumps(action).encode())
-        return
+    elif path.startswith("/machine/ssh/"):
+        text = "events of SSH sessions are not kept by this server yet; recorders have the sessions"
     elif path.startswith("/machine/webclient/"):
         text = "the node's web interface is not offered by this server yet"
     elif path == "/machine/feature/query":

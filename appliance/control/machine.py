@@ -11,11 +11,13 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
-from appliance.control import calls, register
+from appliance.control import calls, register, sshcheck
 from appliance.control.exchange import TEXT, Exchange
 from appliance.control.mapsession import MapSessions
+from appliance.control.sshcheck import SSHActions
 from appliance.errors import Rejected
 from appliance.identity.principals import Principal, PrincipalKind
+from appliance.identity.sshchecks import SSHChecks
 from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
 from appliance.netmap.encoded import Encoder
 from appliance.records import Node, TailnetID
@@ -37,6 +39,7 @@ class MachineDoor:
         tailnets: LiveTailnets,
         sessions: Mapping[TailnetID, MapSessions],
         encoders: Mapping[TailnetID, Encoder],
+        ssh_checks: SSHChecks,
         *,
         rng: Random,
     ) -> None:
@@ -46,6 +49,7 @@ class MachineDoor:
         self._rng = rng
         self._turn = asyncio.Lock()
         self.pings = calls.Pings()
+        self._ssh = SSHActions(tailnets, ssh_checks)
         self._routes: dict[str, Callable[[Exchange], Awaitable[None] | None]] = {
             "/machine/register": self._register,
             "/machine/map": self._map,
@@ -61,6 +65,8 @@ class MachineDoor:
         if exchange.path.startswith(calls.PING_PATH):
             self.pings.answered(exchange)
             return None
+        if exchange.path.startswith(sshcheck.PREFIX):
+            return self._ssh.answer(exchange)
         calls.refuse(exchange)
         return None
 

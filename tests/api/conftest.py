@@ -19,6 +19,7 @@ from appliance.api import app
 from appliance.api.door import Door
 from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.principals import LOCAL
+from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.records import Node, UserID
 from appliance.store.store import Database
@@ -104,6 +105,7 @@ async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
         random_bytes=secrets.token_bytes,
         rng=SystemRandom(),
         metrics=lambda: b"headwater_build_info 1\n",
+        ssh_checks=SSHChecks(secrets.token_bytes),
     )
     async with TestClient(TestServer(app.build(door))) as client:
         yield House(live, door, client, clock, wells)

@@ -23,6 +23,7 @@ from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front
 from appliance.front.stream import listen
 from appliance.identity.principals import SYSTEM
+from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.netmap.encoded import Encoder
 from appliance.records import NodeID
@@ -191,7 +192,8 @@ async def _serve(live: LiveTailnet, http2: str) -> AsyncIterator[tuple[Server, M
     tailnets = LiveTailnets([live])
     encoder = Encoder()
     sessions = MapSessions(live, encoder, clock=time.monotonic, jitter=random.random)
-    door = MachineDoor(tailnets, {live.id: sessions}, {live.id: encoder}, rng=Random(1))
+    checks = SSHChecks(Random(2).randbytes)
+    door = MachineDoor(tailnets, {live.id: sessions}, {live.id: encoder}, checks, rng=Random(1))
     key = PrivateKey(b"k" * 32)
     ts2021 = Ts2021(key, door.handle, http2=engine(http2))
     listener = await listen(Front({"/ts2021": ts2021.open}).sink, "127.0.0.1", 0, tls=None)

@@ -15,6 +15,7 @@ from appliance.control.machine import MachineDoor
 from appliance.control.mapsession import MapSessions
 from appliance.errors import NotFound
 from appliance.identity.principals import SYSTEM
+from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.netmap.encoded import Encoder
 from appliance.records import NodeID, UserID
@@ -30,7 +31,11 @@ class Lab:
         encoder = Encoder()
         self.sessions = MapSessions(live, encoder, clock=lambda: 0.0, jitter=lambda: 0.0)
         self.door = MachineDoor(
-            LiveTailnets([live]), {live.id: self.sessions}, {live.id: encoder}, rng=Random(1)
+            LiveTailnets([live]),
+            {live.id: self.sessions},
+            {live.id: encoder},
+            SSHChecks(Random(2).randbytes),
+            rng=Random(1),
         )
 
     async def ask(
@@ -176,7 +181,8 @@ async def test_streaming_request_does_not_overwrite_endpoints() -> None:
         ("/machine/tka/sync/offer", "GET", 501),
         ("/machine/webclient/init/1/to/2", "POST", 501),
         ("/machine/feature/query", "POST", 200),
-        ("/machine/ssh/action/1/to/2", "GET", 200),
+        ("/machine/ssh/event", "POST", 501),
+        ("/machine/ssh/action/1/to/2", "GET", 400),
         ("/machine/update-health", "POST", 204),
         ("/machine/nonsense", "POST", 404),
         ("/", "GET", 404),
@@ -191,8 +197,11 @@ async def test_later_features_are_refused_in_words(path: str, method: str, statu
 
 async def test_ssh_action_rejects_instead_of_leaving_the_user_waiting() -> None:
     async with running() as lab:
-        recorder = await lab.ask(1, "/machine/ssh/action/1/to/2", method="GET")
+        path = "/machine/ssh/action/1/to/2?local_user=root"
+        recorder = await lab.ask(2, path, method="GET")
+        assert recorder.status == 200
         assert json.loads(recorder.body)["reject"] is True
+        assert (await lab.ask(1, path, method="GET")).status == 404
 
 
 async def test_whoami_says_the_machine_key() -> None:

@@ -16,6 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 from appliance.api import app
 from appliance.api.door import MAX_BODY_BYTES, Door
 from appliance.governing import PolicyKeeper, PolicySource
+from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.records import NodeID, TailnetID
 from appliance.tailnet.snapshot import Rows, Sequences
@@ -28,6 +29,7 @@ ROUTES = [
     "/api/v1/node", "/api/v1/node/{}", "/api/v1/node/{}/expire", "/api/v1/node/{}/rename/{}",
     "/api/v1/node/{}/tags", "/api/v1/node/{}/approve_routes", "/api/v1/user", "/api/v1/user/{}",
     "/api/v1/user/{}/rename/{}", "/api/v1/preauthkey", "/api/v1/preauthkey/expire", "/health",
+    "/api/v1/ssh/check", "/api/v1/ssh/check/{}/approve", "/api/v1/auth/approve",
     "/version", "/metrics", "/verify", "/{}",
 ]  # fmt: skip
 VALUES: list[object] = [
@@ -86,7 +88,13 @@ async def attack(rng: random.Random, live: LiveTailnet) -> None:
     """Ask a tailnet, which is running, some things."""
     policies = {live.id: PolicyKeeper(live, PolicySource())}
     door = Door(
-        LiveTailnets([live]), policies, well, rng.randbytes, fixed_rng(), lambda: b"metrics"
+        LiveTailnets([live]),
+        policies,
+        well,
+        rng.randbytes,
+        fixed_rng(),
+        lambda: b"metrics",
+        SSHChecks(rng.randbytes),
     )
     site = app.build(door)
     site.freeze()
