@@ -13,7 +13,9 @@ from appliance.records import (
     Network,
     Node,
     NodeID,
+    PolicyText,
     RegisterMethod,
+    Role,
     Tailnet,
     TailnetID,
     User,
@@ -103,8 +105,19 @@ def users(draw: st.DrawFn, ids: Sequences) -> User:
     """Draw a user."""
     return User(
         ids.next_user(), draw(texts), draw(times), draw(texts), draw(texts), draw(texts),
-        draw(texts), draw(texts),
+        draw(texts), draw(texts), draw(st.sampled_from(Role)),
     )  # fmt: skip
+
+
+def policy(ids: Sequences, text: str = "{}") -> PolicyText:
+    """Make a policy."""
+    return PolicyText(ids.next_policy(), text, NOW, "database", "local:socket")
+
+
+@st.composite
+def policies(draw: st.DrawFn, ids: Sequences) -> PolicyText:
+    """Draw a policy text; what is in it does not matter to a store."""
+    return PolicyText(ids.next_policy(), draw(texts), draw(times), draw(texts), draw(texts))
 
 
 @st.composite
@@ -164,10 +177,14 @@ def change(draw: st.DrawFn, ids: Sequences, edit: Edit) -> None:
     owners |= {key.user_id for key in edit.auth_keys.values()}
     idle = [user for user in edit.users.values() if user.id not in owners]
     match draw(
-        st.sampled_from(("user", "key", "node", "node", "again", "drop", "drop key", "drop user"))
+        st.sampled_from(
+            ("user", "key", "node", "node", "again", "drop", "drop key", "drop user", "policy")
+        )
     ):
         case "user":
             edit.put(draw(users(ids)))
+        case "policy":
+            edit.put(draw(policies(ids)))
         case "key":
             edit.put(draw(auth_keys(ids, edit)))
         case "node":

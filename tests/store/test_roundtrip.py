@@ -9,16 +9,19 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
+from appliance.policy.document import MAX_TEXT_CHARS
 from appliance.records import AuthKey, Node, NodeID
+from appliance.store import schema
 from appliance.store.errors import DatabaseClosed, DatabaseDamaged
 from appliance.store.store import Database
-from appliance.store.writer import BLOCK_ROWS
+from appliance.store.writer import BLOCK_ROWS, KEPT_POLICIES
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from tests.store import making
 
 COMPARED = (
-    "tailnet", "users", "nodes", "auth_keys",
+    "tailnet", "users", "nodes", "auth_keys", "policy_text",
     "by_node_key", "by_machine_key", "by_name", "by_address", "by_key_prefix",
 )  # fmt: skip
 
@@ -55,13 +58,61 @@ def test_random_edits_load_as_they_were_written(database: Database, data: st.Dat
         await database.write(tailnet.id, batch)
         loaded, counters = await database.load()
         assert_same(next(s for s in loaded if s.tailnet.id == tailnet.id), snapshot)
-        assert (counters.user, counters.node, counters.auth_key) == (
+        assert (counters.user, counters.node, counters.auth_key, counters.policy) == (
             ids.user,
             ids.node,
             ids.auth_key,
+            ids.policy,
         )
 
     asyncio.run(run())
+
+
+async def policy_ids(database: Database) -> list[tuple[int, int]]:
+    """Give tailnet and id of every policy that is kept."""
+
+    def read() -> list[tuple[int, int]]:
+        with database._connected().begin():
+            table = schema.policies
+            rows = database._connected().execute(
+                select(table.c.tailnet_id, table.c.id).order_by(table.c.id)
+            )
+            return [(row.tailnet_id, row.id) for row in rows]
+
+    return await database._call(read)
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_only_the_newest_policies_of_each_tailnet_are_kept(
+    database: Database, is_one_batch: bool
+) -> None:
+    ids = Sequences(tailnet=1)
+    other = await database.create_tailnet(ids, name="lab", domain="lab", created_at=making.NOW)
+    theirs = making.policy(ids)
+    await database.write(making.TAILNET.id, [Rows(puts=(making.TAILNET,))])
+    await database.write(other.id, [Rows(puts=(theirs,))])
+    ours = [making.policy(ids, f"// {n}\n{{}}") for n in range(KEPT_POLICIES + 5)]
+    batches = [[Rows(puts=(each,)) for each in ours]]
+    if not is_one_batch:
+        batches = [[rows] for rows in batches[0]]
+    for batch in batches:
+        await database.write(making.TAILNET.id, batch)
+    kept = [(making.TAILNET.id, each.id) for each in ours[-KEPT_POLICIES:]]
+    assert await policy_ids(database) == [(other.id, theirs.id), *kept]
+    loaded, counters = await database.load()
+    assert {s.tailnet.id: s.policy_text for s in loaded} == {
+        making.TAILNET.id: ours[-1],
+        other.id: theirs,
+    }
+    assert counters.policy == ids.policy
+
+
+async def test_a_policy_of_the_largest_size_is_kept_as_it_is(database: Database) -> None:
+    ids = Sequences(tailnet=1)
+    record = making.policy(ids, "// \U0001f512 \r\n\t" + "x" * MAX_TEXT_CHARS)
+    await database.write(making.TAILNET.id, [Rows(puts=(making.TAILNET, record))])
+    (loaded,), _ = await database.load()
+    assert loaded.policy_text == record
 
 
 async def written(database: Database, count: int) -> tuple[list[Node], Sequences]:

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
-from appliance.records import AuthKeyID, NodeID, RegisterMethod, UserID
+from appliance.records import AuthKeyID, NodeID, RegisterMethod, Role, UserID
 from appliance.store import engine, schema, upgrade
 from appliance.store.errors import DatabaseDamaged, DatabaseTooNew, StoreError
 from appliance.store.store import Database
@@ -29,9 +29,9 @@ LATER = '''"""A migration of the future."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
-OLDEST_READER = 2
+revision = "0003"
+down_revision = "0002"
+OLDEST_READER = 3
 OLDEST_PROGRAM = "9.9.0"
 
 def upgrade() -> None:
@@ -104,17 +104,44 @@ async def test_a_dump_of_a_released_schema_loads(dump: Path, tmp_path: Path) -> 
     assert (ids.tailnet, ids.user, ids.auth_key, ids.node) == (1, 1, 1, 7)
 
 
+async def test_policies_and_roles_of_the_second_schema_load(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{restored(DUMPS / 'schema2.sql', tmp_path)}")
+    try:
+        await database.migrate()
+        (snapshot,), ids = await database.load()
+    finally:
+        await database.close()
+    newest = snapshot.policy_text
+    assert newest is not None
+    assert (newest.id, newest.source, newest.created_by) == (3, "file", "system:headwater")
+    assert newest.text.startswith("// Für alle\n{")
+    assert newest.created_at == datetime(2026, 11, 22, 11, tzinfo=UTC)
+    assert snapshot.users[UserID(1)].role is Role.NETWORK_ADMIN
+    assert ids.policy == 3
+
+
+async def test_users_of_the_first_schema_are_members_and_have_no_policy(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{restored(DUMPS / 'schema1.sql', tmp_path)}")
+    try:
+        await database.migrate()
+        (snapshot,), ids = await database.load()
+    finally:
+        await database.close()
+    assert {user.role for user in snapshot.users.values()} == {Role.MEMBER}
+    assert (snapshot.policy_text, ids.policy) == (None, 0)
+
+
 def later_scripts(tmp_path: Path, text: str = LATER) -> Path:
     scripts = tmp_path / "migrations"
     shutil.copytree(upgrade.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "v0002_later.py").write_text(text)
+    (scripts / "versions" / "v0003_later.py").write_text(text)
     return scripts
 
 
 async def migrated_by_the_future(database: Database, scripts: Path, at: datetime) -> Path | None:
     return await database._call(
         lambda: upgrade.migrate(
-            database._opened, database._connected(), at, scripts=scripts, version=2
+            database._opened, database._connected(), at, scripts=scripts, version=3
         )
     )
 
@@ -136,7 +163,7 @@ async def test_an_upgrade_keeps_the_records_and_a_copy_of_before(tmp_path: Path)
     assert list(loaded.nodes.values()) == nodes
     assert again is None
     assert copy is not None
-    assert copy.name == "headwater.db.before-upgrade-20260301T123015Z-schema1"
+    assert copy.name == "headwater.db.before-upgrade-20260301T123015Z-schema2"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     older = Database.open(f"sqlite:///{copy}")
     try:
