@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from datetime import timedelta
@@ -116,6 +117,20 @@ class Dns(Struct, frozen=True, kw_only=True):
     """Static records."""
 
 
+class Policy(Struct, frozen=True, kw_only=True):
+    """Where the policy comes from, which says who may reach whom (see policy.md)."""
+
+    mode: Literal["database", "file", "settings"] = "database"
+    """`database`: set by command line and API. `file`: the file `path`, watched for change.
+    `settings`: written here. Only one of them is asked."""
+    path: Path | None = None
+    """File with the policy in HuJSON (mode `file`); the whole path."""
+    text: str = ""
+    """The policy in HuJSON (mode `settings`)."""
+    document: dict[str, object] | None = None
+    """The policy as values of this file's own form, in place of `text` (mode `settings`)."""
+
+
 class Tailnet(Struct, frozen=True, kw_only=True):
     """One private network."""
 
@@ -132,6 +147,9 @@ class Tailnet(Struct, frozen=True, kw_only=True):
     """Let nodes of one user send files to each other (Taildrop)."""
     client_logs: bool = False
     """Let clients send their logs to Tailscale's log service."""
+    policy: Policy = Policy()
+    email_domains: tuple[str, ...] = ()
+    """The e-mail domains that the tailnet owns: `user:*@example.com` in a policy means their users."""
     dns: Dns | None = None
     """DNS of this tailnet; null means the settings of the `dns` section."""
 
@@ -321,12 +339,14 @@ RENAMED: dict[str, str] = {
     "database": "write 'database_url'",
     "database_password": "put it into a file and name that in 'database_password_file'",
     "node": "write 'tailnet.key_expiry' and 'tailnet.ephemeral_timeout'",
+    "policy": "write it as 'tailnet.policy'",
     "dns.base_domain": "write it as 'tailnet.base_domain'",
     "derp.server.stun_listen_addr": "write it as a list under 'derp.server.stun_listen'",
     "derp.server.private_key_path": "leave it out: the key lives in 'state_dir'",
 }
 """Keys of other names that people bring along, and our own former ones (kept for a year)."""
 
+_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 CGNAT = IPv4Network("100.64.0.0/10")
 ULA = IPv6Network("fd7a:115c:a1e0::/48")
 
@@ -450,6 +470,10 @@ def _check_tailnets(settings: Settings, reader: Reader) -> None:
         domains.add(tailnet.base_domain)
         _check_domain(settings, tailnet, path, reader)
         _check_prefixes(tailnet.prefixes, f"{path}.prefixes", reader)
+        _check_policy(tailnet.policy, f"{path}.policy", reader)
+        for k, owned in enumerate(tailnet.email_domains):
+            if not _DOMAIN.fullmatch(owned):
+                reader.refuse(f"{path}.email_domains[{k}]", owned, "a lower-case domain")
         if tailnet.dns is not None:
             _check_dns(tailnet.dns, f"{path}.dns", reader)
     _check_dns(settings.dns, "dns", reader)
@@ -472,6 +496,18 @@ def _check_prefixes(prefixes: Prefixes, path: str, reader: Reader) -> None:
         reader.refuse(f"{path}.v4", str(prefixes.v4), f"a prefix inside {CGNAT}", fix)
     if prefixes.v6 is not None and not prefixes.v6.subnet_of(ULA):
         reader.refuse(f"{path}.v6", str(prefixes.v6), f"a prefix inside {ULA}", fix)
+
+
+def _check_policy(policy: Policy, path: str, reader: Reader) -> None:
+    wanted = policy.mode
+    if wanted == "file" and (policy.path is None or not policy.path.is_absolute()):
+        found = None if policy.path is None else str(policy.path)
+        reader.refuse(f"{path}.path", found, "the whole path of a file")
+    if wanted == "settings" and (not policy.text) == (policy.document is None):
+        reader.refuse(f"{path}.mode", wanted, "either 'text' or 'document' with it")
+    for key, mode in (("path", "file"), ("text", "settings"), ("document", "settings")):
+        if getattr(policy, key) not in (None, "") and wanted != mode:
+            reader.refuse(f"{path}.mode", wanted, f"{mode!r} when '{key}' is given")
 
 
 def _check_dns(dns: Dns, path: str, reader: Reader) -> None:

@@ -5,12 +5,14 @@ Not for reading the file (``config``) and not for joining the parts (``server``)
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from msgspec.structs import replace
 
 from appliance.config import Dns, Region, RelayServer, Settings, Tailnet
+from appliance.governing import PolicySource
 from appliance.records import Settings as TailnetSettings
 from appliance.strict import to_plain
 from appliance.wire import tailcfg
@@ -51,7 +53,17 @@ def tailnet_settings(
         ephemeral_timeout=tailnet.ephemeral_timeout,
         file_sharing=tailnet.file_sharing,
         disable_logs=not tailnet.client_logs,
+        email_domains=frozenset(tailnet.email_domains),
     )
+
+
+def policy_source(tailnet: Tailnet) -> PolicySource:
+    """Say where a tailnet's policy comes from; a document in the settings becomes its text."""
+    policy = tailnet.policy
+    text = policy.text
+    if policy.document is not None:
+        text = json.dumps(policy.document, indent=2, ensure_ascii=False) + "\n"
+    return PolicySource(policy.mode, policy.path, text)
 
 
 def derp_map(settings: Settings, ports: Ports) -> tailcfg.DERPMap:

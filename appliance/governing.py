@@ -10,20 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from appliance.errors import Conflict, Forbidden
-from appliance.identity.principals import Principal
-from appliance.live import LiveTailnet
-from appliance.policy.admission import Admitted, admit
-from appliance.policy.language import Policy
+from appliance.errors import Conflict, Forbidden, Invalid
+from appliance.identity.principals import SYSTEM, Principal
+from appliance.live import CommitFailed, LiveTailnet
+from appliance.policy.admission import Admitted, TestsFailed, admit
+from appliance.policy.compile import compile  # noqa: A004 - its name
+from appliance.policy.document import MAX_TEXT_CHARS
+from appliance.policy.language import UNWRITTEN, Policy
+from appliance.policy.mistakes import PolicyError
 from appliance.records import PolicyText, PolicyTextID
 from appliance.tailnet import policies
+from appliance.tailnet.snapshot import Snapshot
+from appliance.watching import Unreadable, WatchedText
 
 log = logging.getLogger(__name__)
+
+RETRY_S = 10.0
+"""How soon a text whose tests failed is tested again once other users or nodes are there. Of a
+large tailnet this costs some tenths of a second."""
+POLL_S = 2.0
+"""How soon a changed policy file is noticed. One stat call for each tailnet."""
 
 DENYING = Policy(acls=())
 """In force while there should be a policy and none can be: nobody reaches anything."""
@@ -68,31 +81,75 @@ class PolicyStatus:
     trouble_since: datetime | None = None
 
 
-class PolicyKeeper:
-    """The policy of one tailnet. May be asked from the event loop's thread only."""
+def restore(
+    snapshot: Snapshot, source: PolicySource, email_domains: Collection[str] = ()
+) -> tuple[Snapshot, str]:
+    """Bring the stored policy of a tailnet in force, before anybody sees it; give trouble too.
 
-    def __init__(self, live: LiveTailnet, source: PolicySource) -> None:
+    A text that was good when it was set is not tested again. One that this release does not take
+    denies everything, since an older one might let somebody in whom this one had shut out; so does
+    a source that is to give the first text, until it has.
+    """
+    settings = replace(snapshot.settings, email_domains=frozenset(email_domains))
+    snapshot = replace(snapshot, settings=settings)
+    record = snapshot.policy_text
+    if record is None:
+        return (snapshot if source.mode == "database" else replace(snapshot, policy=DENYING)), ""
+    users, nodes = snapshot.users, snapshot.nodes
+    try:
+        good = admit(record.text, users, nodes, policies.background(snapshot), with_tests=False)
+    except PolicyError as error:
+        return replace(snapshot, policy=DENYING), f"the stored policy: {error.sentence}"
+    return replace(snapshot, policy=good.policy, compiled=good.compiled), ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A text that failed its own tests, and the tailnet as it was then."""
+
+    text: str
+    snapshot: Snapshot
+    retry_at: float
+
+    def is_worth_it(self, now: Snapshot) -> bool:
+        """Tell whether somebody came or went, so that tests may end otherwise."""
+        was = self.snapshot
+        return was.users is not now.users or was.nodes.keys() != now.nodes.keys()
+
+
+class PolicyKeeper:
+    """The policy of one tailnet. May be asked from the event loop's thread only.
+
+    ``trouble`` is what ``restore`` gave. A source that is no database is looked at by ``look`` and,
+    for as long as ``keep`` runs, whenever its file changes.
+    """
+
+    def __init__(self, live: LiveTailnet, source: PolicySource, *, trouble: str = "") -> None:
         self.live = live
         self.source = source
         self.refused = 0
         """How many texts were offered since the start that could not be put in force."""
+        self._file = _watched(source)
+        self._is_offered = True
+        self._failed: _Failed | None = None
+        self._is_outdated = False
         self._trouble = ""
         self._trouble_since: datetime | None = None
         self._judging = asyncio.Lock()
         self._replacing = asyncio.Lock()
+        if trouble:
+            self._note(trouble)
 
     @property
     def status(self) -> PolicyStatus:
         """How the policy is now."""
-        snapshot = self.live.snapshot
-        denies_all = snapshot.policy is DENYING
-        in_force = None if denies_all else snapshot.policy_text
+        in_force = None if self._denies_all else self.live.snapshot.policy_text
         return PolicyStatus(
             source=self.source.mode,
             path=self.source.path,
             in_force=in_force,
             since=None if in_force is None else in_force.created_at,
-            denies_all=denies_all,
+            denies_all=self._denies_all,
             trouble=self._trouble,
             trouble_since=self._trouble_since,
         )
@@ -103,10 +160,7 @@ class PolicyKeeper:
         Raises PolicyError or TestsFailed. Runs in a thread, since large tailnets take some tenths
         of a second; one text at a time, so that many of them do not take all cores' time.
         """
-        async with self._judging:
-            snapshot = self.live.snapshot
-            background = policies.background(snapshot)
-            return await asyncio.to_thread(admit, text, snapshot.users, snapshot.nodes, background)
+        return await self._judge(text)
 
     async def replace(
         self, text: str, by: Principal, *, over: PolicyTextID | None = None
@@ -117,29 +171,140 @@ class PolicyKeeper:
         is refused. Raises Forbidden if the policy comes from elsewhere, Conflict, PolicyError,
         TestsFailed, or CommitFailed.
         """
+        async with self._replacing:
+            self._check_writable()
+            self._check_unchanged(over)
+            try:
+                return await self._put_in_force(text, by)
+            except Invalid:
+                self.refused += 1
+                raise
+
+    async def look(self) -> None:
+        """Take the text of a file or of the settings if it is another one than before.
+
+        What is wrong becomes trouble, for people to read; nothing is raised. A text that failed its
+        own tests is tried again when users or nodes have come or gone: they may be what it names.
+        """
+        async with self._replacing:
+            text: str | None = None
+            try:
+                text = await self._news() or self._worth_another_try()
+                if text is not None:
+                    self._failed = None
+                    await self._take(text)
+            except Unreadable as error:
+                self._failed = None
+                self._refuse(str(error))
+            except Invalid as error:
+                if text is not None and isinstance(error, TestsFailed):
+                    self._failed = _Failed(text, self.live.snapshot, _now() + RETRY_S)
+                self._refuse(f"{self.source}:\n{error.sentence}")
+            except CommitFailed as error:
+                self._offer_again()
+                self._refuse(f"{self.source}: {error}; it is tried again")
+
+    async def take_over(self, source: PolicySource) -> None:
+        """Go on with the source that the settings name now, and look at it anew."""
+        async with self._replacing:
+            self.source = source
+            self._file = _watched(source)
+            self._offer_again()
+            self._failed = None
+            self._trouble, self._trouble_since = "", None
+            await self._read_again()
+        await self.look()
+
+    async def keep(self) -> None:
+        """Look at the file for ever; a long task of the server."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await self.look()
+            except Exception:
+                log.exception("looking for a new policy failed")  # a bug; the policy stays
+
+    async def _news(self) -> str | None:
+        """Give what the source offers, unless it was offered before. Raises Unreadable."""
+        if self._file is not None:
+            return await asyncio.to_thread(self._file.news)
+        if self.source.mode == "settings" and self._is_offered:
+            self._is_offered = False
+            return self.source.text
+        return None
+
+    def _worth_another_try(self) -> str | None:
+        failed = self._failed
+        if failed is None or _now() < failed.retry_at:
+            return None
+        return failed.text if failed.is_worth_it(self.live.snapshot) else None
+
+    def _offer_again(self) -> None:
+        self._is_offered = True
+        if self._file is not None:
+            self._file.forget()
+
+    async def _take(self, text: str) -> None:
+        """Put the text of a file or of the settings in force, unless it is already."""
+        newest = self.live.snapshot.policy_text
+        known = None if newest is None else (newest.text, newest.source)
+        if self._denies_all or known != (text, self.source.mode):
+            await self._put_in_force(text, SYSTEM)
+        elif not self._is_outdated:
+            self._recover()
+
+    async def _read_again(self) -> None:
+        """Look whether the stored text can be read with new settings (domains come and go)."""
+        newest = self.live.snapshot.policy_text
+        if newest is None:
+            if self.source.mode == "database" and self._denies_all:
+                await self._let_everything_through()
+            return
+        try:
+            admitted = await self._judge(newest.text, with_tests=False)
+        except PolicyError as error:
+            self._is_outdated = True
+            self._refuse(f"the stored policy cannot be read any more:\n{error.sentence}")
+            return
+        self._is_outdated = False
+        if self._denies_all:
+            async with self.live.edit(by=SYSTEM) as edit:
+                edit.set_policy(admitted.policy, admitted.compiled)
+
+    async def _let_everything_through(self) -> None:
+        snapshot = self.live.snapshot
+        background = policies.background(snapshot)
+        async with self.live.edit(by=SYSTEM) as edit:
+            compiled = compile(UNWRITTEN, snapshot.users, snapshot.nodes, background)
+            edit.set_policy(UNWRITTEN, compiled)
+
+    async def _put_in_force(self, text: str, by: Principal) -> PolicyText:
+        admitted = await self._judge(text)
+        source = self.source.mode
+        async with self.live.edit(by=by) as edit:
+            # No await in here: everybody who has a change waits for this block to end.
+            record = policies.replace_policy(
+                edit, admitted, self.live.clock(), source=source, by=str(by)
+            )
+        self._is_outdated = False
+        self._recover()
+        log.info("policy set", extra={"by": str(by), "source": source, "tailnet": self._name})
+        return record
+
+    async def _judge(self, text: str, *, with_tests: bool = True) -> Admitted:
+        async with self._judging:
+            now = self.live.snapshot
+            background = policies.background(now)
+            work = partial(admit, text, now.users, now.nodes, background, with_tests=with_tests)
+            return await asyncio.to_thread(work)
+
+    def _check_writable(self) -> None:
         if self.source.mode != "database":
             raise Forbidden(
                 "policy-read-only",
                 f"the policy of this tailnet comes from {self.source}: change it there, "
                 "or set tailnet.policy.mode to 'database'",
             )
-        return await self._put_in_force(text, by, over=over)
-
-    async def _put_in_force(
-        self, text: str, by: Principal, *, over: PolicyTextID | None = None
-    ) -> PolicyText:
-        source = self.source.mode
-        async with self._replacing:
-            self._check_unchanged(over)
-            admitted = await self.check(text)
-            async with self.live.edit(by=by) as edit:
-                # No await in here: the draft is the only one of the tailnet.
-                record = policies.replace_policy(
-                    edit, admitted, self.live.clock(), source=source, by=str(by)
-                )
-            self._trouble, self._trouble_since = "", None
-        log.info("policy set", extra={"by": str(by), "source": source, "tailnet": self._name})
-        return record
 
     def _check_unchanged(self, over: PolicyTextID | None) -> None:
         newest = self.live.snapshot.policy_text
@@ -149,6 +314,43 @@ class PolicyKeeper:
                 "somebody else set another policy meanwhile; read it and write yours again",
             )
 
+    def _refuse(self, trouble: str) -> None:
+        """Keep the policy that is in force, and say why."""
+        if trouble != self._trouble:
+            self.refused += 1
+            self._note(trouble)
+
+    def _note(self, trouble: str) -> None:
+        self._trouble, self._trouble_since = trouble, self.live.clock()
+        fields: dict[str, object] = {"tailnet": self._name, "source": self.source.mode}
+        if self.source.path is not None:
+            fields["path"] = str(self.source.path)
+        fields["reason"] = trouble
+        if self._denies_all:
+            log.error("no policy can be used: everything is denied", extra=fields)
+        else:
+            log.warning("policy refused, the one in force stays", extra=fields)
+
+    def _recover(self) -> None:
+        """Forget what was wrong before."""
+        if self._trouble:
+            log.info("policy is well again", extra={"tailnet": self._name})
+        self._trouble, self._trouble_since = "", None
+
+    @property
+    def _denies_all(self) -> bool:
+        return self.live.snapshot.policy is DENYING
+
     @property
     def _name(self) -> str:
         return self.live.snapshot.tailnet.name
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _watched(source: PolicySource) -> WatchedText | None:
+    if source.mode != "file" or source.path is None:
+        return None
+    return WatchedText(source.path, max_bytes=MAX_TEXT_CHARS)

@@ -30,6 +30,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 MAX_MISTAKES = 100
 """A wrong file type can make thousands; nobody reads more than a screen or two."""
 
+MAX_PLAIN_DEPTH = 32
+"""A policy has six levels."""
+MAX_PLAIN_VALUES = 100_000
+"""More than the largest policy has; YAML's aliases make billions of values out of a short text."""
+
 _UNITS = {
     "ms": 0.001,
     "s": 1,
@@ -131,6 +136,7 @@ class Reader:
     def __init__(self, renamed: Mapping[str, str] | None = None) -> None:
         self.mistakes: list[Mistake] = []
         self._renamed = renamed or {}
+        self._plain_left = MAX_PLAIN_VALUES
 
     def struct(self, kind: type[T], value: object, path: str = "") -> T | None:
         """Read a mapping into a Struct; what is wrong in it is noted and keeps its default.
@@ -173,7 +179,35 @@ class Reader:
             return self._mapping(get_args(kind)[1], value, path)
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             return self.struct(kind, value, path)
+        if kind is object:
+            return self._plain(value, path)
         return self._scalar(kind, value, path)
+
+    def _plain(self, value: object, path: str, depth: int = 1) -> object:
+        """Read a value of any shape that JSON has too."""
+        self._plain_left -= 1
+        if depth > MAX_PLAIN_DEPTH or self._plain_left < 0:
+            limits = f"{MAX_PLAIN_DEPTH} levels and {MAX_PLAIN_VALUES} values"
+            self._wrong(path, "(more inside)", limits)
+            return None
+        if isinstance(value, dict):
+            read: dict[str, object] = {}
+            for key, each in value.items():
+                if self._plain_left < 0:
+                    break
+                read[str(key)] = self._plain(each, _join(path, key), depth + 1)
+            return read
+        if isinstance(value, list):
+            found: list[object] = []
+            for i, each in enumerate(value):
+                if self._plain_left < 0:
+                    break
+                found.append(self._plain(each, f"{path}[{i}]", depth + 1))
+            return found
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        self._wrong(path, value, "text, a number, true, false, null, a list or a mapping")
+        return None
 
     def refuse(self, path: str, found: object, allowed: str, fix: str = "") -> None:
         """Note a mistake that lies in the meaning rather than in the form."""
@@ -295,6 +329,8 @@ def describe(kind: typing.Any) -> str:
         return f"a mapping of names to {describe(arguments[1])}"
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return "a mapping"
+    if kind is object:
+        return "anything"
     return _SCALARS[kind][2]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,24 @@ def test_renamed_key_names_its_successor(changes: dict[str, Any], path: str, say
             "derp.server.mesh.key_file",
         ),
         ({"derp": {"server": {"can_port80": True}}}, "derp.server.ipv4"),
+        ({"tailnet": {"policy": {"mode": "file"}}}, "tailnet.policy.path"),
+        ({"tailnet": {"policy": {"mode": "file", "path": "p.hujson"}}}, "tailnet.policy.path"),
+        ({"tailnet": {"policy": {"path": "/p.hujson"}}}, "tailnet.policy.mode"),
+        ({"tailnet": {"policy": {"text": "{}"}}}, "tailnet.policy.mode"),
+        ({"tailnet": {"policy": {"document": {}}}}, "tailnet.policy.mode"),
+        ({"tailnet": {"policy": {"mode": "settings"}}}, "tailnet.policy.mode"),
+        (
+            {"tailnet": {"policy": {"mode": "settings", "text": "{}", "document": {}}}},
+            "tailnet.policy.mode",
+        ),
+        ({"tailnet": {"policy": {"mode": "files"}}}, "tailnet.policy.mode"),
+        (
+            {"tailnet": {"policy": {"mode": "settings", "document": {"acls": [date(2026, 1, 1)]}}}},
+            "tailnet.policy.document.acls[0]",
+        ),
+        ({"tailnet": {"email_domains": ["Example.com"]}}, "tailnet.email_domains[0]"),
+        ({"tailnet": {"email_domains": ["alice@example.com"]}}, "tailnet.email_domains[0]"),
+        ({"policy": {"path": "/p.hujson"}}, "policy"),
         ({"socket": {"mode": 770}}, "socket.mode"),
         ({"socket": {"mode": "rwx"}}, "socket.mode"),
     ],
@@ -127,6 +145,40 @@ def test_mistake_in_meaning_is_refused(changes: dict[str, Any], path: str) -> No
     found = mistakes(**changes)
     assert path in found
     assert "secret" not in str(found)
+
+
+def test_a_policy_as_values_of_the_file_is_read_as_it_is(tmp_path: Path) -> None:
+    document = {"groups": {"group:a": ["b@example.com"]}, "acls": [], "disableIPv4": True}
+    policy = {"mode": "settings", "document": document}
+    for name, text in {
+        "a.json": json.dumps({**MINIMAL, "tailnet": {"policy": policy}}),
+        "a.yaml": yamlfile.dump({**MINIMAL, "tailnet": {"policy": policy}}),
+        "a.toml": (
+            'server_url = "https://hw.example.com"\n[tls]\nmode = "local_ca"\n'
+            '[tailnet.policy]\nmode = "settings"\n'
+            "[tailnet.policy.document]\nacls = []\ndisableIPv4 = true\n"
+            'groups = {"group:a" = ["b@example.com"]}\n'
+        ),
+    }.items():
+        (tmp_path / name).write_text(text)
+        settings = config.load(tmp_path / name)
+        assert settings.tailnet.policy.document == document
+        assert config.build(strict.to_plain(settings)) == settings
+
+
+def test_aliases_cannot_make_a_policy_large() -> None:
+    lines = ["a0: &a0 [1,1,1,1,1,1,1,1,1]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    text = "\n".join(lines)
+    document = yamlfile.parse(text)
+    assert isinstance(document, dict)
+    found = mistakes(tailnet={"policy": {"mode": "settings", "document": document}})
+    assert any("levels and 100000 values" in each for each in found.values())
+    deep: object = []
+    for _ in range(100):
+        deep = [deep]
+    found = mistakes(tailnet={"policy": {"mode": "settings", "document": {"acls": deep}}})
+    assert any("32 levels" in each for each in found.values())
 
 
 def test_yaml_traps_are_read_as_meant() -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from appliance.errors import Conflict, Forbidden
-from appliance.governing import PolicyKeeper, PolicySource
+from appliance.governing import DENYING, RETRY_S, PolicyKeeper, PolicySource, restore
 from appliance.identity.principals import LOCAL
 from appliance.live import CommitFailed
 from appliance.policy.admission import TestsFailed
+from appliance.policy.language import UNWRITTEN
 from appliance.policy.mistakes import PolicyError
 from tests.support.livehouse import House
+from tests.support.polling import until
 
 CLOSED = '{"acls": []}'
 OPEN = '{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}'
@@ -115,3 +118,222 @@ async def test_concurrent_texts_are_put_in_force_one_after_the_other(house: Hous
     )
     assert [record.id for record in records] == sorted({record.id for record in records})
     assert keeper.status.in_force == records[-1]
+
+
+# ── files and settings ───────────────────────────────────────────────────────────────────────
+
+
+def from_file(house: House, path: Path) -> PolicyKeeper:
+    """Make a keeper for a server that starts for the first time, with a policy file."""
+    source = PolicySource("file", path)
+    snapshot, trouble = restore(house.snapshot, source)
+    house.live.snapshot = house.live._tip = snapshot
+    return PolicyKeeper(house.live, source, trouble=trouble)
+
+
+async def test_a_file_is_put_in_force_and_followed(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "policy.hujson"
+    path.write_text(CLOSED)
+    keeper = from_file(house, path)
+    await keeper.look()
+    status = keeper.status
+    assert status.in_force is not None
+    assert (status.in_force.text, status.in_force.source) == (CLOSED, "file")
+    assert (status.source, status.path, status.trouble) == ("file", path, "")
+    written = len(house.store.batches)
+    await keeper.look()
+    assert len(house.store.batches) == written
+    path.write_text(OPEN)
+    await keeper.look()
+    assert house.snapshot.policy_text is not None
+    assert house.snapshot.policy_text.text == OPEN
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ('{"acls": [}', "line 1, column 11"),
+        ('{"acl": []}', 'did you mean "acls"'),
+        (FAILING, "expected ALLOWED, got DENIED"),
+        ("", "is empty"),
+    ],
+)
+async def test_a_bad_file_leaves_the_last_good_one(
+    house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: str, words: str
+) -> None:
+    path = tmp_path / "policy.hujson"
+    path.write_text(OPEN)
+    keeper = from_file(house, path)
+    await keeper.look()
+    good = keeper.status.in_force
+    path.write_text(bad)
+    house.clock.advance(hours=1)
+    for _ in range(3):
+        await keeper.look()
+    status = keeper.status
+    assert (status.in_force, status.trouble_since) == (good, house.clock())
+    assert words in status.trouble
+    assert str(path) in status.trouble
+    assert keeper.refused == 1
+    (line,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert line.message == "policy refused, the one in force stays"
+    assert words in line.reason  # type: ignore[attr-defined]
+    path.write_text(OPEN)
+    await keeper.look()
+    assert (keeper.status.trouble, keeper.status.in_force) == ("", good)
+
+
+async def test_without_a_first_policy_nothing_is_let_through(
+    house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "policy.hujson"
+    keeper = from_file(house, path)
+    await keeper.look()
+    status = keeper.status
+    assert (status.in_force, status.denies_all) == (None, True)
+    assert "there is no such file" in status.trouble
+    assert "no policy can be used: everything is denied" in caplog.text
+    assert house.snapshot.policy.acls == ()
+    path.write_text(OPEN)
+    await keeper.look()
+    assert (keeper.status.denies_all, keeper.status.trouble) == (False, "")
+
+
+async def test_a_text_of_the_settings_is_put_in_force(house: House) -> None:
+    keeper = PolicyKeeper(house.live, PolicySource("settings", text=CLOSED))
+    await keeper.look()
+    record = house.snapshot.policy_text
+    assert record is not None
+    assert (record.text, record.source, record.created_by) == (
+        CLOSED,
+        "settings",
+        "system:headwater",
+    )
+    await keeper.take_over(PolicySource("settings", text="{"))
+    assert "the settings of the server (tailnet.policy):\nline 1" in keeper.status.trouble
+    assert house.snapshot.policy_text is record
+    await keeper.take_over(PolicySource("settings", text=OPEN))
+    assert house.snapshot.policy_text is not None
+    assert (house.snapshot.policy_text.text, keeper.status.trouble) == (OPEN, "")
+
+
+async def test_another_source_goes_on_with_what_is_in_force(house: House, tmp_path: Path) -> None:
+    keeper = PolicyKeeper(house.live, PolicySource("settings", text=CLOSED))
+    await keeper.look()
+    await keeper.take_over(PolicySource())
+    assert house.snapshot.policy_text is not None
+    assert house.snapshot.policy_text.source == "settings"
+    changed = await keeper.replace(OPEN, LOCAL)
+    path = tmp_path / "policy"
+    path.write_text(OPEN)
+    await keeper.take_over(PolicySource("file", path))
+    now = house.snapshot.policy_text
+    assert (now.text, now.source) == (OPEN, "file")
+    assert now.id > changed.id
+
+
+async def test_a_source_without_a_text_may_be_given_up(house: House, tmp_path: Path) -> None:
+    keeper = from_file(house, tmp_path / "nothing")
+    await keeper.look()
+    await keeper.take_over(PolicySource())
+    status = keeper.status
+    assert (status.denies_all, status.in_force, status.trouble) == (False, None, "")
+    assert house.snapshot.policy is UNWRITTEN
+
+
+async def test_a_source_that_appears_while_running_and_has_no_text_changes_nothing(
+    house: House, tmp_path: Path
+) -> None:
+    keeper = PolicyKeeper(house.live, PolicySource())
+    await keeper.take_over(PolicySource("file", tmp_path / "nothing"))
+    assert "no such file" in keeper.status.trouble
+    assert not keeper.status.denies_all
+
+
+async def test_failed_tests_are_tried_again_when_their_users_come(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        '{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}],'
+        ' "tests": [{"src": "bob@", "accept": ["alice@:22"]}]}'
+    )
+    clock = [0.0]
+    monkeypatch.setattr("appliance.governing._now", lambda: clock[0])
+    keeper = PolicyKeeper(house.live, PolicySource("settings", text=text))
+    await keeper.look()
+    assert 'source "bob@"' in keeper.status.trouble
+    clock[0] += RETRY_S
+    await keeper.look()
+    assert keeper.refused == 1
+    await house.create_user("bob")
+    await keeper.look()
+    assert keeper.status.trouble == ""
+    assert house.snapshot.policy_text is not None
+
+
+async def test_a_commit_that_fails_is_tried_again(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "policy"
+    path.write_text(CLOSED)
+    keeper = from_file(house, path)
+    house.store.refuse = lambda _batch: True
+    await keeper.look()
+    assert "the database did not take the change; it is tried again" in keeper.status.trouble
+    house.store.refuse = lambda _batch: False
+    await keeper.look()
+    assert keeper.status.trouble == ""
+    assert house.snapshot.policy_text is not None
+
+
+async def test_a_domain_that_leaves_is_noticed_before_the_next_start(house: House) -> None:
+    text = '{"acls": [{"action": "accept", "src": ["user:*@example.com"], "dst": ["*:*"]}]}'
+    async with house.live.edit(by=LOCAL) as edit:
+        edit.set_settings(replace(edit.settings, email_domains=frozenset({"example.com"})))
+    source = PolicySource("settings", text=text)
+    keeper = PolicyKeeper(house.live, source)
+    await keeper.look()
+    assert keeper.status.trouble == ""
+    async with house.live.edit(by=LOCAL) as edit:
+        edit.set_settings(replace(edit.settings, email_domains=frozenset()))
+    await keeper.take_over(source)
+    assert "example.com" in keeper.status.trouble
+    # What the next start would do, and what mends it.
+    assert house.snapshot.policy_text is not None
+    restored, trouble = restore(house.snapshot, source)
+    assert restored.policy is DENYING
+    assert "example.com" in trouble
+    house.live.snapshot = house.live._tip = restored
+    again = PolicyKeeper(house.live, PolicySource(), trouble=trouble)
+    assert again.status.denies_all
+    async with house.live.edit(by=LOCAL) as edit:
+        edit.set_settings(replace(edit.settings, email_domains=frozenset({"example.com"})))
+    await again.take_over(PolicySource())
+    assert (again.status.denies_all, again.status.trouble) == (False, "")
+    assert again.status.in_force == house.snapshot.policy_text
+
+
+async def test_the_loop_goes_on_while_a_text_is_judged(house: House) -> None:
+    keeper = PolicyKeeper(house.live, PolicySource())
+    groups = ",".join(f'"group:g{n}": ["alice@"]' for n in range(3000))
+    judging = asyncio.create_task(keeper.check(f'{{"groups": {{{groups}}}, "acls": []}}'))
+    turns = 0
+    while not judging.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert (await judging).policy.groups
+    assert turns > 10
+
+
+async def test_a_bug_does_not_end_the_watch(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("appliance.governing.POLL_S", 0.0)
+    keeper = PolicyKeeper(house.live, PolicySource("settings", text=CLOSED))
+    monkeypatch.setattr(keeper, "_news", _broken)
+    watching = asyncio.create_task(keeper.keep())
+    await until(lambda: caplog.text.count("looking for a new policy failed") > 1)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _broken() -> str:
+    raise RuntimeError("a bug")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from appliance.cli.client import CommandFailed
 from appliance.cli.output import emit
 from appliance.cli.root import Command, Group, Invocation
+
+if TYPE_CHECKING:
+    from appliance.config import Settings
 
 
 @click.group(cls=Group)
@@ -34,7 +38,7 @@ def check(invocation: Invocation, file: Path | None) -> None:
 
     path = _file(invocation, file)
     try:
-        load(path)
+        _check_policies(load(path), str(path))
     except ConfigError as error:
         if invocation.output:
             found = [
@@ -85,6 +89,31 @@ def convert(invocation: Invocation, file: Path) -> None:
     for remark in remarks:
         click.echo(f"not carried over: {remark}", err=True)
     emit(invocation.output, settings, lambda: dump(settings).rstrip())
+
+
+def _check_policies(settings: Settings, source: str) -> None:
+    """Read the policies that the settings hold themselves. Raises ConfigError.
+
+    Not a part of reading the settings: a server that is running, or starts with a policy that its
+    release no longer takes, keeps the last good one.
+    """
+    from appliance.config import ConfigError
+    from appliance.derived import policy_source
+    from appliance.policy.document import decode
+    from appliance.policy.mistakes import PolicyError
+    from appliance.strict import Mistake
+
+    found = []
+    for i, tailnet in enumerate(settings.all_tailnets):
+        if tailnet.policy.mode != "settings":
+            continue
+        place = f"tailnets[{i - 1}]" if i else "tailnet"
+        try:
+            decode(policy_source(tailnet).text, domains=frozenset(tailnet.email_domains))
+        except PolicyError as error:
+            found += [Mistake(f"{place}.policy", str(each), "a policy") for each in error.mistakes]
+    if found:
+        raise ConfigError(source, tuple(found))
 
 
 config.add_command(check)

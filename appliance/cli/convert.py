@@ -64,8 +64,6 @@ _REMARKS: dict[str, str] = {
     " know it; else a new one is made",
     "derp.urls": "maps from URLs are not fetched; list the regions under derp.regions",
     "derp.paths": "map files are not read; list the regions under derp.regions",
-    "policy.path": "policies are not read yet: everything may reach everything",
-    "policy.mode": "policies are not read yet: everything may reach everything",
     "dns.extra_records_path": "list the records under dns.extra_records; SIGHUP reloads them",
     "database.sqlite.path": "the database is not converted; ours lives in state_dir",
     "tls_letsencrypt_hostname": "certificates are not fetched yet; use files, or a proxy",
@@ -90,6 +88,7 @@ def from_headscale(document: dict[object, object]) -> tuple[Plain, list[str]]:
         elif not _is_meaningless(key) and value not in (None, "", [], {}, False):
             remarks.append(f"{key}: no counterpart yet")
     _finish(ours, theirs)
+    remarks += _policy(ours, theirs)
     return ours, remarks
 
 
@@ -153,12 +152,19 @@ def _socket_mode(ours: Plain, value: object) -> None:
     _put(ours, "socket.mode", text)
 
 
+def _later(_ours: Plain, _value: object) -> None:
+    """Leave a key to ``_policy``, which looks at several."""
+
+
 _TRANSLATED: dict[str, Callable[[Plain, object], None]] = {
     "listen_addr": _listen,
     "metrics_listen_addr": _metrics_listen,
     "derp.server.stun_listen_addr": _stun_listen,
     "node.expiry": _expiry,
     "log.level": _level,
+    "policy.mode": _later,
+    "policy.path": _later,
+    "acl_policy_path": _later,
     "unix_socket_permission": _socket_mode,
 }
 
@@ -177,3 +183,18 @@ def _finish(ours: Plain, theirs: Plain) -> None:
         port = theirs.get("database.postgres.port", 5432)
         name = theirs.get("database.postgres.name", "headwater")
         ours["database_url"] = f"postgresql://{user}@{host}:{port}/{name}"
+
+
+def _policy(ours: Plain, theirs: Plain) -> list[str]:
+    """Take over where the policy comes from; give what people must do."""
+    path = theirs.get("policy.path") or theirs.get("acl_policy_path")
+    if theirs.get("policy.mode", "file") == "database":
+        _put(ours, "tailnet.policy.mode", "database")
+        return ["policy.mode (database): bring the policy over with 'headwater policy set FILE'"]
+    if not path:
+        return []
+    _put(ours, "tailnet.policy.mode", "file")
+    _put(ours, "tailnet.policy.path", path)
+    if str(path).startswith("/"):
+        return []
+    return [f"policy.path ({path}): write the whole path under tailnet.policy.path"]

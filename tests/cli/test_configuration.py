@@ -84,6 +84,29 @@ def test_check_names_every_mistake(site: Path, capsys: pytest.CaptureFixture[str
     }
 
 
+def test_check_reads_the_policies_that_the_file_holds(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = "tailnet: {policy: {mode: settings, document: {acls: [], gruops: {}}}}\n"
+    site.write_text(GOOD + policy)
+    assert run(["config", "check", str(site)]) == 1
+    complaint = capsys.readouterr().err
+    assert "tailnet.policy: found line 3, column 3" in complaint
+    assert 'did you mean "groups"' in complaint
+    site.write_text(GOOD + policy.replace("gruops", "groups"))
+    assert run(["config", "check", str(site)]) == 0
+    elsewhere = "tailnets: [{name: b, base_domain: b.c, policy: {mode: file, path: /nowhere}}]\n"
+    site.write_text(GOOD + elsewhere)
+    assert run(["config", "check", str(site)]) == 0
+
+
+def test_headscales_policy_needs_people_where_it_cannot_be_taken() -> None:
+    _, remarks = from_headscale({"policy": {"mode": "database"}})
+    assert any("headwater policy set" in each for each in remarks)
+    _, remarks = from_headscale({"policy": {"path": "acl.hujson"}})
+    assert any("the whole path" in each for each in remarks)
+
+
 def test_show_fills_in_every_default(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "show", str(site)]) == 0
     shown = capsys.readouterr().out
@@ -118,8 +141,10 @@ def test_headscales_file_converts_to_a_good_one(
     assert settings.socket.mode == 0o770
     assert settings.log.level == "warning"
     assert settings.tls.mode == "files"
+    assert settings.tailnet.policy.mode == "file"
+    assert str(settings.tailnet.policy.path) == "/etc/headscale/acl.hujson"
     remarks = said.err
-    for word in ("noise.key", "derp.urls", "policy.path", "oidc.issuer", "database.sqlite.path"):
+    for word in ("noise.key", "derp.urls", "oidc.issuer", "database.sqlite.path"):
         assert word in remarks
     for word in ("grpc", "write_ahead_log", "randomize", "logtail", "auto_update"):
         assert word not in remarks
@@ -144,6 +169,13 @@ def test_headscales_file_converts_to_a_good_one(
         ),
         ({"taildrop": {"enabled": False}}, {"tailnet": {"file_sharing": False}}),
         ({"listen_addr": ""}, {}),
+        ({"policy": {"mode": "file", "path": ""}}, {}),
+        ({"policy": {"path": "/a"}}, {"tailnet": {"policy": {"mode": "file", "path": "/a"}}}),
+        ({"acl_policy_path": "/a"}, {"tailnet": {"policy": {"mode": "file", "path": "/a"}}}),
+        (
+            {"policy": {"mode": "database", "path": "/a"}},
+            {"tailnet": {"policy": {"mode": "database"}}},
+        ),
     ],
 )
 def test_conversion_of_single_keys(theirs: dict[object, object], ours: dict[str, Any]) -> None:
