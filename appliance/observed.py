@@ -15,6 +15,7 @@ from appliance.control.mapsession import MapSessions
 from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front
 from appliance.front.stream import Listener
+from appliance.governing import PolicyKeeper, PolicyStatus
 from appliance.live import LiveTailnets
 from appliance.metrics import Exporter, integers
 from appliance.records import TailnetID
@@ -28,6 +29,7 @@ class Parts(Protocol):
     """What of a server is looked at."""
 
     tailnets: LiveTailnets
+    policies: dict[TailnetID, PolicyKeeper]
     sessions: dict[TailnetID, MapSessions]
     ts2021: Ts2021
     front: Front
@@ -44,6 +46,7 @@ def exporter(server: Parts) -> Exporter:
     export.source("headwater_build_info", lambda: {__version__: 1.0})
     export.source("headwater_server_start_seconds", lambda: started_at)
     _observe_tailnets(export, server)
+    _observe_policies(export, server.policies)
     _observe_front(export, server)
     _observe_control(export, server)
     if server.relay is not None:
@@ -66,6 +69,21 @@ def _observe_tailnets(export: Exporter, server: Parts) -> None:
         "headwater_tailnet_nodes_online",
         total(lambda s: sum(presence.online for presence in s.presence.values())),
     )
+
+
+def _observe_policies(export: Exporter, policies: Mapping[TailnetID, PolicyKeeper]) -> None:
+    def each(read: Callable[[PolicyKeeper], float]) -> Callable[[], dict[str, float]]:
+        return lambda: {k.live.snapshot.tailnet.name: read(k) for k in policies.values()}
+
+    def trouble(status: PolicyStatus) -> float:
+        return 2.0 if status.denies_all else float(bool(status.trouble))
+
+    export.source(
+        "headwater_policy_since_seconds",
+        each(lambda keeper: since.timestamp() if (since := keeper.status.since) else 0.0),
+    )
+    export.source("headwater_policy_refused_total", each(lambda keeper: float(keeper.refused)))
+    export.source("headwater_policy_trouble", each(lambda keeper: trouble(keeper.status)))
 
 
 def _observe_front(export: Exporter, server: Parts) -> None:

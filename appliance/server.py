@@ -25,7 +25,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from appliance import config, derived, localsocket, observed, relaying, statedir, systemd
+from appliance import config, derived, governing, localsocket, observed, relaying, statedir, systemd
 from appliance import log as logs
 from appliance.api import app as api
 from appliance.api import public
@@ -188,9 +188,9 @@ class Server:
                     extra={"tailnet": name},
                 )
                 wanted.append(snapshot)
-        lives = [LiveTailnet(snapshot, self._database, ids) for snapshot in wanted]
+        self.policies: dict[TailnetID, PolicyKeeper] = {}
+        lives = [self._govern(snapshot, ids) for snapshot in wanted]
         self.tailnets = LiveTailnets(lives)
-        self.policies = {live.id: PolicyKeeper(live, PolicySource()) for live in lives}
         self.encoders: dict[TailnetID, Encoder] = {}
         self.sessions: dict[TailnetID, MapSessions] = {}
         for live in lives:
@@ -199,6 +199,21 @@ class Server:
             self.sessions[live.id] = sessions
             self._begin(live.run(), f"tailnet {live.id}")
             self._begin(sessions.run(), f"map sessions {live.id}")
+        for keeper in self.policies.values():
+            # Before any door opens, so that no node hears of an outdated policy.
+            await keeper.look()
+            self._begin(keeper.keep(), f"policy {keeper.live.id}")
+
+    def _govern(self, snapshot: Snapshot, ids: Sequences) -> LiveTailnet:
+        """Make a tailnet live, with its stored policy in force."""
+        name = snapshot.tailnet.name
+        wanted = next((each for each in self.settings.all_tailnets if each.name == name), None)
+        source = PolicySource() if wanted is None else derived.policy_source(wanted)
+        domains = () if wanted is None else wanted.email_domains
+        restored, trouble = governing.restore(snapshot, source, domains)
+        live = LiveTailnet(restored, self._database, ids)
+        self.policies[live.id] = PolicyKeeper(live, source, trouble=trouble)
+        return live
 
     async def _snapshot_of(
         self, wanted: Tailnet, known: dict[str, Snapshot], ids: Sequences
@@ -369,6 +384,8 @@ class Server:
                 self.certificates.files.check()
             if self._read_again is not None:
                 await self._take_over(self._read_again())
+            else:
+                await self._look_for_policies()
         except ConfigError as error:
             log.error(  # noqa: TRY400  # the sentences are for people, our stack is not
                 "new settings are wrong, the old ones stay", extra={"reason": str(error)}
@@ -384,9 +401,17 @@ class Server:
             logs.set_up(plan.settings.log.level, plan.settings.log.format)
         self.settings = plan.settings
         await self._apply_settings()
+        await self._look_for_policies()
         log.info("settings reloaded", extra={"reason": ", ".join(plan.changed) or "no change"})
         if plan.waiting:
             log.warning("settings wait for a restart", extra={"reason": ", ".join(plan.waiting)})
+
+    async def _look_for_policies(self) -> None:
+        """Take the policies from where the settings say now; also those that were refused."""
+        for wanted in self.settings.all_tailnets:
+            live = self._live_named(wanted.name)
+            if live is not None:
+                await self.policies[live.id].take_over(derived.policy_source(wanted))
 
     def _render_metrics(self) -> bytes:
         return self._exporter.render()

@@ -7,26 +7,41 @@ import platform
 from aiohttp import web
 
 from appliance import __version__
-from appliance.api.door import answer, door_of
+from appliance.api.door import Door, answer, door_of
 
 COMPATIBLE_VERSION = "0.29.0"
 """The Headscale release whose API this is: consoles read it and choose features by it."""
 
 
 async def show(request: web.Request) -> web.Response:
-    """Tell whether the database answers, in the form of the API."""
-    well = await door_of(request).is_database_well()
-    response = answer({"databaseConnectivity": well})
+    """Tell whether the database answers and policies are well, in the form of the API."""
+    door = door_of(request)
+    well = await door.is_database_well()
+    told: dict[str, object] = {"databaseConnectivity": well}
+    if troubles := troubles_of(door):
+        told["policyTrouble"] = troubles
+    response = answer(told)
     response.set_status(200 if well else 500)
     return response
 
 
+def troubles_of(door: Door) -> dict[str, str]:
+    """Give what is wrong with policies, by tailnet."""
+    found = {keeper.live.snapshot.tailnet.name: keeper.status for keeper in door.policies.values()}
+    return {name: status.trouble for name, status in found.items() if status.trouble}
+
+
 async def public(request: web.Request) -> web.Response:
-    """Tell it in the form of health checks (draft-inadarei-api-health-check)."""
-    well = await door_of(request).is_database_well()
+    """Tell it in the form of health checks (draft-inadarei-api-health-check).
+
+    A refused policy is a warning without a word more: strangers may ask, too.
+    """
+    door = door_of(request)
+    well = await door.is_database_well()
+    grade = b"fail" if not well else b"warn" if troubles_of(door) else b"pass"
     return web.Response(
         status=200 if well else 500,
-        body=b'{"status":"pass"}' if well else b'{"status":"fail"}',
+        body=b'{"status":"%s"}' % grade,
         content_type="application/health+json",
     )
 

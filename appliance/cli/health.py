@@ -11,15 +11,25 @@ from appliance.cli.client import CommandFailed
 from appliance.cli.output import emit
 from appliance.cli.root import Command, Invocation
 
+WELL = "The server is well and reaches its database."
+
 
 @click.command(cls=Command)
 @click.pass_obj
 def health(invocation: Invocation) -> None:
     """Ask the server whether it is well; exit code 0 means yes."""
     answer = invocation.client().get("/api/v1/health")
-    emit(invocation.output, answer, "The server is well and reaches its database.")
+    troubles = answer.get("policyTrouble")
+    said = "The server reaches its database." if troubles else WELL
+    emit(invocation.output, answer, said)
     if not answer.get("databaseConnectivity"):
         raise CommandFailed("the server does not reach its database", "look at the server's log")
+    if isinstance(troubles, dict):
+        told = "\n".join(f"{tailnet}: {trouble}" for tailnet, trouble in troubles.items())
+        raise CommandFailed(
+            f"the newest policy is not in force\n{told}",
+            "mend the policy; the one before stays in force until then",
+        )
 
 
 @click.command(cls=Command)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from appliance.api.door import MAX_BODY_BYTES
+from appliance.governing import PolicySource
 from tests.api.conftest import House
 
 
@@ -147,6 +148,17 @@ async def test_health_says_when_the_database_is_gone(house: House) -> None:
     house.wells.append(False)
     assert await house.call("GET", "/health") == (500, {"status": "fail"})
     assert await house.call("GET", "/api/v1/health") == (500, {"databaseConnectivity": False})
+
+
+async def test_health_says_when_a_policy_was_refused(house: House) -> None:
+    keeper = house.door.policies[house.live.id]
+    await keeper.take_over(PolicySource("settings", text="{"))
+    assert await house.call("GET", "/health") == (200, {"status": "warn"})
+    status, answer = await house.call("GET", "/api/v1/health")
+    assert (status, answer["databaseConnectivity"]) == (200, True)
+    assert "line 1, column 2" in answer["policyTrouble"]["default"]
+    await keeper.take_over(PolicySource("settings", text="{}"))
+    assert await house.call("GET", "/health") == (200, {"status": "pass"})
 
 
 async def test_version_is_one_that_consoles_parse(house: House) -> None:

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from appliance.cli.users import ROLES
+from appliance.governing import PolicySource
 from appliance.records import Role
+from tests.api.conftest import House
 from tests.cli.conftest import Terminal
 
 
@@ -186,6 +188,17 @@ def test_health_and_version(terminal: Terminal) -> None:
     terminal.inside(_sicken)
     terminal.fails("health")
     assert terminal.json("version")["version"] in terminal.ok("version")
+
+
+def test_health_says_what_is_wrong_with_a_policy(terminal: Terminal) -> None:
+    terminal.inside(_refuse_policy)
+    complaint = terminal.fails("health")
+    assert "the newest policy is not in force" in complaint
+    assert "line 1, column 2" in complaint
+
+
+async def _refuse_policy(house: House) -> None:
+    await house.door.policies[house.live.id].take_over(PolicySource("settings", text="{"))
 
 
 async def _sicken(house: object) -> None:
