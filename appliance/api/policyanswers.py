@@ -120,26 +120,20 @@ def diff(old: Policy | None, new: Policy, subjects: Subjects) -> Difference:
     """
     before = compile(UNWRITTEN if old is None else old, *subjects)
     after = compile(new, *subjects)
-    approved = _approved(new, subjects)
-    changes = {change.node: change for change in compare(before, after)}
-    return Difference(
-        nodes=len(subjects.nodes),
-        changes=tuple(
-            _shown(changes.get(node.name, Change(node.name)), approved.get(node.id, ()))
-            for node in sorted(subjects.nodes.values(), key=lambda node: node.id)
-            if node.name in changes or node.id in approved
-        ),
-    )
+    waiting = _approved(new, subjects)
+    found = [_shown(each, waiting.pop(each.node, ())) for each in compare(before, after)]
+    found += [_shown(Change(node), routes) for node, routes in waiting.items()]
+    return Difference(nodes=len(subjects.nodes), changes=tuple(found))
 
 
-def _approved(policy: Policy, subjects: Subjects) -> dict[NodeID, tuple[str, ...]]:
-    """Give the routes that setting the policy would approve."""
+def _approved(policy: Policy, subjects: Subjects) -> dict[str, tuple[str, ...]]:
+    """Give the routes that setting the policy would approve, by the node's name."""
     found = {}
     for node in subjects.nodes.values():
         given = approvers.approved(policy, subjects.background, node, subjects.users)
         fresh = tuple(str(route) for route in given if route not in node.approved_routes)
         if fresh:
-            found[node.id] = fresh
+            found[node.name] = fresh
     return found
 
 

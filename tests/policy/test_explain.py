@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import Invalid, NotFound
-from appliance.policy.comparison import compare
+from appliance.policy.comparison import Change, compare
 from appliance.policy.compile import OPEN, compile  # noqa: A004 - its name
 from appliance.policy.explain import explain
 from appliance.policy.language import Background
-from appliance.records import UserID
+from appliance.records import NodeID, UserID
 from tests.policy.worlds import node, read, user
 
 USERS = {UserID(1): user(1, "ann@example.com"), UserID(2): user(2, "bob@example.com")}
@@ -71,25 +71,89 @@ def test_comparison_names_what_changes_for_each_node() -> None:
         **DOCUMENT,
         "acls": [{"action": "accept", "src": ["bob@example.com"], "dst": ["tag:a:80"]}],
     }
-    changes = compare(COMPILED, compile(read(document), USERS, NODES, Background()))
-    assert [str(change) for change in changes] == [
-        "n1\n  - sees n3",
-        "n2\n  + sees n3",
-        "n3\n  + sees n2\n  - sees n1\n"
-        + "".join(
-            f"  + lets in {a} to {b} port 80\n"
-            for a in ("100.64.0.2", "fd7a:115c:a1e0::2")
-            for b in ("100.64.0.3", "fd7a:115c:a1e0::3")
-        )
-        + "\n".join(
-            f"  - lets in {a} to {b} port 22"
-            for a in ("100.64.0.1", "fd7a:115c:a1e0::1")
-            for b in ("100.64.0.3", "fd7a:115c:a1e0::3")
+    changes = list(compare(COMPILED, compile(read(document), USERS, NODES, Background())))
+    assert changes == [
+        Change("n1", peers_lost=("n3",)),
+        Change("n2", peers_gained=("n3",)),
+        Change(
+            "n3",
+            peers_gained=("n2",),
+            peers_lost=("n1",),
+            lets_in_now=("n2 to port 80",),
+            keeps_out_now=("n1 to port 22",),
         ),
     ]
-    assert compare(COMPILED, COMPILED) == ()
+    assert list(compare(COMPILED, COMPILED)) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "come", "gone"),
+    [
+        ({"acls": None}, "the whole tailnet to * port *", "n1 to port 22"),
+        (
+            {"acls": [{"action": "accept", "src": ["autogroup:danger-all"], "dst": ["tag:a:22"]}]},
+            "anyone to port 22",
+            "n1 to port 22",
+        ),
+        (
+            {"acls": [{"action": "accept", "src": ["*"], "dst": ["tag:a:22"], "proto": "tcp"}]},
+            "the whole tailnet to port 22 proto 6",
+            "n1 to port 22",
+        ),
+        (
+            {"acls": [{"action": "accept", "src": ["ann@example.com", "n2"], "dst": ["n3:22"]}]},
+            "100.64.0.2, n1 to 100.64.0.3 port 22",
+            "n1 to port 22",
+        ),
+        (
+            {
+                "grants": [
+                    {"src": ["ann@example.com"], "dst": ["tag:a"], "app": {"x.com/y": [{"z": 1}]}}
+                ]
+            },
+            'n1 with x.com/y {"z":1}',
+            "",
+        ),
+    ],
+)
+def test_comparison_says_what_is_let_in(section: dict[str, object], come: str, gone: str) -> None:
+    hosts = {"printer": "10.0.0.9", "n2": "100.64.0.2", "n3": "100.64.0.3"}
+    document = {k: v for k, v in {**DOCUMENT, "hosts": hosts, **section}.items() if v is not None}
+    changes = compare(COMPILED, compile(read(document), USERS, NODES, Background()))
+    change = next(each for each in changes if each.node == "n3")
+    assert change.lets_in_now == (come,)
+    assert change.keeps_out_now == ((gone,) if gone else ())
+
+
+def test_long_lists_are_counted() -> None:
+    nodes = {NodeID(n): node(n, user=UserID(1)) for n in range(1, 10)}
+    before, after = (
+        compile(read({"acls": acls}), USERS, nodes, Background())
+        for acls in (
+            [],
+            [{"action": "accept", "src": ["ann@example.com"], "dst": ["ann@example.com:22"]}],
+        )
+    )
+    change = next(compare(before, after))
+    assert change.lets_in_now == ("n1, n2, n3, n4, n5 and 4 more to port 22",)
+    assert change.peers_gained == tuple(f"n{n}" for n in range(2, 10))
+
+
+@pytest.mark.parametrize("attr", ["nodeAttrs", "ssh"])
+def test_comparison_sees_attributes_and_logins(attr: str) -> None:
+    value: object = [{"target": ["tag:a"], "attr": ["funnel"]}]
+    if attr == "ssh":
+        users = ["root"]
+        value = [{"action": "accept", "src": ["ann@example.com"], "dst": ["tag:a"], "users": users}]
+    after = compile(read({**DOCUMENT, attr: value}), USERS, NODES, Background())
+    (change,) = compare(COMPILED, after)
+    assert change.node == "n3"
+    assert change.ssh_changes is (attr == "ssh")
+    assert any("funnel" in word for word in change.attributes_gained) is (attr != "ssh")
+    (back,) = compare(after, COMPILED)
+    assert back.attributes_lost == change.attributes_gained
 
 
 def test_only_compiled_policies_can_be_compared() -> None:
     with pytest.raises(ValueError, match="compiled"):
-        compare(OPEN, COMPILED)
+        list(compare(OPEN, COMPILED))
