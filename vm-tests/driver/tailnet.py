@@ -54,12 +54,14 @@ class Server:
         made = self.cli("preauthkeys", "create", "-u", USER, *(flags or ("--reusable",)))
         return str(made["key"])
 
-    def join(self, *machines: Machine, key: str = "", **arguments: Any) -> list[Client]:
-        """Start a stock client in each machine, and let all of them join at once."""
+    def join(
+        self, *machines: Machine, key: str = "", name: str = "", **arguments: Any
+    ) -> list[Client]:
+        """Start a stock client in each machine, by the machine's name, and let all join at once."""
         key = key or self.auth_key()
 
         def come(machine: Machine) -> Client:
-            client = Client(machine)
+            client = Client(machine, name)
             client.start(self.ca)
             client.join(self.url, key, **arguments)
             return client
