@@ -100,7 +100,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "own state": lambda: write(os.environ["STATE_DIRECTORY"] + "/x")(),
     "own socket": open_socket(socket.AF_INET6, socket.SOCK_STREAM),
     "own settings": read("/etc/headwater"),
-    "own temporary files": write("/tmp/x"),  # noqa: S108  # which is private
+    "own temporary files": write("/tmp/x"),  # which is private
     # What it never does.
     "write /etc": write("/etc/x"),
     "write /usr": write("/usr/x"),
@@ -128,7 +128,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "a user namespace": lambda: libc("unshare", CLONE_NEWUSER),
     "a network namespace": lambda: libc("unshare", CLONE_NEWNET),
     "mount": lambda: libc("mount", b"tmpfs", b"/tmp", b"tmpfs", 0, None),
-    "change the root": lambda: os.chroot("/tmp"),  # noqa: S108
+    "change the root": lambda: os.chroot("/tmp"),
     "become root": lambda: os.setuid(0),
     "the machine's name": lambda: socket.sethostname("x"),
     "the machine's clock": lambda: time.clock_settime(time.CLOCK_REALTIME, 0),
