@@ -27,7 +27,7 @@ from appliance.policy.language import UNWRITTEN, Policy
 from appliance.policy.mistakes import PolicyError
 from appliance.records import PolicyText, PolicyTextID
 from appliance.tailnet import policies
-from appliance.tailnet.snapshot import Snapshot
+from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.watching import Unreadable, WatchedText
 
 log = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ class PolicyKeeper:
             edit.set_policy(UNWRITTEN, compiled)
 
     async def _put_in_force(self, text: str, by: Principal) -> PolicyText:
-        admitted = await self._judge(text)
+        admitted = await self._judge(text, is_wanted=True)
         source = self.source.mode
         async with self.live.edit(by=by) as edit:
             # No await in here: everybody who has a change waits for this block to end.
@@ -291,12 +291,15 @@ class PolicyKeeper:
         log.info("policy set", extra={"by": str(by), "source": source, "tailnet": self._name})
         return record
 
-    async def _judge(self, text: str, *, with_tests: bool = True) -> Admitted:
+    async def _judge(
+        self, text: str, *, with_tests: bool = True, is_wanted: bool = False
+    ) -> Admitted:
         async with self._judging:
             now = self.live.snapshot
             background = policies.background(now)
             work = partial(admit, text, now.users, now.nodes, background, with_tests=with_tests)
-            return await asyncio.to_thread(work)
+            admitted = await asyncio.to_thread(work)
+            return await asyncio.to_thread(_prepared, admitted, now) if is_wanted else admitted
 
     def _check_writable(self) -> None:
         if self.source.mode != "database":
@@ -344,6 +347,21 @@ class PolicyKeeper:
     @property
     def _name(self) -> str:
         return self.live.snapshot.tailnet.name
+
+
+def _prepared(admitted: Admitted, snapshot: Snapshot) -> Admitted:
+    """Give the policy compiled for the tailnet as it will be once it has approved routes.
+
+    The draft that puts it in force would otherwise do so while everybody waits: half a second for
+    100 routers of 5,000 nodes. Blocking, and no part of any draft.
+    """
+    trial = Edit(snapshot, Sequences())
+    trial.set_policy(admitted.policy, admitted.compiled)
+    nodes = {key: policies.with_approved_routes(trial, n) for key, n in snapshot.nodes.items()}
+    if all(node is snapshot.nodes[key] for key, node in nodes.items()):
+        return admitted
+    compiled = compile(admitted.policy, snapshot.users, nodes, policies.background(snapshot))
+    return replace(admitted, compiled=compiled)
 
 
 def _now() -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from appliance import config, derived
 from appliance.config import Settings
+from appliance.governing import PolicySource
+from appliance.wire import tailcfg
 
 RELAY = {"host": "two.example.com", "ipv4": "192.0.2.2"}
 
@@ -47,6 +50,25 @@ def site(**changes: Any) -> Settings:
     )
 
 
+def test_a_policy_in_the_settings_becomes_a_text_that_reads_the_same() -> None:
+    document = {"groups": {"group:ä": ["a@example.com"]}, "acls": []}
+    policy = {"mode": "settings", "document": document}
+    source = derived.policy_source(site(tailnet={"policy": policy}).tailnet)
+    assert (source.mode, source.path) == ("settings", None)
+    assert json.loads(source.text) == document
+    assert "ä" in source.text
+    assert source == derived.policy_source(site(tailnet={"policy": policy}).tailnet)
+    written = {"mode": "settings", "text": "// mine\n{}"}
+    assert derived.policy_source(site(tailnet={"policy": written}).tailnet).text == "// mine\n{}"
+    assert derived.policy_source(site().tailnet) == PolicySource("database")
+
+
+def test_a_tailnet_owns_the_domains_of_its_settings() -> None:
+    settings = site(tailnet={"email_domains": ["example.com", "example.org"]})
+    values = derived.tailnet_settings(settings, settings.tailnet, tailcfg.DERPMap())
+    assert values.email_domains == {"example.com", "example.org"}
+
+
 @pytest.mark.parametrize(
     ("changes", "changed", "waiting"),
     [
@@ -54,6 +76,11 @@ def site(**changes: Any) -> Settings:
         ({"log": {"level": "debug"}}, ("log.level",), ()),
         ({"dns": {"magic_dns": False}}, ("dns.magic_dns",), ()),
         ({"tailnet": {"key_expiry": "1d"}}, ("tailnet.key_expiry",), ()),
+        (
+            {"tailnet": {"policy": {"mode": "file", "path": "/p"}, "email_domains": ["a.example"]}},
+            ("tailnet.policy.mode", "tailnet.policy.path", "tailnet.email_domains"),
+            (),
+        ),
         ({"tailnet": {"name": "other"}}, (), ("tailnet.name",)),
         ({"listen": ["127.0.0.1:1"]}, (), ("listen",)),
         ({"derp": {"server": {"host": "r"}}}, ("derp.server.host",), ()),

@@ -20,6 +20,8 @@ async def show(request: web.Request) -> web.Response:
     told: dict[str, object] = {"databaseConnectivity": well}
     if troubles := troubles_of(door):
         told["policyTrouble"] = troubles
+    if any(keeper.status.denies_all for keeper in door.policies.values()):
+        told["policyDeniesAll"] = True
     response = answer(told)
     response.set_status(200 if well else 500)
     return response

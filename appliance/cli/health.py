@@ -12,24 +12,28 @@ from appliance.cli.output import emit
 from appliance.cli.root import Command, Invocation
 
 WELL = "The server is well and reaches its database."
+SERVES = "The server reaches its database."
 
 
 @click.command(cls=Command)
 @click.pass_obj
 def health(invocation: Invocation) -> None:
-    """Ask the server whether it is well; exit code 0 means yes."""
+    """Ask the server whether it is well; exit code 0 means yes.
+
+    A policy that was refused is told on standard error; while the one before is in force, the
+    server is well.
+    """
     answer = invocation.client().get("/api/v1/health")
     troubles = answer.get("policyTrouble")
-    said = "The server reaches its database." if troubles else WELL
-    emit(invocation.output, answer, said)
+    emit(invocation.output, answer, SERVES if troubles else WELL)
+    if isinstance(troubles, dict):
+        for tailnet, trouble in troubles.items():
+            said = f"the newest policy of tailnet {tailnet} is not in force: {trouble}"
+            click.echo(said, err=True)
     if not answer.get("databaseConnectivity"):
         raise CommandFailed("the server does not reach its database", "look at the server's log")
-    if isinstance(troubles, dict):
-        told = "\n".join(f"{tailnet}: {trouble}" for tailnet, trouble in troubles.items())
-        raise CommandFailed(
-            f"the newest policy is not in force\n{told}",
-            "mend the policy; the one before stays in force until then",
-        )
+    if answer.get("policyDeniesAll"):
+        raise CommandFailed("no policy can be used, so everything is denied", "mend the policy")
 
 
 @click.command(cls=Command)

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from appliance.cli.users import ROLES
-from appliance.governing import PolicySource
+from appliance.governing import DENYING, PolicySource
+from appliance.identity.principals import LOCAL
+from appliance.policy.compile import compile  # noqa: A004 - its name
 from appliance.records import Role
 from tests.api.conftest import House
 from tests.cli.conftest import Terminal
@@ -192,13 +194,27 @@ def test_health_and_version(terminal: Terminal) -> None:
 
 def test_health_says_what_is_wrong_with_a_policy(terminal: Terminal) -> None:
     terminal.inside(_refuse_policy)
-    complaint = terminal.fails("health")
-    assert "the newest policy is not in force" in complaint
+    code, out, complaint = terminal("health")
+    assert (code, out) == (0, "The server reaches its database.\n")
+    assert "the newest policy of tailnet default is not in force" in complaint
     assert "line 1, column 2" in complaint
+    assert terminal.json("health")["policyTrouble"]["default"] in complaint
+
+
+def test_health_is_bad_while_everything_is_denied(terminal: Terminal) -> None:
+    terminal.inside(_deny_all)
+    assert "everything is denied" in terminal.fails("health")
 
 
 async def _refuse_policy(house: House) -> None:
     await house.door.policies[house.live.id].take_over(PolicySource("settings", text="{"))
+
+
+async def _deny_all(house: House) -> None:
+    snapshot = house.live.snapshot
+    async with house.live.edit(by=LOCAL) as edit:
+        compiled = compile(DENYING, snapshot.users, snapshot.nodes)
+        edit.set_policy(DENYING, compiled)
 
 
 async def _sicken(house: object) -> None:

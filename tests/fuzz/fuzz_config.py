@@ -8,7 +8,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from appliance import config
+from appliance import config, derived
 from appliance.config import ConfigError
 from tests.fuzz.harness import main, mutate
 
@@ -18,7 +18,11 @@ GOOD: dict[str, object] = {
     "state_dir": "/nonexistent/hw",
     "socket": {"path": "/nonexistent/s", "mode": "0660"},
     "tls": {"mode": "local_ca"},
-    "tailnet": {"base_domain": "tail.example.com"},
+    "tailnet": {
+        "base_domain": "tail.example.com",
+        "email_domains": ["example.com"],
+        "policy": {"mode": "settings", "document": {"acls": [], "groups": {"group:a": ["b@"]}}},
+    },
     "derp": {"server": {"region_id": 900, "stun_listen": ["127.0.0.1:3478"], "ipv4": "192.0.2.1"}},
     "trusted_proxies": ["10.0.0.0/8"],
     "log": {"level": "info", "format": "json"},
@@ -55,7 +59,8 @@ def spoil(rng: random.Random, value: object) -> object:
 
 def case(rng: random.Random) -> None:
     with contextlib.suppress(ConfigError):
-        config.build(spoil(rng, GOOD), source="fuzz")
+        for tailnet in config.build(spoil(rng, GOOD), source="fuzz").all_tailnets:
+            derived.policy_source(tailnet)
     data = rng.choice(TEXTS).encode()
     data = mutate(rng, data) if rng.random() < 0.8 else rng.randbytes(rng.randint(0, 200))
     with tempfile.TemporaryDirectory() as directory:
