@@ -20,6 +20,8 @@ from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
+STATE = os.environ.get("STATE_DIRECTORY", "/nonexistent")
+
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 ADDR_NO_RANDOMIZE = 0x0040000
@@ -33,7 +35,12 @@ def libc(name: str, *arguments: object) -> None:
 
 def write(path: str) -> Callable[[], None]:
     """Try to make a file."""
-    return lambda: Path(path).write_text("x") and Path(path).unlink()
+
+    def attempt() -> None:
+        Path(path).write_text("x")
+        Path(path).unlink()
+
+    return attempt
 
 
 def read(path: str) -> Callable[[], None]:
@@ -41,7 +48,7 @@ def read(path: str) -> Callable[[], None]:
 
     def attempt() -> None:
         if Path(path).is_dir():
-            os.listdir(path)
+            list(Path(path).iterdir())
         else:
             Path(path).read_bytes()
 
@@ -55,7 +62,7 @@ def executable_memory() -> None:
 
 def setuid_file() -> None:
     """Try to leave a program behind that runs as us for everybody."""
-    path = Path(os.environ["STATE_DIRECTORY"]) / "setuid"
+    path = Path(STATE) / "setuid"
     path.write_text("x")
     try:
         path.chmod(0o4755)
@@ -67,7 +74,7 @@ def setuid_file() -> None:
 
 def other_processes() -> None:
     """Try to see the first process of the machine."""
-    os.stat("/proc/1")
+    Path("/proc/1").stat()
 
 
 def realtime() -> None:
@@ -75,7 +82,7 @@ def realtime() -> None:
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
-def bind(family: int, address: object) -> Callable[[], None]:
+def bind(family: int, address: tuple[str, int]) -> Callable[[], None]:
     """Try to listen where systemd did not."""
 
     def attempt() -> None:
@@ -97,7 +104,7 @@ def personality() -> None:
 
 ATTEMPTS: dict[str, Callable[[], object]] = {
     # What the server itself does: if this fails, the others prove nothing.
-    "own state": lambda: write(os.environ["STATE_DIRECTORY"] + "/x")(),
+    "own state": write(f"{STATE}/x"),
     "own socket": open_socket(socket.AF_INET6, socket.SOCK_STREAM),
     "own settings": read("/etc/headwater"),
     "own temporary files": write("/tmp/x"),  # which is private
