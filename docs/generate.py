@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from appliance import config, metrics
+from appliance.deploy import document
 from appliance.strict import describe, to_plain
 
 HERE = Path(__file__).parent
@@ -168,6 +169,8 @@ def main() -> None:
     for name, page in PAGES.items():
         (HERE / name).write_text(page())
         sys.stdout.write(f"docs/{name}\n")
+    document.PLACE.write_text(document.text())
+    sys.stdout.write("appliance/deploy/facts.json\n")
 
 
 if __name__ == "__main__":

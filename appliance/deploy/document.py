@@ -83,8 +83,8 @@ def _type(kind: typing.Any) -> dict[str, object]:
         return {"kind": "word", "words": list(arguments), **allowed}
     if origin in (typing.Union, types.UnionType):
         inner = [_type(each) for each in arguments if each is not types.NoneType]
-        first = inner[0] if len({str(each["kind"]) for each in inner}) == 1 else {"kind": "any"}
-        return {**first, "null": len(inner) < len(arguments), **allowed}
+        only = inner[0] if len(inner) == 1 else {"kind": "either", "either": inner}
+        return {**only, "null": len(inner) < len(arguments), **allowed}
     if origin is tuple:
         return {"kind": "list", "each": _type(arguments[0]), **allowed}
     if origin is dict:

@@ -33,7 +33,7 @@ def unit(box: Rendered, name: str) -> Unit:
 
 
 def test_facts_json_is_current() -> None:
-    assert PLACE.read_text() == text(), "headwater deploy facts > appliance/deploy/facts.json"
+    assert PLACE.read_text() == text(), "write it anew: make docs"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*")), ids=lambda path: path.name)

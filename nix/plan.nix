@@ -1,0 +1,131 @@
+# What one site needs on a machine: services, sockets, credentials, ports. The same as
+# appliance/deploy/plan.py, on Nix values; the parity tests hold the two together.
+{ lib, facts }:
+{ settings, role ? "server", secrets ? { } }:
+let
+  inherit (lib) concatMap elem filter hasPrefix head match optional optionals unique;
+  inherit (facts) constants directives;
+
+  # A setting, or its default.
+  value = place: lookup place settings facts.settings;
+  lookup = place: given: keys:
+    let key = keys.${head place}; rest = lib.tail place; inside = given.${head place} or null; in
+    if rest == [ ] then given.${head place} or key.default
+    else lookup rest (if inside == null then { } else inside) key.keys;
+  server = key: value [ "derp" "server" key ];
+
+  split = endpoint:
+    let found = match "(.*):0*([0-9]+)" endpoint; host = head found; in
+    {
+      host = lib.removeSuffix "]" (lib.removePrefix "[" host);
+      port = lib.toInt (builtins.elemAt found 1);
+    };
+  join = e: if match ".*:.*" e.host != null then "[${e.host}]:${toString e.port}" else "${e.host}:${toString e.port}";
+  # Addresses as systemd reads them; an empty host means both families.
+  addresses = list: unique (concatMap (text:
+    let e = split text; in
+    map (host: join { inherit host; inherit (e) port; }) (if e.host == "" then [ "0.0.0.0" "::" ] else [ e.host ])) list);
+  isAddress = host: match "[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*" host != null;
+  isLoopback = host: hasPrefix "127." host || elem host [ "::1" "0:0:0:0:0:0:0:1" ];
+
+  # ── sockets and services ────────────────────────────────────────────────────────────────────
+  group = service: purpose: suffix: rest: {
+    unit = if suffix == "" then service else "${service}-${suffix}";
+    inherit service purpose;
+    stream = [ ];
+    datagram = [ ];
+  } // rest;
+  streams = service: purpose: suffix: list: group service purpose suffix { stream = addresses list; options = directives.stream_socket; };
+  datagrams = service: group service "stun" "stun" { datagram = addresses (server "stun_listen"); options = directives.datagram_socket; };
+  used = filter (g: g.stream != [ ] || g.datagram != [ ]);
+  mode = let m = value [ "socket" "mode" ]; in if builtins.isInt m then octal m else "0${lib.removePrefix "0" (lib.removePrefix "0o" m)}";
+  octal = n: "0${toString (n / 64)}${toString (n / 8 - n / 64 * 8)}${toString (n - n / 8 * 8)}";
+
+  main = constants.server_unit;
+  relayUnit = constants.relay_unit;
+  metrics = value [ "metrics" "listen" ];
+  separate = server "enabled" && server "separate";
+  serve = {
+    unit = main;
+    command = "serve";
+    inherit (constants) description;
+    after = [ "network-online.target" ];
+    sockets = used (
+      [
+        (streams main "listen" "" (value [ "listen" ]))
+        (streams main "plain" "plain" (value [ "listen_plain" ]))
+        (group main "local" "local" {
+          stream = [ (value [ "socket" "path" ]) ];
+          options = directives.local_socket // { SocketMode = mode; };
+        })
+      ]
+      ++ optional (metrics != null) (streams main "metrics" "metrics" [ metrics ])
+      ++ optional (server "enabled" && !server "separate") (datagrams main)
+    );
+  };
+  relay = after: {
+    unit = relayUnit;
+    command = "relay";
+    description = "Headwater relay (DERP and STUN)";
+    inherit after;
+    sockets = used [
+      (streams relayUnit "listen" "" (if server "listen" != [ ] then server "listen" else value [ "listen" ]))
+      (datagrams relayUnit)
+    ];
+  };
+  services =
+    if role == "relay" then [ (relay [ "network-online.target" ]) ]
+    else [ serve ] ++ optional separate (relay [ "network-online.target" "${main}-local.socket" ]);
+  sockets = concatMap (s: s.sockets) services;
+  openPorts = list: lib.sort (a: b: a < b) (unique (map (e: e.port) (filter (e: !isLoopback e.host) (map split (filter (a: !hasPrefix "/" a) list)))));
+
+  # ── credentials ─────────────────────────────────────────────────────────────────────────────
+  secretValues = filter (s: s.value != null) (map (key: { inherit key; value = value (lib.splitString "." key); }) facts.secret_keys);
+  wanted = filter (s: !hasPrefix "/" s.value) secretValues;
+  credentials = lib.listToAttrs (map (s: lib.nameValuePair s.value (secrets.${s.value} or "${constants.secrets_dir}/${s.value}")) wanted);
+
+  # ── what a reload does not take over ────────────────────────────────────────────────────────
+  cold = removeAttrs settings facts.reload.hot // {
+    inside = lib.mapAttrs (section: keys: map (key: value (lib.splitString "." section ++ [ key ])) keys) facts.reload.cold_inside;
+    tailnets = map (t: t.name or null) (settings.tailnets or [ ]);
+  };
+
+  # ── what cannot work in the sandbox ─────────────────────────────────────────────────────────
+  mistake = path: found: allowed: fix: { inherit path allowed fix; found = builtins.toJSON found; };
+  stateDir = value [ "state_dir" ];
+  listens = [
+    { key = "listen"; kind = "tcp"; list = value [ "listen" ]; }
+    { key = "listen_plain"; kind = "tcp"; list = value [ "listen_plain" ]; }
+    { key = "derp.server.listen"; kind = "tcp"; list = optionals (server "separate") (server "listen"); }
+    { key = "metrics.listen"; kind = "tcp"; list = optional (metrics != null) metrics; }
+    { key = "derp.server.stun_listen"; kind = "udp"; list = server "stun_listen"; }
+  ];
+  wrongAddresses = concatMap (l: concatMap (text:
+    let e = split text; in
+    optional (e.port == 0) (mistake l.key text "a port from 1 to 65535" "a box needs ports that its firewall knows: name one")
+    ++ optional (e.host != "" && !isAddress e.host) (mistake l.key text "an IP address and a port" "write the address: names are not known yet when sockets are made")) l.list) listens;
+  claims = concatMap (l: map (address: { inherit (l) key kind; inherit address; }) (addresses l.list)) listens;
+  clashes = concatMap (c:
+    let first = head (filter (o: o.kind == c.kind && o.address == c.address) claims); in
+    optional (first.key != c.key) (mistake c.key c.address "an address that '${first.key}' does not use" "give one of them another port or address")) claims;
+  database = value [ "database_url" ];
+  dotted = path: match "(.*/)?\\.\\.(/.*)?" path != null;
+  wrongPlaces =
+    optional (!hasPrefix "${constants.state_root}/" stateDir || dotted stateDir)
+      (mistake "state_dir" stateDir "a directory below ${constants.state_root}" "leave it out, or name a directory below ${constants.state_root}; mount other disks there")
+    ++ optional (hasPrefix "sqlite:" database && (!hasPrefix "sqlite:///${stateDir}/" database || dotted database))
+      (mistake "database_url" database "a file in state_dir" "leave it out, or put the database below ${stateDir}: nothing else is writable")
+    ++ optional (!hasPrefix "/" (value [ "socket" "path" ]))
+      (mistake "socket.path" (value [ "socket" "path" ]) "an absolute path" "write a path that begins with /");
+  wrongRole = optional (role == "relay" && server "separate")
+    (mistake "derp.server.separate" true "false with role = \"relay\"" "leave 'separate' out on a host that runs the relay only");
+in
+{
+  inherit value services sockets credentials wanted;
+  hostOf = url: let found = match "[a-z]+://(\\[[^]]*]|[^:/]*).*" url; in if found == null then "" else lib.toLower (head found);
+  tcpPorts = openPorts (concatMap (g: g.stream) sockets);
+  udpPorts = openPorts (concatMap (g: g.datagram) sockets);
+  stateDirectory = lib.removePrefix "${constants.state_root}/" stateDir;
+  restartDigest = builtins.hashString "sha256" (builtins.toJSON cold);
+  mistakes = wrongAddresses ++ (if wrongAddresses == [ ] then clashes else [ ]) ++ wrongPlaces ++ wrongRole;
+}

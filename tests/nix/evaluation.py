@@ -1,0 +1,81 @@
+"""Evaluates Nix expressions with ``nix-instantiate``: no daemon, no store, nothing is built."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+EVALUATION_S = 60.0
+"""An evaluation takes a tenth of a second; a real NixOS tree one."""
+
+NIXPKGS = os.environ.get("HEADWATER_NIXPKGS", "")
+"""A checkout of nixpkgs, for tests on its own library and module tree."""
+
+needs_nix = pytest.mark.skipif(
+    shutil.which("nix-instantiate") is None,
+    reason="nix-instantiate is missing (Debian: apt install nix-bin): the NixOS module is not tested",
+)
+needs_nixpkgs = pytest.mark.skipif(
+    not NIXPKGS,
+    reason="HEADWATER_NIXPKGS names no nixpkgs checkout: the NixOS module is tested on our stand-in"
+    " for its library only",
+)
+LIBRARIES = ("", *([NIXPKGS] if NIXPKGS else []))
+
+
+class EvaluationError(Exception):
+    """Nix refused; the text is what people see."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """What a definition evaluates to; ``value`` has the parts that box.nix names."""
+
+    value: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.value[name]
+
+
+def box(
+    definition: object = None, *, node: object = None, more: Path | None = None, nixpkgs: str = ""
+) -> Box:
+    """Evaluate the modules. Raises EvaluationError, also for assertions that fail."""
+    found = unchecked(definition, node=node, more=more, nixpkgs=nixpkgs)
+    if found["failed"]:
+        raise EvaluationError("Failed assertions:\n" + "\n".join(found["failed"]))
+    return found
+
+
+def unchecked(
+    definition: object = None, *, node: object = None, more: Path | None = None, nixpkgs: str = ""
+) -> Box:
+    """Evaluate the modules and leave failed assertions as they are."""
+    arguments = {"definition": json.dumps(definition), "node": json.dumps(node)}
+    if more is not None:
+        arguments["more"] = str(more)
+    if nixpkgs:
+        arguments["nixpkgs"] = nixpkgs
+    return Box(cast("dict[str, Any]", evaluate(HERE / "box.nix", **arguments)))
+
+
+def evaluate(file: Path, **arguments: str) -> object:
+    """Evaluate a file to a value. Raises EvaluationError."""
+    command = ["nix-instantiate", "--store", "dummy://", "--eval", "--strict", "--json", str(file)]
+    for name, text in arguments.items():
+        command += ["--argstr", name, text]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=EVALUATION_S, check=False
+    )
+    if done.returncode:
+        raise EvaluationError(done.stderr)
+    return json.loads(done.stdout)

@@ -1,0 +1,83 @@
+# The NixOS options that our modules set, with types where a mistake would matter.
+{ lib, ... }:
+let
+  inherit (lib) mkOption types;
+  strings = mkOption { type = types.listOf types.str; default = [ ]; };
+  string = mkOption { type = types.str; default = ""; };
+  flag = default: mkOption { type = types.bool; inherit default; };
+  any = mkOption { type = types.attrsOf types.anything; default = { }; };
+  directive = with types; oneOf [ bool int str (listOf (oneOf [ bool int str ])) ];
+  directives = mkOption { type = types.attrsOf directive; default = { }; };
+  triggers = mkOption { type = types.listOf types.raw; default = [ ]; };
+  unit = {
+    description = string;
+    wantedBy = strings;
+    wants = strings;
+    after = strings;
+    before = strings;
+    requires = strings;
+    unitConfig = directives;
+    restartTriggers = triggers;
+    reloadTriggers = triggers;
+  };
+in
+{
+  options = {
+    assertions = mkOption { type = types.listOf types.raw; default = [ ]; };
+    warnings = strings;
+    environment.etc = mkOption {
+      default = { };
+      type = types.attrsOf (types.submodule {
+        options = {
+          source = mkOption { type = types.raw; };
+          mode = mkOption { type = types.str; default = "symlink"; };
+        };
+      });
+    };
+    environment.systemPackages = mkOption { type = types.listOf types.package; default = [ ]; };
+    boot = any;
+    disko = any;
+    fileSystems = any;
+    nix = any;
+    services.openssh = any;
+    services.tailscale = any;
+    security = any;
+    time = any;
+    zramSwap = any;
+    networking.hostName = string;
+    networking.nftables.enable = flag false;
+    networking.useDHCP = flag true;
+    networking.firewall = {
+      enable = flag true;
+      allowedTCPPorts = mkOption { type = types.listOf types.port; default = [ ]; };
+      allowedUDPPorts = mkOption { type = types.listOf types.port; default = [ ]; };
+    };
+    system.stateVersion = string;
+    system.autoUpgrade = any;
+    users.users = mkOption { type = types.attrsOf types.anything; default = { }; };
+    users.groups = mkOption { type = types.attrsOf types.anything; default = { }; };
+    systemd.services = mkOption {
+      default = { };
+      type = types.attrsOf (types.submodule {
+        options = unit // {
+          serviceConfig = directives;
+          environment = mkOption { type = types.attrsOf types.str; default = { }; };
+          path = mkOption { type = types.listOf types.raw; default = [ ]; };
+          script = mkOption { type = types.lines; default = ""; };
+          postStart = mkOption { type = types.lines; default = ""; };
+          stopIfChanged = flag true;
+        };
+      });
+    };
+    systemd.sockets = mkOption {
+      default = { };
+      type = types.attrsOf (types.submodule {
+        options = unit // {
+          socketConfig = directives;
+          listenStreams = strings;
+          listenDatagrams = strings;
+        };
+      });
+    };
+  };
+}
