@@ -15,11 +15,11 @@ from dataclasses import dataclass, fields
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
 from appliance.netmap.changes import UNSEEN, Changes, Patch, Resend, changes
 from appliance.netmap.dns import dns_config
-from appliance.netmap.outlook import PLAIN, Outlooks, changed_faces, own_face
+from appliance.netmap.outlook import ALL_PLAIN, PLAIN, Faces, Outlooks, changed_faces, own_face
 from appliance.netmap.peers import own_attributes, peer, self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.users import profiles
-from appliance.netmap.view import BASE_FILTER, has_named_filters, ssh_rules
+from appliance.netmap.view import BASE_FILTER, NO_SSH_RULES, has_named_filters, ssh_rules
 from appliance.policy.compile import Sight
 from appliance.policy.filters import fit_rules
 from appliance.records import Node, NodeID, UserID
@@ -101,7 +101,9 @@ def delta(
     before, after = was.of(viewer), now.of(viewer)
     faces = now.faces(after)
     turned = changed_faces(was.faces(before), faces)
-    steps = steps_between(old, new, before.sight, after.sight, changed, turned).without(viewer)
+    steps = steps_between(old, new, before.sight, after.sight, changed, turned, faces).without(
+        viewer
+    )
     own = own_between(old, new, viewer, changed, of)
     common = common_between(old, new, of)
     owners = {*steps.owners, *own.owners}
@@ -141,6 +143,7 @@ def steps_between(
     seen_now: Sight,
     changed: Changes,
     turned: frozenset[NodeID] = frozenset(),
+    faces: Faces = ALL_PLAIN,
 ) -> Steps:
     """Give what viewers of one outlook are told of others; ``turned`` show another face now.
 
@@ -161,10 +164,8 @@ def steps_between(
     again: list[NodeID] = []
     patches: list[tailcfg.PeerChange] = []
     unseen: list[NodeID] = []
-    for node_id in sorted(stayed | turned):
-        found = changed.transitions.get(node_id, Resend.WHOLE)
-        if isinstance(found, Patch) and node_id in turned:
-            found = Resend.AGAIN if found.unseen else Resend.WHOLE
+    for node_id in sorted(stayed):
+        found = changed.transitions[node_id]
         if isinstance(found, Patch):
             if found.change is not None:
                 patches.append(found.change)
@@ -172,8 +173,12 @@ def steps_between(
                 unseen.append(node_id)
         else:
             whole.add(node_id)
-            if found is Resend.AGAIN:
+            # What made it whole may be the address that is hidden: then only patches are left.
+            if found is Resend.AGAIN or faces.get(node_id, PLAIN).hides_ipv4:
                 again.append(node_id)
+    # Besides the patch, which clients apply after it: of a whole peer that only differs in what
+    # can be patched they take over just a part.
+    whole |= turned
     owners = {new.nodes[node_id].owner_id for node_id in whole}
     if changed.users:
         visible = _shown(seen_now, new.nodes.keys())
@@ -199,7 +204,7 @@ def own_between(old: Snapshot, new: Snapshot, viewer: NodeID, changed: Changes, 
     told_before, told_now = ssh_rules(old, viewer), ssh_rules(new, viewer)
     told = None
     if told_before is not told_now and told_before != told_now:
-        told = told_now or tailcfg.SSHPolicy()
+        told = told_now or NO_SSH_RULES
     if is_self_touched(old, new, viewer):
         shown = self_node(new, now)
         node = None if shown == self_node(old, was) else fit_node(shown, of)

@@ -420,8 +420,11 @@ class Encoder:
         key = before, now, of
         shared = pair.shared.get(key)
         if shared is None:
-            turned = changed_faces(pair.before.faces(before), pair.after.faces(now))
-            steps = steps_between(pair.old, pair.new, before.sight, now.sight, pair.changed, turned)
+            faces = pair.after.faces(now)
+            turned = changed_faces(pair.before.faces(before), faces)
+            steps = steps_between(
+                pair.old, pair.new, before.sight, now.sight, pair.changed, turned, faces
+            )
             shared = self._make_shared(pair, steps, now, of)
             if self._is_shared(pair.new, now.sight):
                 pair.held_bytes += shared.held_bytes

@@ -25,6 +25,7 @@ from appliance.records import NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 
+NO_SSH_RULES = tailcfg.SSHPolicy()
 BASE_FILTER = "base"
 """The name under which clients file a filter that comes without a name."""
 
@@ -103,12 +104,16 @@ def full(
 
 
 def ssh_rules(snapshot: Snapshot, viewer: NodeID) -> tailcfg.SSHPolicy | None:
-    """Give the SSH rules that a node enforces; None: there are none."""
+    """Give the SSH rules that a node enforces; None where no policy was compiled yet.
+
+    Rules that went away must be said, so a node without any is told an empty list from the start.
+    """
     state = snapshot.compiled.state
-    if state is None or not state.program.logins or viewer not in state.standings:
+    if state is None:
         return None
-    told = ssh.ssh_policy(state, viewer)
-    return told if told.rules else None
+    if not state.program.logins or viewer not in state.standings:
+        return NO_SSH_RULES
+    return ssh.ssh_policy(state, viewer)
 
 
 def has_named_filters(of: Band) -> bool:

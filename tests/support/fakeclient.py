@@ -109,8 +109,7 @@ class ClientState:
             domain=self.domain,
             domain_data_plane_audit_log_id=self.domain_data_plane_audit_log_id,
             messages=self._messages(),
-            # Without rules a client refuses every login, as it does without a policy.
-            ssh_policy=self.ssh_policy if self.ssh_policy and self.ssh_policy.rules else None,
+            ssh_policy=self.ssh_policy,
             collect_services=self.collect_services,
             tka_head=info.head if info is not None else "",
             tka_enabled=info is not None and not info.disabled,
