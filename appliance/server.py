@@ -163,7 +163,7 @@ class Server:
         await self._open_metrics(door, ending)
 
     async def _open_database(self, ending: AsyncExitStack) -> None:
-        self._database = Database.open(_database_url(self.settings))
+        self._database = Database.open(database_url(self.settings))
         ending.push_async_callback(self._close_database)
         async with systemd.patience("bringing the database to a new form"):
             await self._database.migrate()
@@ -443,7 +443,7 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _database_url(settings: Settings) -> str:
+def database_url(settings: Settings) -> str:
     """Give the URL with the password from its file."""
     url = settings.database
     if settings.database_password_file is None:

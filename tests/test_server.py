@@ -23,7 +23,7 @@ import pytest
 from appliance import config, statedir, strict
 from appliance.config import ConfigError, Settings
 from appliance.identity.principals import LOCAL
-from appliance.server import Server, _database_url
+from appliance.server import Server, database_url
 from appliance.statedir import StateError
 from appliance.store.errors import StoreError
 from appliance.tailnet import users
@@ -365,7 +365,7 @@ def test_database_password_comes_from_its_file(tmp_path: Path) -> None:
         database_url="postgresql://user@db.example/headwater",
         database_password_file=str(secret),
     )
-    assert _database_url(settings) == "postgresql://user:p%40ss%2Fword@db.example/headwater"
+    assert database_url(settings) == "postgresql://user:p%40ss%2Fword@db.example/headwater"
 
 
 class Dev:

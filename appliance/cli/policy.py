@@ -5,9 +5,9 @@ Every question works on the running server, and without one on a tailnet that ``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -18,7 +18,15 @@ from appliance.cli.policydesk import PATH, desk, dump_path, optional, read_only,
 from appliance.cli.policyfile import STDIN, PolicyFile, PolicyRefused, complain, placed, read
 from appliance.cli.root import Command, Group, Invocation
 
+if TYPE_CHECKING:
+    from appliance.cli.policybypass import Direct
+    from appliance.records import PolicyText
+
 F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T")
+
+PATHS = click.Path(allow_dash=True)
+"""Names of files: shells complete them. Whether they are there is seen when they are opened."""
 
 
 class _Command(Command):
@@ -29,6 +37,7 @@ class _Command(Command):
         for option in self.params:
             if isinstance(option, click.Option) and option.name == "tailnet":
                 option.hidden = False
+                option.type = PATHS
                 option.metavar = "DUMP.json|NAME"
                 option.help = (
                     "Ask no server: answer for the tailnet that 'policy dump' wrote to this file. "
@@ -64,8 +73,8 @@ def policy() -> None:
 def _takes_file(function: F) -> F:
     """Take FILE as an argument or, as Headscale's command has it, with -f."""
     text = "The same as FILE."
-    function = click.option("-f", "--file", "named", default="", help=text)(function)
-    return click.argument("file", required=False, default="")(function)
+    function = click.option("-f", "--file", "named", type=PATHS, default="", help=text)(function)
+    return click.argument("file", type=PATHS, required=False, default="")(function)
 
 
 def _chosen(file: str, named: str) -> PolicyFile:
@@ -75,6 +84,16 @@ def _chosen(file: str, named: str) -> PolicyFile:
     return read(file or named)
 
 
+def _takes_bypass(function: F) -> F:
+    """Take Headscale's flag, in the spelling of its releases before 0.30 too."""
+    names = (
+        "--bypass-server-and-access-database-directly",
+        "--bypass-grpc-and-access-database-directly",
+    )
+    text = "While no server runs: open the database that the site file (-c) names."
+    return click.option(*names, "bypass", is_flag=True, help=text)(function)
+
+
 # ── questions: with a server or without ─────────────────────────────────────────────────────────
 
 
@@ -82,9 +101,16 @@ def _chosen(file: str, named: str) -> PolicyFile:
 @_takes_file
 @click.option("--offline", is_flag=True, help="Only read the text: no tailnet, no tests.")
 @click.option("--domain", "domains", multiple=True, help="With --offline: a domain you own.")
+@_takes_bypass
 @click.pass_obj
 def check(
-    invocation: Invocation, file: str, named: str, *, offline: bool, domains: tuple[str, ...]
+    invocation: Invocation,
+    file: str,
+    named: str,
+    *,
+    offline: bool,
+    domains: tuple[str, ...],
+    bypass: bool,
 ) -> None:
     """Say whether a policy may be put in force: it reads, and its own tests hold.
 
@@ -100,6 +126,8 @@ def check(
     try:
         if offline:
             read_only(text, domains)
+        elif bypass:
+            _directly(invocation, lambda direct: direct.check(text))
         else:
             _advised(lambda: desk(invocation).check(text))
     except PolicyRefused as refusal:
@@ -163,7 +191,12 @@ def _count(tests: object) -> str:
 
 @policy.verb("diff")
 @_takes_file
-@click.option("--against", default="", help="The policy to start from (default: the one in force).")
+@click.option(
+    "--against",
+    type=PATHS,
+    default="",
+    help="The policy to start from (default: the one in force).",
+)
 @click.option("--exit-code", is_flag=True, help="End with 1 if anything would change.")
 @click.pass_obj
 def diff(invocation: Invocation, file: str, named: str, against: str, *, exit_code: bool) -> None:
@@ -189,7 +222,9 @@ def diff(invocation: Invocation, file: str, named: str, against: str, *, exit_co
 @click.argument("src")
 @click.argument("dst")
 @click.option("--proto", default="", help="Protocol, by name or number (default: the usual ones).")
-@click.option("-f", "--file", default="", help="Ask about this policy, not the one in force.")
+@click.option(
+    "-f", "--file", type=PATHS, default="", help="Ask about this policy, not the one in force."
+)
 @click.option("--exit-code", is_flag=True, help="End with 1 if it is denied.")
 @click.pass_obj
 def explain(
@@ -218,7 +253,7 @@ def explain(
 
 
 @policy.verb("fmt", "format")
-@click.argument("files", nargs=-1)
+@click.argument("files", type=PATHS, nargs=-1)
 @click.option("--write", "-w", is_flag=True, help="Write the files anew.")
 @click.option("--check", "only_check", is_flag=True, help="Name the files that are not formatted.")
 @click.pass_obj
@@ -284,17 +319,39 @@ def _report(invocation: Invocation, changed: list[str], *, is_write: bool) -> No
 
 
 @policy.verb("get", "show", "view", "fetch")
+@_takes_bypass
 @click.pass_obj
-def get(invocation: Invocation) -> None:
+def get(invocation: Invocation, *, bypass: bool) -> None:
     """Print the policy in force, as it was written."""
-    answer = _online(invocation).get(PATH)
+    if bypass:
+        record = _directly(invocation, lambda direct: direct.get())
+        if record is None:
+            raise CommandFailed("acl policy not found: no policy is set in this database")
+        answer = _plain(record)
+    else:
+        answer = _online(invocation).get(PATH)
     emit(invocation.output, answer, str(answer["policy"]).removesuffix("\n"))
+
+
+def _directly(invocation: Invocation, work: Callable[[Direct], Coroutine[None, None, T]]) -> T:
+    from appliance.cli.policybypass import directly  # imports the whole program
+
+    return directly(invocation, work)
+
+
+def _plain(record: PolicyText) -> Plain:
+    """Give a stored policy in the form of the API."""
+    return {
+        "policy": record.text,
+        "updatedAt": record.created_at.isoformat().replace("+00:00", "Z"),
+    }
 
 
 @policy.verb("set", "put", "update")
 @_takes_file
+@_takes_bypass
 @click.pass_obj
-def put(invocation: Invocation, file: str, named: str) -> None:
+def put(invocation: Invocation, file: str, named: str, *, bypass: bool) -> None:
     """Put a policy in force: nodes hear of it at once. One with mistakes is refused.
 
     Only where the policy is kept in the database; 'headwater policy status' says where it is.
@@ -305,10 +362,12 @@ def put(invocation: Invocation, file: str, named: str) -> None:
       headwater policy set policy.hujson
     """
     text = _chosen(file, named)
-    client = _online(invocation)
     try:
-        with refusals():
-            answer = client.call("PUT", PATH, {"policy": text.text})
+        if bypass:
+            answer = _plain(_directly(invocation, lambda direct: direct.put(text)))
+        else:
+            with refusals():
+                answer = _online(invocation).call("PUT", PATH, {"policy": text.text})
     except PolicyRefused as refusal:
         complain(text, refusal, invocation.output)
     emit(invocation.output, answer, "Policy updated.")
@@ -339,7 +398,7 @@ def _status(answer: Plain) -> str:
 
 
 @policy.verb("dump")
-@click.argument("file", required=False, default="")
+@click.argument("file", type=PATHS, required=False, default="")
 @click.pass_obj
 def dump(invocation: Invocation, file: str) -> None:
     """Write what policies look at (names, addresses, tags, routes; no keys) as JSON to FILE.

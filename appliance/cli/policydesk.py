@@ -111,7 +111,7 @@ class Offline:
         """See Desk."""
         from appliance.policy.admission import admit
 
-        with _engine():
+        with engine_refusals():
             admit(policy.text, *self._subjects())
         return {}
 
@@ -120,7 +120,7 @@ class Offline:
         from appliance.api import policyanswers
 
         text = _needed(policy, "FILE").text
-        with _engine():
+        with engine_refusals():
             return _plain(policyanswers.test(text, self._subjects()))
 
     def diff(self, policy: PolicyFile, against: PolicyFile | None) -> Plain:
@@ -128,12 +128,12 @@ class Offline:
         from appliance.api import policyanswers as answers
 
         old = _needed(against, "--against FILE")
-        with _engine():
+        with engine_refusals():
             subjects = self._subjects()
             new = answers.read(policy.text, subjects.background)
-        with _engine(old):
+        with engine_refusals(old):
             before = answers.read(old.text, subjects.background)
-        with _engine():
+        with engine_refusals():
             return _plain(answers.diff(before, new, subjects))
 
     def explain(self, policy: PolicyFile | None, src: str, dst: str, protocol: str) -> Plain:
@@ -143,7 +143,7 @@ class Offline:
         from appliance.policy.compile import compile  # noqa: A004 - its name
 
         text = _needed(policy, "--file FILE").text
-        with _engine():
+        with engine_refusals():
             subjects = self._subjects()
             compiled = compile(answers.read(text, subjects.background), *subjects)
             return _plain(explain(compiled, subjects, src, dst, protocol))
@@ -179,7 +179,7 @@ def read_only(policy: PolicyFile, domains: tuple[str, ...]) -> None:
     """Read a policy without any tailnet. Raises PolicyRefused."""
     from appliance.policy.document import decode
 
-    with _engine():
+    with engine_refusals():
         decode(policy.text, domains=frozenset(each.lower() for each in domains))
 
 
@@ -187,12 +187,12 @@ def lay_out(policy: PolicyFile) -> str:
     """Give the text in the house's layout. Raises PolicyRefused if it is not even HuJSON."""
     from appliance.policy import layout
 
-    with _engine():
+    with engine_refusals():
         return layout.lay_out(policy.text)
 
 
 @contextmanager
-def _engine(file: PolicyFile | None = None) -> Iterator[None]:
+def engine_refusals(file: PolicyFile | None = None) -> Iterator[None]:
     """Turn what the engine refuses into what the command line says."""
     from appliance.api.policyanswers import mistakes_of
     from appliance.errors import Rejected

@@ -122,6 +122,27 @@ def test_completion_scripts_name_the_program(
     assert "_HEADWATER_COMPLETE" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("headwater pol", "plain,policy"),
+        ("headwater policy exp", "plain,explain"),
+        ("headwater policy check ./", "file,./"),
+        ("headwater policy check --tailnet ./", "file,./"),
+        ("headwater users set-role bob net", "plain,network-admin"),
+    ],
+)
+def test_shells_complete_nouns_verbs_files_and_roles(
+    words: str, found: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_HEADWATER_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    with pytest.raises(SystemExit):
+        root.main([], prog_name="headwater", complete_var="_HEADWATER_COMPLETE")
+    assert found in capsys.readouterr().out.splitlines()
+
+
 def test_generated_keys_are_good(capsys: pytest.CaptureFixture[str]) -> None:
     from appliance.wire.keys import MeshKey, PrivateKey
 
