@@ -73,7 +73,7 @@ class WatchedText:
         if not data.strip():
             # What is left of a file by a full disk, or for a moment by a copy.
             raise ValueError("the file is empty")
-        return data.decode(), seen
+        return data.decode("utf-8-sig"), seen  # some editors begin with a mark of order
 
 
 def _signature(seen: os.stat_result) -> Signature:

@@ -112,6 +112,11 @@ def test_other_kinds_of_files_are_refused_without_waiting(tmp_path: Path) -> Non
         WatchedText(tmp_path, max_bytes=MAX_BYTES).news()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(watched: WatchedText, path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbftwo")
+    assert watched.news() == "two"
+
+
 def test_a_file_of_the_largest_size_is_read(path: Path) -> None:
     path.write_text("x" * MAX_BYTES)
     assert WatchedText(path, max_bytes=MAX_BYTES).news() == "x" * MAX_BYTES

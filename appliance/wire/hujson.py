@@ -148,6 +148,10 @@ def _decode_utf8(data: bytes) -> str:
         raise HuJSONError("the text is not valid UTF-8", spot) from None
 
 
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+"""What databases do not keep, even in a comment: NUL (PostgreSQL), halves of surrogate pairs (all)."""
+
+
 class _Parser:
     __slots__ = ("duplicates", "path", "position", "text")
 
@@ -158,6 +162,9 @@ class _Parser:
         self.duplicates: list[tuple[Path, int]] = []
         if len(text) > MAX_TEXT_CHARS:
             raise self.error(f"the text is longer than {MAX_TEXT_CHARS} characters", MAX_TEXT_CHARS)
+        strange = _NOT_STORABLE.search(text)
+        if strange is not None:
+            raise self.error(f"the character {strange[0]!r} is no text", strange.start())
 
     def document(self) -> Document:
         self.skip_gap()

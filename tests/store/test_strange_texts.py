@@ -13,6 +13,7 @@ from contextlib import suppress
 import pytest
 
 from appliance.errors import Rejected
+from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.principals import LOCAL
 from appliance.live import LiveTailnet
 from appliance.store.store import Database
@@ -39,6 +40,18 @@ async def live(database: Database) -> AsyncIterator[LiveTailnet]:
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+async def test_a_policy_that_is_taken_can_be_stored(database: Database, live: LiveTailnet) -> None:
+    keeper = PolicyKeeper(live, PolicySource())
+    for n in range(0x100):
+        with suppress(Rejected):
+            await keeper.replace(f"{{}} // {n} {chr(n)} \U0001f600", LOCAL)
+    for text in ("{} // \ud83d", "{} // \x85\u2028\ufffe\U0010ffff"):
+        with suppress(Rejected):
+            await keeper.replace(text, LOCAL)
+    loaded, _ = await database.load()
+    assert loaded[0].policy_text == live.snapshot.policy_text is not None
 
 
 async def test_strangers_are_stored_as_they_are_known(

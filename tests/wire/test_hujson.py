@@ -74,6 +74,8 @@ def test_duplicate_names_are_told_and_the_last_counts() -> None:
         ("/* é */ nope", "line 1, column 9: unexpected 'nope', want a value"),
         ("[ /* x", "line 1, column 3: the comment has no end"),
         ('["a\n"]', "line 1, column 4: the text must end on its line"),
+        ("{} // a\n// b\0", "line 2, column 5: the character '\\x00' is no text"),
+        ("// \ud800\n{}", "line 1, column 4: the character '\\ud800' is no text"),
         ('"a\tb"', "line 1, column 3: the control character '\\t' must be written as an escape"),
         (r'"a\x"', "line 1, column 3: not an escape that JSON knows"),
         ('"abc', "line 1, column 5: the text has no end"),
