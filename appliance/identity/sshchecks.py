@@ -54,10 +54,14 @@ class SSHLogin:
 
 @dataclass(slots=True, eq=False)
 class SSHCheck:
-    """One question to people; ``verdict`` is None until somebody answers."""
+    """One question to people; ``verdict`` is None until somebody answers.
+
+    ``is_once``: the answer is for this very login and not for later ones.
+    """
 
     id: str
     login: SSHLogin
+    is_once: bool
     asked_at: datetime
     expires_at: datetime
     verdict: Verdict | None = None
@@ -90,7 +94,7 @@ class SSHChecks:
         ]
         if not once:
             for check in waiting:
-                if check.login == login:
+                if check.login == login and not check.is_once:
                     return check
         if len(waiting) >= MAX_CHECKS_PER_NODE or len(self._checks) >= MAX_CHECKS:
             raise TooMany(
@@ -98,7 +102,7 @@ class SSHChecks:
                 "too many SSH logins wait for approval; decide about those first "
                 "(headwater ssh pending)",
             )
-        check = SSHCheck(self._new_id(), login, now, now + LIFETIME)
+        check = SSHCheck(self._new_id(), login, once, now, now + LIFETIME)
         self._checks[check.id] = check
         return check
 
@@ -130,9 +134,10 @@ class SSHChecks:
             )
         check.verdict = verdict
         check.expires_at = now + DELIVERY
-        self._approvals.pop(check.login, None)
-        if verdict is Verdict.APPROVED:
-            self._approvals[check.login] = now
+        if verdict is Verdict.DENIED or not check.is_once:
+            self._approvals.pop(check.login, None)
+        if verdict is Verdict.APPROVED and not check.is_once:
+            self._approvals[check.login] = now  # behind all others, so that it is forgotten last
             if len(self._approvals) > MAX_APPROVALS:
                 del self._approvals[next(iter(self._approvals))]
         check.decided.set()

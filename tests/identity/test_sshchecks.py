@@ -84,12 +84,19 @@ def test_a_decided_check_is_no_answer_to_the_next_login(checks: SSHChecks) -> No
 
 def test_a_denial_takes_an_approval_back(checks: SSHChecks) -> None:
     for verdict in (Verdict.APPROVED, Verdict.DENIED):
-        checks.decide(HERE, checks.ask(login(), NOON, once=True).id, verdict, NOON)
+        checks.decide(HERE, checks.ask(login(), NOON, once=False).id, verdict, NOON)
         assert checks.is_approved(login(), HOUR, NOON) == (verdict is Verdict.APPROVED)
 
 
+def test_an_approval_of_one_login_is_for_that_one(checks: SSHChecks) -> None:
+    once = checks.ask(login(), NOON, once=True)
+    assert checks.ask(login(), NOON, once=False) is not once
+    checks.decide(HERE, once.id, Verdict.APPROVED, NOON)
+    assert not checks.is_approved(login(), HOUR, NOON)
+
+
 def test_a_clock_that_was_set_back_proves_nothing(checks: SSHChecks) -> None:
-    checks.decide(HERE, checks.ask(login(), NOON, once=True).id, Verdict.APPROVED, NOON)
+    checks.decide(HERE, checks.ask(login(), NOON, once=False).id, Verdict.APPROVED, NOON)
     assert checks.is_approved(login(), HOUR, NOON)
     assert not checks.is_approved(login(), HOUR, NOON - HOUR)
 
@@ -143,7 +150,8 @@ def test_nobody_gets_in_without_an_approval_of_their_own(
         assert check.verdict is None
         if verdict is not None:
             checks.decide(HERE, check.id, verdict, now)
-            approved[wanted] = now if verdict is Verdict.APPROVED else NOON - HOUR
+            if verdict is Verdict.DENIED or not once:
+                approved[wanted] = now if verdict is Verdict.APPROVED else NOON - HOUR
         period = timedelta(minutes=10)
         for each, at in approved.items():
             assert checks.is_approved(each, period, now) == (now - at < period)

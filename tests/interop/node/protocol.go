@@ -133,7 +133,7 @@ func (n *node) commands() map[string]command {
 		"logout": n.logout, "rotate": n.rotate, "login": n.login,
 		"listen": n.listen, "dial": n.dial, "http_get": n.httpGet,
 		"stream_start": n.streamStart, "stream_stats": n.streamStats, "stream_stop": n.streamStop,
-		"ping": n.ping, "whois": n.whois, "resolve": n.resolve,
+		"ping": n.ping, "whois": n.whois, "resolve": n.resolve, "ssh_login": n.sshLogin,
 		"derp_map": n.derpMap, "metrics": n.metrics, "logs": n.logs, "debug": n.debug, "relay_stranger": n.relayStranger,
 	}
 }
