@@ -31,3 +31,11 @@ def of(members: Iterable[int]) -> int:
     for member in members:
         bits |= 1 << member
     return bits
+
+
+def union(sets: Iterable[int]) -> int:
+    """Give the members of any of these sets."""
+    bits = 0
+    for each in sets:
+        bits |= each
+    return bits

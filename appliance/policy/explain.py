@@ -104,7 +104,7 @@ class _Question:
                 verdict
                 for verdict, other in found
                 # A rule that misses the source is near if it ends at the destination at least.
-                if verdict.miss is not Miss.SOURCE or is_end(self._state, verdict.flow, other)
+                if verdict.miss is not Miss.SOURCE or is_end(verdict.flow, other)
             ]
             best = sorted(near, key=_distance)
         reasons = tuple(dict.fromkeys(_reason(each) for each in best))

@@ -19,7 +19,8 @@ from appliance.policy.flows import Flow
 from appliance.policy.ports import Ports
 from appliance.policy.selectors import Kind, Selector
 from appliance.policy.spans import Span
-from appliance.policy.standing import Key, Routes, Standing, spans_of, via_spans
+from appliance.policy.spantable import is_internet
+from appliance.policy.standing import Standing, spans_of, via_spans
 from appliance.policy.state import Sources, State
 from appliance.records import Network, Node, NodeID
 from appliance.wire import tailcfg
@@ -127,7 +128,7 @@ class Kept:
         policy first has such a pair, whether or not that first one ends at this node.
         """
         node, standing = state.nodes[node_id], state.standings[node_id]
-        keys = set(state.program.keys_of(node, state.users))
+        me = _Me(state, node)
         merged: dict[tuple[Sources, tuple[int, ...]], list[tuple[str, tuple[Ports, ...]]]] = {}
         places: dict[tuple[Sources, tuple[int, ...]], int] = {}
         for number in ones((standing.dst | standing.self_dst) & state.program.packets):
@@ -136,17 +137,17 @@ class Kept:
             if sources is None:
                 continue
             if flow.capabilities is not None:
-                rule = _capability_rule(state, flow, node, keys, sources)
+                rule = _capability_rule(flow, me, sources)
                 if rule is not None:
                     yield (number, 1), rule
                 continue
-            if not sources.texts:
+            if sources.is_empty:
                 continue
             key = sources, flow.protocols
             is_own = flow.is_self or bool(flow.via)
             place = number if is_own else self._order.get(key, number)
             places[key] = min(place, places.get(key, place))
-            texts = _destinations(state, flow, node, keys)
+            texts = _destinations(state, flow, me)
             merged.setdefault(key, []).extend((text, flow.ports) for text in texts)
         for key, destinations in merged.items():
             if destinations:
@@ -219,67 +220,77 @@ def _order(state: State) -> dict[tuple[Sources, tuple[int, ...]], int]:
     return first
 
 
-def _destinations(state: State, flow: Flow, node: Node, keys: set[Key]) -> list[str]:
+class _Me:
+    """What a node is to the flows that end at it."""
+
+    __slots__ = ("_spans", "keys", "node", "own", "routes", "state")
+
+    def __init__(self, state: State, node: Node) -> None:
+        self.state = state
+        self.node = node
+        self.routes = state.routes(node.id)
+        self.keys = frozenset(state.program.keys_of(node, state.users))
+        self.own = sorted(address_text(address) for address in node.addresses)
+        self._spans: set[Span] | None = None
+
+    def leads_to(self, span: Span) -> bool:
+        """Tell whether the node has an address in a span, or carries packets to it."""
+        if self._spans is None:
+            self._spans = self.state.program.spans_at(self.node, self.routes)
+        return span in self._spans or (bool(self.routes.exits) and is_internet(span))
+
+    def spans_of(self, selector: Selector) -> tuple[Span, ...]:
+        """Give the spans of a selector, whether or not they lead here."""
+        return spans_of(selector, self.state.program.background)
+
+
+def _destinations(state: State, flow: Flow, me: _Me) -> list[str]:
     """Spell the part of a flow's destinations that this node is, or leads to."""
-    own = sorted(address_text(address) for address in node.addresses)
     if flow.is_self:
-        return own
-    routes = state.routes(node.id)
+        return me.own
     found: list[str] = []
     for selector in flow.dst:
         if flow.via:
-            found += via_spans(selector, routes, state.program.background)
+            found += via_spans(selector, me.routes, state.program.background)
         elif selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL):
             found.append("*")
         elif selector.kind is Kind.INTERNET:
-            found += spans.INTERNET_TEXTS if routes.exits else ()
+            found += spans.INTERNET_TEXTS if me.routes.exits else ()
         elif selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
-            mine = spans_of(selector, state.program.background)
-            found += sorted(span.text for span in mine if _leads_to(span, node, routes))
-        elif (selector.kind, selector.name) in keys:
-            found += own
+            found += sorted(span.text for span in me.spans_of(selector) if me.leads_to(span))
+        elif (selector.kind, selector.name) in me.keys:
+            found += me.own
     return found
 
 
-def _leads_to(span: Span, node: Node, routes: Routes) -> bool:
-    """Tell whether a node has an address in a span, or carries packets to it."""
-    if any(span.holds(address) for address in node.addresses):
-        return True
-    if any(span.meets(spans.of_network(route)) for route in routes.subnets):
-        return True
-    return bool(routes.exits) and not spans.subtract((span,), spans.INTERNET)
-
-
-def _capability_rule(
-    state: State, flow: Flow, node: Node, keys: set[Key], sources: Sources
-) -> tailcfg.FilterRule | None:
+def _capability_rule(flow: Flow, me: _Me, sources: Sources) -> tailcfg.FilterRule | None:
     """Grant capabilities; through ``via`` none are granted (recorded)."""
     if flow.via:
         return None
     grants: list[tailcfg.CapGrant] = []
+    known: set[tuple[Network, ...]] = set()
     for selector in flow.dst if not flow.is_self else (None,):
-        mine = _own_prefixes(state, selector, node, keys)
-        if mine and all(grant.dsts != mine for grant in grants):
+        mine = _own_prefixes(me, selector)
+        if mine and mine not in known:
+            known.add(mine)
             grants.append(tailcfg.CapGrant(dsts=mine, cap_map=dict(flow.capabilities or {})))
     if not grants:
         return None
     return tailcfg.FilterRule(src_ips=sources.texts, cap_grant=tuple(grants))
 
 
-def _own_prefixes(
-    state: State, selector: Selector | None, node: Node, keys: set[Key]
-) -> tuple[Network, ...]:
+def _own_prefixes(me: _Me, selector: Selector | None) -> tuple[Network, ...]:
     """Give where a node grants capabilities: its addresses, and prefixes that it routes to."""
-    addresses = node.addresses
+    addresses = me.node.addresses
     routed: list[Network] = []
     if selector is not None and selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
-        mine = spans_of(selector, state.program.background)
+        mine = [span for span in me.spans_of(selector) if me.leads_to(span)]
         addresses = tuple(a for a in addresses if any(span.holds(a) for span in mine))
-        served = [spans.of_network(route) for route in state.routes(node.id).subnets]
-        for span in mine:
+        served = [spans.of_network(route) for route in me.routes.subnets]
+        for span in mine if served else ():
             if any(span.meets(each) for each in served):
                 routed += span.networks()
-    elif selector is not None and (selector.kind, selector.name) not in keys:
+    elif selector is not None and (selector.kind, selector.name) not in me.keys:
         return ()
     own = [parse_prefix(f"{address_text(each)}/{each.max_prefixlen}") for each in addresses]
     return tuple(dict.fromkeys((*own, *routed)))

@@ -105,13 +105,18 @@ def flows_of(policy: Policy) -> tuple[tuple[Flow, ...], tuple[Source, ...]]:
     """Give all flows in order, and the sources that they name by index."""
     sources: dict[Source, int] = {}
     flows: list[Flow] = []
+    src: tuple[Selector, ...] = ()
+    source, number = Source(frozenset(), frozenset()), 0
     for draft in _drafts(policy):
-        source = Source(frozenset(draft.src), frozenset(draft.postures))
+        # One rule makes many flows with the same sources, one after another.
+        if draft.src is not src or source.postures != set(draft.postures) or not flows:
+            src, source = draft.src, Source(frozenset(draft.src), frozenset(draft.postures))
+            number = sources.setdefault(source, len(sources))
         flows.append(
             Flow(
                 number=len(flows),
                 place=draft.place,
-                source=sources.setdefault(source, len(sources)),
+                source=number,
                 src=draft.src,
                 dst=draft.dst,
                 postures=draft.postures,

@@ -1,7 +1,8 @@
 """Ports and protocols as policies write them.
 
 Not for rules (``flows`` joins ports with addresses). Sits on nothing of ours.
-Source: control-protocol.md 7.1; IANA protocol numbers; the recorded error answers.
+Source: control-protocol.md 7.1; IANA protocol numbers; the recorded error answers, and the words
+that clients use for the same mistakes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import re
 from typing import NamedTuple
 
 MAX_PORT = 65535
+MAX_SHOWN = 64
+"""Characters of a word that an error repeats."""
 
 PROTOCOLS: dict[str, int] = {
     "icmp": 1,
+    "icmpv4": 1,
     "igmp": 2,
     "ipv4": 4,
     "ip-in-ip": 4,
@@ -25,6 +29,7 @@ PROTOCOLS: dict[str, int] = {
     "esp": 50,
     "ah": 51,
     "ipv6-icmp": 58,
+    "icmpv6": 58,
     "ospf": 89,
     "tsmp": 99,
     "sctp": 132,
@@ -54,24 +59,32 @@ def parse_ports(text: str) -> tuple[Ports, ...]:
     """Read ``*``, a port, a range ``80-90`` or a list of those. Raises PortError."""
     if text == "*":
         return (ALL_PORTS,)
-    found = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        ports = Ports(_port(first), _port(last) if dash else _port(first))
-        if ports.first < 1:
-            raise PortError("first port must be >0, or use '*' for wildcard")
-        if ports.first > ports.last:
-            raise PortError("first port is greater than last port")
-        found.append(ports)
-    return tuple(found)
+    if not text:
+        raise PortError('invalid port list: ""')
+    return tuple(_range(part.strip()) for part in text.split(","))
 
 
-def _port(text: str) -> int:
+def _range(text: str) -> Ports:
+    begin = f'port range "{text[:MAX_SHOWN]}": '
+    if text.count("-") > 1:
+        raise PortError(f"{begin}too many dashes(-)")
+    left, dash, right = text.partition("-")
+    first = _port(left, f"{begin}invalid first integer")
+    last = _port(right, f"{begin}invalid last integer") if dash else first
+    if first < 1:
+        raise PortError(f"{begin}first port must be >0, or use '*' for wildcard")
+    if first > last:
+        # Their words, which say the opposite of what is meant.
+        raise PortError(f"{begin}first port must be >= last port: write {last}-{first}")
+    return Ports(first, last)
+
+
+def _port(text: str, problem: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text.strip()):
-        raise PortError("invalid first integer")
+        raise PortError(problem)
     port = int(text)
     if port > MAX_PORT:
-        raise PortError("port number out of range (1 to 65535)")
+        raise PortError(f"{problem}, which is at most {MAX_PORT}")
     return port
 
 
@@ -87,7 +100,7 @@ def parse_protocol(text: str) -> tuple[int, ...]:
     if name.startswith("0"):
         raise PortError(f'leading 0 not permitted in protocol number: "{text}"')
     if len(name) > 3 or int(name) > 255:
-        raise PortError(f"protocol number out of range (0-255): {text}")
+        raise PortError(f"{_unknown(text)}: protocol number out of range (0-255): {text}")
     return (int(name),)
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from appliance.policy import spans
+from appliance.policy.bits import of
 from appliance.policy.flows import Flow
 from appliance.policy.ports import DEFAULT_PROTOCOLS
-from appliance.policy.selectors import Kind, Selector
-from appliance.policy.standing import Key, spans_of
 from appliance.policy.state import State
-from appliance.records import Address, Node
+from appliance.records import Address, Node, UserID
 
 
 class Miss(StrEnum):
@@ -31,11 +30,23 @@ class Miss(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a packet: an address, and the node that has it, if one has."""
+    """One end of a packet: an address, and the node that has it, if one has.
+
+    ``starts`` and ``ends`` are the flows that name it as source and as destination; ``missed``
+    those in whose postures it is not; ``owner`` the user whose untagged node it is.
+    """
 
     address: Address
     node: Node | None
-    keys: frozenset[Key]
+    starts: int
+    ends: int
+    missed: int
+    owner: UserID | None
+
+    @property
+    def standing(self) -> tuple[int, int, int, int, UserID | None]:
+        """What the answers depend on: ends with equal ones are answered alike."""
+        return self.address.version, self.starts, self.ends, self.missed, self.owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +59,22 @@ class Verdict:
 
 def end_of(state: State, address: Address, node: Node | None) -> End:
     """Give an end for an address."""
-    keys = state.program.keys_of(node, state.users) if node is not None else ()
-    return End(address, node, frozenset(keys))
+    program = state.program
+    keys = program.keys_of(node, state.users) if node is not None else ()
+    starts = program.starts_at(address, keys)
+    if _is_anyone(state, address):
+        starts |= program.from_everyone
+    ends, owner = program.ends_at(address, keys), None
+    if node is not None and not node.tags:
+        ends, owner = ends | program.selves, node.user_id
+    missed = program.missed(node)
+    return End(address, node, starts, ends, missed, owner)
+
+
+def _is_anyone(state: State, address: Address) -> bool:
+    """Tell whether ``*`` as a source means this address: in the tailnet or a subnet of it."""
+    own = (spans.of_network(r) for each in state.routers.values() for r in each.subnets)
+    return any(span.holds(address) for span in (*spans.TAILNET, *own))
 
 
 def verdicts(
@@ -57,26 +82,42 @@ def verdicts(
 ) -> Iterator[Verdict]:
     """Say of every flow of packets whether it lets this through; port None means any one."""
     wanted = frozenset(protocols)
+    is_own = src.owner is not None and src.owner == dst.owner
+    starts = src.starts if is_own else src.starts & ~state.program.selves
     for flow in state.program.flows:
         if not flow.is_login and flow.capabilities is None:
-            yield Verdict(flow, _miss(state, flow, src, dst, port, wanted))
+            bit, miss = 1 << flow.number, _miss(flow, port, wanted)
+            if not starts & bit:
+                miss = Miss.SOURCE
+            elif src.missed & bit:
+                miss = Miss.POSTURE
+            elif not dst.ends & bit:
+                miss = Miss.DESTINATION
+            yield Verdict(flow, miss)
 
 
-def may_reach(state: State, src: End, dst: End, port: int, protocols: Iterable[int] = ()) -> bool:
-    """Tell whether any flow lets this through; without protocols one of the default ones is enough."""
+def opened(state: State, port: int, protocols: Iterable[int] = ()) -> int:
+    """Give the flows that let packets to this port through, whoever sends them.
+
+    Without protocols one of the default ones is enough.
+    """
     wanted = frozenset(protocols)
-    return any(each.miss is None for each in verdicts(state, src, dst, port, wanted))
+    return of(
+        flow.number
+        for flow in state.program.flows
+        if not flow.is_login and flow.capabilities is None and _miss(flow, port, wanted) is None
+    )
 
 
-def _miss(
-    state: State, flow: Flow, src: End, dst: End, port: int | None, protocols: frozenset[int]
-) -> Miss | None:
-    if not _starts(state, flow, src, dst):
-        return Miss.SOURCE
-    if flow.postures and not _is_in_posture(state, flow, src):
-        return Miss.POSTURE
-    if not is_end(state, flow, dst):
-        return Miss.DESTINATION
+def may_reach(state: State, src: End, dst: End, opened: int) -> bool:
+    """Tell whether any of these flows, which ``opened`` gave, lets one end reach the other."""
+    found = src.starts & ~src.missed & dst.ends & opened
+    if src.owner is None or src.owner != dst.owner:
+        found &= ~state.program.selves
+    return bool(found)
+
+
+def _miss(flow: Flow, port: int | None, protocols: frozenset[int]) -> Miss | None:
     if (protocols or DEFAULT_PROTOCOLS).isdisjoint(flow.protocols or DEFAULT_PROTOCOLS):
         return Miss.PROTOCOL
     if port is not None and not any(each.first <= port <= each.last for each in flow.ports):
@@ -84,53 +125,6 @@ def _miss(
     return None
 
 
-def _starts(state: State, flow: Flow, src: End, dst: End) -> bool:
-    if flow.is_self and not _is_same_owner(src, dst):
-        return False
-    return any(_is_source(state, selector, src) for selector in flow.src)
-
-
-def _is_same_owner(src: End, dst: End) -> bool:
-    if src.node is None or dst.node is None or src.node.tags or dst.node.tags:
-        return False
-    return src.node.user_id is not None and src.node.user_id == dst.node.user_id
-
-
-def _is_source(state: State, selector: Selector, src: End) -> bool:
-    match selector.kind:
-        case Kind.DANGER_ALL:
-            return True
-        case Kind.EVERYONE:
-            own = (spans.of_network(r) for each in state.routers.values() for r in each.subnets)
-            return any(span.holds(src.address) for span in (*spans.TAILNET, *own))
-        case Kind.ADDRESSES | Kind.SERVICE:
-            known = spans_of(selector, state.program.background)
-            return any(span.holds(src.address) for span in known)
-        case _:
-            return (selector.kind, selector.name) in src.keys
-
-
-def _is_in_posture(state: State, flow: Flow, src: End) -> bool:
-    if src.node is None:
-        return False
-    return state.program.is_in_posture(frozenset(flow.postures), src.node)
-
-
-def is_end(state: State, flow: Flow, dst: End) -> bool:
+def is_end(flow: Flow, dst: End) -> bool:
     """Tell whether a flow names this end as destination, whoever asks."""
-    if flow.is_self:
-        return dst.node is not None and not dst.node.tags
-    return any(_is_destination(state, selector, dst) for selector in flow.dst)
-
-
-def _is_destination(state: State, selector: Selector, dst: End) -> bool:
-    match selector.kind:
-        case Kind.EVERYONE | Kind.DANGER_ALL:
-            return True
-        case Kind.INTERNET:
-            return any(span.holds(dst.address) for span in spans.INTERNET)
-        case Kind.ADDRESSES | Kind.SERVICE:
-            known = spans_of(selector, state.program.background)
-            return any(span.holds(dst.address) for span in known)
-        case _:
-            return (selector.kind, selector.name) in dst.keys
+    return bool(dst.ends >> flow.number & 1)

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from appliance.policy import spans
-from appliance.policy.bits import of
-from appliance.policy.flows import Flow
-from appliance.policy.selectors import Kind, Selector
-from appliance.policy.standing import Path, Program, spans_of
+from appliance.policy.bits import of, ones
+from appliance.policy.selectors import Kind
+from appliance.policy.standing import Path, Program
 from appliance.policy.state import State
 from appliance.records import Network, NodeID
 
@@ -199,32 +198,7 @@ def _path(program: Program, route: Network) -> Path:
     if known is None:
         if len(program.paths) >= MAX_PATHS:
             program.paths.clear()
-        mine = spans.of_network(route)
-        towards, back, via = 0, 0, []
-        for flow in program.flows:
-            if flow.is_login or flow.is_self:
-                continue
-            ends = any(_meets(program, selector, mine) for selector in flow.dst)
-            if flow.via and (ends or _is_in_tailnet(flow, mine)):
-                via.append(flow)
-            elif ends and not flow.via:
-                towards |= 1 << flow.number
-            if not flow.postures and any(_starts(program, each, mine) for each in flow.src):
-                back |= 1 << flow.number
-        known = program.paths[route] = Path(towards, back, tuple(via))
+        towards, back, steered = program.path(spans.of_network(route))
+        via = tuple(program.flows[number] for number in ones(steered))
+        known = program.paths[route] = Path(towards, back, via)
     return known
-
-
-def _is_in_tailnet(flow: Flow, mine: spans.Span) -> bool:
-    """Tell whether a flow to ``*`` means this route: with ``via`` that word is the tailnet only."""
-    return any(selector.kind is Kind.EVERYONE for selector in flow.dst) and any(
-        span.meets(mine) for span in spans.TAILNET
-    )
-
-
-def _starts(program: Program, selector: Selector, mine: spans.Span) -> bool:
-    return selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL) or _meets(program, selector, mine)
-
-
-def _meets(program: Program, selector: Selector, mine: spans.Span) -> bool:
-    return any(span.meets(mine) for span in spans_of(selector, program.background))

@@ -199,20 +199,18 @@ def split_target(word: str) -> tuple[str, str]:
         raise PortError("square brackets are only valid around IPv6 addresses")
     host, colon, ports = word.rpartition(":")
     if not colon or not host:
-        raise PortError("hostport must contain a colon, then ports or * for all")
+        raise PortError('hostport must contain a colon (":"), then ports or * for all')
     return host, ports
 
 
 def _targets(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[Target, ...]:
     found = []
     for word, where in reader.texts(value, path):
-        text = ""
         try:
             host, text = split_target(word)
             ports = parse_ports(text)
         except PortError as error:
-            range_ = f'port range "{text}": ' if text else ""
-            reader.note(where, f'dst="{word}": {range_}{error}')
+            reader.note(where, f'dst="{word}": {error}')
             continue
         selector = names.read(reader, host, where, ACL_DESTINATION)
         if selector is not None:
@@ -259,7 +257,7 @@ def _internet(reader: Reader, value: JSON, path: Path) -> tuple[Internet, ...]:
         try:
             found.append(Internet(protocols, parse_ports(ports)))
         except PortError as error:
-            reader.note(where, f'port range "{ports}": {error}')
+            reader.note(where, str(error))
             continue
     return tuple(found)
 

@@ -10,7 +10,7 @@ destination is told of its own; a device with several tags stands once for each 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
 from appliance.policy.bits import ones
@@ -94,11 +94,14 @@ def decide(
     rules: tuple[tailcfg.SSHRule, ...], sources: set[str], user: str
 ) -> tailcfg.SSHAction | None:
     """Say what a node does with a login, as the client's own code decides; None: refused."""
+    mine = (r for r in rules if any(each.node_ip in sources for each in r.principals))
+    return first_action(mine, user)
+
+
+def first_action(rules: Iterable[tailcfg.SSHRule], user: str) -> tailcfg.SSHAction | None:
+    """Say what rules that all name the source do with a login; None: refused."""
     for rule in rules:
-        if all(each.node_ip not in sources for each in rule.principals):
-            continue
-        local = rule.ssh_users.get(user, rule.ssh_users.get("*", ""))
-        if local:
+        if rule.ssh_users.get(user, rule.ssh_users.get("*", "")):
             return rule.action
     return None
 

@@ -9,21 +9,24 @@ one look-up. Not for lists of addresses or rules (``state``, ``filters``). Sits 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from appliance.policy import spans
-from appliance.policy.bits import of
+from appliance.policy.bits import of, union
 from appliance.policy.flows import Flow, Login, flows_of, logins_of
 from appliance.policy.language import Background, Policy
 from appliance.policy.loginsections import local_part_domain
 from appliance.policy.postures import attributes_of
 from appliance.policy.selectors import PEOPLE, Kind, Selector
 from appliance.policy.spans import Span
+from appliance.policy.spantable import Flows, SpanTable, is_internet
 from appliance.records import Address, Network, Node, Role, User, UserID
 
 Key = tuple[Kind, str]
 _EVERYONE: Key = (Kind.EVERYONE, "")
+NO_MORE: Mapping[str, str | float | bool] = {}
 _UNLISTED = frozenset({Kind.EVERYONE, Kind.DANGER_ALL, Kind.ADDRESSES, Kind.SERVICE})
 """Sources that rules spell by words or addresses of their own, not by those of nodes."""
 
@@ -82,14 +85,6 @@ class _Mention:
     own: int = 0
 
 
-@dataclass(slots=True)
-class _Literal:
-    """The flows that one span stands in."""
-
-    src: int = 0
-    dst: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Path:
     """The flows that lead to a route, those that come from it, and those that ``via`` steers."""
@@ -126,60 +121,88 @@ class Program:
         """Sources that list some addresses of devices in a posture: those in a literal span."""
         self.via: list[Flow] = []
         self.paths: dict[Network, Path] = {}
-        self.has_self = any(flow.is_self for flow in self.flows)
+        self.selves = of(flow.number for flow in self.flows if flow.is_self)
+        """Flows to ``autogroup:self``."""
+        self.has_self = bool(self.selves)
         self._groups = groups_by_login(policy)
         self._mentions: defaultdict[Key, _Mention] = defaultdict(_Mention)
-        self._literals: defaultdict[Span, _Literal] = defaultdict(_Literal)
+        self.literals = SpanTable()
+        """Spans that flows name, but not as the destination of ``via``; those are beside it."""
+        self.via_literals = SpanTable()
+        self._via_mentions: defaultdict[Key, int] = defaultdict(int)
+        self._via_tags: defaultdict[str, int] = defaultdict(int)
         self._postured: list[tuple[frozenset[str], int, int]] = []
-        for flow in self.flows:
-            self._enter(flow)
+        self._enter_sources()
+        for flow in self.flows[len(packets) :]:
+            bit = 1 << flow.number
+            self._enter_source(flow, *((0, bit) if flow.is_self else (bit, 0)), 0)
+        # The flows of one grant share their destinations, one after another.
+        for _, group in groupby(self.flows, key=lambda flow: id(flow.dst)):
+            self._enter_ends(tuple(group))
         self._enter_postures()
-        self._index = _SpanIndex(self._literals)
         # Exit nodes have no capabilities to grant for what they lead to.
         self._carried = of(flow.number for flow in self.flows if flow.capabilities is None)
         self.exit_literals = 0
-        for span, literal in self._literals.items():
-            if not spans.subtract((span,), spans.INTERNET):
-                self.exit_literals |= literal.dst & self._carried
+        for span, named in self.literals.items():
+            if is_internet(span):
+                self.exit_literals |= named.dst & self._carried
 
-    def _enter(self, flow: Flow) -> None:
-        bit, listed = 1 << flow.number, 0 if flow.is_login else 1 << flow.source
+    def _enter_sources(self) -> None:
+        """Enter the sources of all flows that are sent, each list of sources once."""
+        others, selves = [0] * len(self.sources), [0] * len(self.sources)
+        first: dict[int, Flow] = {}
+        for flow in self.flows:
+            if not flow.is_login:
+                (selves if flow.is_self else others)[flow.source] |= 1 << flow.number
+                first.setdefault(flow.source, flow)
+        for number, flow in first.items():
+            self._enter_source(flow, others[number], selves[number], 1 << number)
+
+    def _enter_source(self, flow: Flow, others: int, selves: int, listed: int) -> None:
+        """Enter who may start these flows; ``selves`` are those to ``autogroup:self``."""
         for selector in flow.src:
-            self._enter_source(selector, flow, bit, listed)
-        if flow.via:
-            self.via.append(flow)
-            return
-        for selector in flow.dst:
-            key = selector.kind, selector.name
-            match selector.kind:
-                case Kind.ADDRESSES | Kind.SERVICE:
-                    for span in spans_of(selector, self.background):
-                        self._literals[span].dst |= bit
-                case Kind.INTERNET:
-                    self.internet |= bit
-                case _:
-                    self._mentions[key].dst |= bit
-        if any(selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL) for selector in flow.dst):
-            self.to_all |= bit
-            everyone = any(s.kind in (Kind.EVERYONE, Kind.DANGER_ALL) for s in flow.src)
-            if everyone and not flow.postures:
-                self.opened |= bit
-
-    def _enter_source(self, selector: Selector, flow: Flow, bit: int, listed: int) -> None:
-        if selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
-            for span in spans_of(selector, self.background):
-                self._literals[span].src |= bit
-            if flow.postures and not flow.is_login:
-                self.picked.add(flow.source)
-            return
-        mention = self._mentions[selector.kind, selector.name]
-        if flow.is_self:
+            if selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
+                for span in spans_of(selector, self.background):
+                    self.literals.enter(span, src=others | selves)
+                if flow.postures and not flow.is_login:
+                    self.picked.add(flow.source)
+                continue
+            mention = self._mentions[selector.kind, selector.name]
             if selector.kind in PEOPLE:
-                mention.own |= bit
-            return
-        mention.src |= bit
-        if flow.postures or selector.kind not in _UNLISTED:
-            mention.listed |= listed
+                mention.own |= selves
+            mention.src |= others
+            if others and (flow.postures or selector.kind not in _UNLISTED):
+                mention.listed |= listed
+
+    def _enter_ends(self, group: tuple[Flow, ...]) -> None:
+        """Enter what flows end at that have the same destinations."""
+        mask = of(flow.number for flow in group if not flow.via)
+        steered = of(flow.number for flow in group if flow.via)
+        for flow in group if steered else ():
+            self.via += [flow] if flow.via else []
+            for tag in flow.via:
+                self._via_tags[tag] |= 1 << flow.number
+        for selector in group[0].dst:
+            if selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
+                for span in spans_of(selector, self.background):
+                    self.literals.enter(span, dst=mask)
+                    self.via_literals.enter(span, dst=steered)
+                continue
+            key = selector.kind, selector.name
+            self._via_mentions[key] |= steered
+            self._mentions[key].dst |= mask if selector.kind is not Kind.INTERNET else 0
+            self.internet |= mask if selector.kind is Kind.INTERNET else 0
+        if any(selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL) for selector in group[0].dst):
+            self.to_all |= mask
+            self.opened |= of(
+                flow.number
+                for flow in group
+                if not flow.via and not flow.postures and self._is_from_everyone(flow)
+            )
+
+    def _is_from_everyone(self, flow: Flow) -> bool:
+        kinds = (Kind.EVERYONE, Kind.DANGER_ALL)
+        return any(self._mentions[kind, ""].src >> flow.number & 1 for kind in kinds)
 
     def _enter_postures(self) -> None:
         masks: dict[frozenset[str], tuple[int, int]] = {}
@@ -213,10 +236,12 @@ class Program:
                 dst |= mention.dst
                 listed |= mention.listed
                 own |= mention.own
-        src, dst = self._literal(node, routes, src, dst)
-        for flow in self.via if node.tags else ():
-            if not flow.via.isdisjoint(node.tags) and self.carries(flow, routes):
-                dst |= 1 << flow.number
+        for named in self._named(node, routes):
+            src |= named.src
+            dst |= named.dst
+        if self.via and node.tags and routes is not NO_ROUTES:
+            steered = union(self._via_tags.get(tag, 0) for tag in node.tags)
+            dst |= steered and steered & self._steered(routes)
         if routes.exits:
             dst |= self.internet | self.exit_literals
         own_src = own
@@ -227,29 +252,93 @@ class Program:
                 listed &= ~sources
         return Standing(src, dst, listed, own_src, own, node.user_id if own else None)
 
-    def _literal(self, node: Node, routes: Routes, src: int, dst: int) -> tuple[int, int]:
-        if not self._literals:
-            return src, dst
-        for address in node.addresses:
-            for literal in self._index.at(address):
-                src |= literal.src
-                dst |= literal.dst
+    def _named(self, node: Node, routes: Routes) -> Iterator[Flows]:
+        """Give the flows that name an address of a node, or of a subnet behind it."""
+        if self.literals:
+            for address in node.addresses:
+                yield self.literals.at(address)
+            for route in routes.subnets:
+                yield self.literals.meeting(spans.of_network(route))
+
+    def _steered(self, routes: Routes) -> int:
+        """Give the ``via`` flows to what a router with these routes leads to."""
+        found = self._via_mentions.get((Kind.INTERNET, ""), 0) if routes.exits else 0
         for route in routes.subnets:
             mine = spans.of_network(route)
-            for span, literal in self._literals.items():
-                if span.meets(mine):
-                    src |= literal.src
-                    dst |= literal.dst
-        return src, dst
+            found |= self.via_literals.meeting(mine).dst
+            if any(span.meets(mine) for span in spans.TAILNET):
+                found |= self._via_mentions.get(_EVERYONE, 0)
+        return found
 
-    def _missed(self, node: Node) -> list[tuple[int, int]]:
+    def path(self, mine: Span) -> tuple[int, int, int]:
+        """Give the flows that lead to a prefix, those that come from it, and those steered there.
+
+        What leads to ``*`` or comes from a device in a posture is none of them.
+        """
+        named, others = self.literals.meeting(mine), self.packets & ~self.selves
+        kinds = (Kind.EVERYONE, Kind.DANGER_ALL)
+        back = union(self._mentions[kind, ""].src for kind in kinds) | named.src
+        steered = self.via_literals.meeting(mine).dst
+        if any(span.meets(mine) for span in spans.TAILNET):
+            # With ``via`` that word is the tailnet only.
+            steered |= self._via_mentions.get(_EVERYONE, 0)
+        postured = union(flows for _, flows, _ in self._postured)
+        return named.dst & others, back & others & ~postured, steered & others
+
+    def starts_at(self, address: Address, keys: Iterable[Key]) -> int:
+        """Give the flows whose sources name an address with these keys, ``*`` left aside."""
+        found = self._mentions[Kind.DANGER_ALL, ""].src | self.literals.at(address).src
+        for key in keys:
+            if key != _EVERYONE and key in self._mentions:
+                found |= self._mentions[key].src | self._mentions[key].own
+        return found
+
+    @property
+    def from_everyone(self) -> int:
+        """The flows that start at ``*``."""
+        mention = self._mentions[_EVERYONE]
+        return mention.src | mention.own
+
+    def ends_at(self, address: Address, keys: Iterable[Key]) -> int:
+        """Give the flows whose destinations name an address with these keys."""
+        found = self.literals.at(address).dst | self.via_literals.at(address).dst
+        words = [_EVERYONE, (Kind.DANGER_ALL, "")]
+        if any(span.holds(address) for span in spans.INTERNET):
+            words.append((Kind.INTERNET, ""))
+            found |= self.internet
+        for key in (*words, *keys):
+            found |= self._via_mentions.get(key, 0)
+            if key in self._mentions:
+                found |= self._mentions[key].dst
+        return found
+
+    def spans_at(self, node: Node, routes: Routes) -> set[Span]:
+        """Give the spans that hold an address of a node or meet a subnet that it routes to."""
+        if not self.literals:
+            return set()
+        own = [spans.of_address(address) for address in node.addresses]
+        own += [spans.of_network(route) for route in routes.subnets]
+        return {span for each in own for span in self.literals.spans_meeting(each)}
+
+    def _missed(
+        self, node: Node, more: Mapping[str, str | float | bool] = NO_MORE
+    ) -> list[tuple[int, int]]:
         """Give the flows and sources whose postures the node is in none of."""
-        known = attributes_of(node, self.background.attributes.get(node.id, {}))
+        known = attributes_of(node, {**self.background.attributes.get(node.id, {}), **more})
         return [
             (flows, sources)
             for names, flows, sources in self._postured
             if not self._is_in_any(names, known)
         ]
+
+    def missed(self, node: Node | None, more: Mapping[str, str | float | bool] = NO_MORE) -> int:
+        """Give the flows in whose postures a node is not; what is no node is in none.
+
+        ``more`` is known of it besides.
+        """
+        if node is None or not self._postured:
+            return union(flows for _, flows, _ in self._postured)
+        return union(flows for flows, _ in self._missed(node, more))
 
     def is_in_posture(self, names: frozenset[str], node: Node) -> bool:
         """Tell whether a node is in one of these postures."""
@@ -261,10 +350,6 @@ class Program:
             all(condition.holds(known) for condition in self.policy.postures[name])
             for name in names
         )
-
-    def carries(self, flow: Flow, routes: Routes) -> bool:
-        """Tell whether a router with these routes leads to what a ``via`` flow names."""
-        return any(via_spans(selector, routes, self.background) for selector in flow.dst)
 
 
 def via_spans(selector: Selector, routes: Routes, background: Background) -> tuple[str, ...]:
@@ -326,26 +411,3 @@ def user_keys(groups: Mapping[str, Iterable[str]], background: Background, user:
         # The recorded owner stands in autogroup:admin too.
         keys.append((Kind.ROLE, Role.ADMIN))
     return keys
-
-
-class _SpanIndex:
-    """Finds the spans around an address: cut into prefixes, one look-up per length in use."""
-
-    def __init__(self, literals: Mapping[Span, _Literal]) -> None:
-        tables: defaultdict[tuple[int, int], defaultdict[int, list[_Literal]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
-        for span, literal in literals.items():
-            for network in span.networks():
-                shift = network.max_prefixlen - network.prefixlen
-                table = tables[span.family, shift]
-                table[int(network.network_address) >> shift].append(literal)
-        self._tables: dict[int, list[tuple[int, dict[int, list[_Literal]]]]] = {4: [], 6: []}
-        for (family, shift), found in tables.items():
-            self._tables[family].append((shift, dict(found)))
-
-    def at(self, address: Address) -> Iterable[_Literal]:
-        """Walk over the spans that hold an address."""
-        number = int(address)
-        for shift, table in self._tables[address.version]:
-            yield from table.get(number >> shift, ())

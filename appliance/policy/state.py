@@ -9,7 +9,8 @@ when a node asks). Sits on ``standing``.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from appliance.policy import spans
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 FEW = 32
 """Up to this many changed nodes are worked in one by one; more are cheaper all at once."""
+
+
+MANY_FLIPS = 100_000
+"""Bits that are flipped one by one; beyond, all are written at once."""
 
 
 class Sight:
@@ -84,14 +89,50 @@ NOBODY = Sight(frozenset())
 
 
 class Sources:
-    """The addresses of one set of sources, as rules spell them; equal content, same object."""
+    """The addresses of one set of sources, as rules spell them; equal content, same object.
 
-    __slots__ = ("nodes", "texts", "words")
+    Spelled out when first asked for: a policy with thousands of rules would else make millions of
+    texts that no rule of any node needs.
+    """
 
-    def __init__(self, nodes: int, words: tuple[str, ...], texts: tuple[str, ...]) -> None:
+    __slots__ = ("_ids", "_nodes", "_texts", "nodes", "words")
+
+    def __init__(
+        self, nodes: int, words: tuple[str, ...], texts: tuple[str, ...] | None = None
+    ) -> None:
         self.nodes = nodes
         self.words = words
-        self.texts = texts
+        self._texts = texts
+        self._ids: Sequence[NodeID | None] = ()
+        self._nodes: Mapping[NodeID, Node] = {}
+
+    def look_at(self, ids: Sequence[NodeID | None], nodes: Mapping[NodeID, Node]) -> None:
+        """Take these for the nodes in the slots; they must say the same of ``nodes`` as before."""
+        if self._texts is None:
+            self._ids, self._nodes = ids, nodes
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether it lists nothing."""
+        return not self.nodes and not self.words
+
+    @property
+    def known_texts(self) -> tuple[str, ...] | None:
+        """The addresses, if anybody asked for them."""
+        return self._texts
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All addresses and ranges, sorted."""
+        if self._texts is None:
+            found = set(self.words)
+            for slot in ones(self.nodes):
+                node_id = self._ids[slot]
+                if node_id is not None:
+                    found.update(_texts(self._nodes[node_id]))
+            self._texts = tuple(sorted(found))
+            self._ids, self._nodes = (), {}
+        return self._texts
 
 
 class State:
@@ -192,6 +233,10 @@ class _Moves:
     """What changed about the nodes, collected while they are worked in."""
 
     def __init__(self) -> None:
+        self.src: defaultdict[int, int] = defaultdict(int)
+        """For a set of flows, the slots where just these changed; so are ``dst`` and ``listed``."""
+        self.dst: defaultdict[int, int] = defaultdict(int)
+        self.listed: defaultdict[int, int] = defaultdict(int)
         self.sources = 0
         self.old_texts: dict[int, tuple[str, ...]] = {}
         self.new_texts: dict[int, tuple[str, ...]] = {}
@@ -215,6 +260,9 @@ def _changed(
     interned = {standing: standing for standing in state.sizes}
     for node_id in changed:
         _move(state, moves, interned, node_id, old_nodes.get(node_id), nodes.get(node_id))
+    _flip(state.src_nodes, moves.src)
+    _flip(state.dst_nodes, moves.dst)
+    _flip(state.listed_nodes, moves.listed)
     is_first = not state.sources and bool(state.program.sources or not state.sights)
     _settle_sources(state, moves, everything=is_first or len(changed) > FEW)
     _settle_sights(state, moves, everything=len(changed) > FEW)
@@ -249,9 +297,9 @@ def _move(
         slot = state.slots[node_id]
         moves.routes |= state.routers.pop(node_id, None) is not None
     _count(state, node_id, before if not is_new else None, after if now is not None else None)
-    _flip(state.src_nodes, before.src ^ after.src, slot)
-    _flip(state.dst_nodes, before.dst ^ after.dst, slot)
-    _flip(state.listed_nodes, before.listed ^ after.listed, slot)
+    moves.src[before.src ^ after.src] ^= 1 << slot
+    moves.dst[before.dst ^ after.dst] ^= 1 << slot
+    moves.listed[before.listed ^ after.listed] ^= 1 << slot
     old_texts, new_texts = _texts(was), _texts(now)
     moves.sources |= before.listed ^ after.listed
     if old_texts != new_texts:
@@ -293,10 +341,21 @@ def _count(state: State, node_id: NodeID, before: Standing | None, after: Standi
     state.sizes[after] = state.sizes.get(after, 0) + 1
 
 
-def _flip(column: list[int], numbers: int, slot: int) -> None:
-    bit = 1 << slot
-    for number in ones(numbers):
-        column[number] ^= bit
+def _flip(column: list[int], changes: Mapping[int, int]) -> None:
+    """Flip slots in the columns of sets of flows."""
+    if sum(flows.bit_count() for flows in changes) <= len(column) + MANY_FLIPS:
+        for flows, slots in changes.items():
+            for number in ones(flows):
+                column[number] ^= slots
+        return
+    # Most flows change for most nodes: write a line for each slot, then read by columns.
+    rows: defaultdict[int, int] = defaultdict(int)
+    for flows, slots in changes.items():
+        for slot in ones(slots):
+            rows[slot] ^= flows
+    lines = [f"{rows[slot]:0{len(column)}b}" for slot in range(max(rows), -1, -1)]
+    for number, marks in enumerate(map("".join, zip(*lines, strict=True)), 1):
+        column[-number] ^= int(marks, 2)
 
 
 def _texts(node: Node | None) -> tuple[str, ...]:
@@ -334,18 +393,21 @@ def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
         if words != state.words[number]:
             state.words[number] = words
             moves.sources |= 1 << number
+    ids = tuple(state.ids)
     if everything or not state.sources:
         pool: dict[tuple[int, tuple[str, ...]], Sources] = {}
         state.sources = [_spell(state, number, pool) for number in range(len(program.sources))]
-        return
-    touched = list(ones(moves.sources))
-    pool = {
-        (each.nodes, each.words): each
-        for number, each in enumerate(state.sources)
-        if not moves.sources >> number & 1
-    }
-    for number in touched:
-        state.sources[number] = _respell(state, number, moves, pool)
+    else:
+        touched = list(ones(moves.sources))
+        pool = {
+            (each.nodes, each.words): each
+            for number, each in enumerate(state.sources)
+            if not moves.sources >> number & 1
+        }
+        for number in touched:
+            state.sources[number] = _respell(state, number, moves, pool)
+    for each in pool.values():
+        each.look_at(ids, state.nodes)
 
 
 def _words(state: State, source: Source) -> tuple[str, ...]:
@@ -398,12 +460,7 @@ def _spell(state: State, number: int, pool: dict[tuple[int, tuple[str, ...]], So
         nodes = 0
     known = pool.get((nodes, words))
     if known is None:
-        texts = set(words)
-        for slot in ones(nodes):
-            node_id = state.ids[slot]
-            if node_id is not None:
-                texts.update(_texts(state.nodes[node_id]))
-        known = pool[nodes, words] = Sources(nodes, words, tuple(sorted(texts)))
+        known = pool[nodes, words] = Sources(nodes, words)
     return known
 
 
@@ -417,10 +474,10 @@ def _respell(
     old = state.sources[number]
     nodes, words = state.listed_nodes[number], state.words[number]
     known = pool.get((nodes, words))
-    if known is not None or words != old.words or words:
+    if known is not None or old.known_texts is None or words != old.words or words:
         # With words of its own an address may stand there twice, once for each reason.
         return known or _spell(state, number, pool)
-    texts = list(old.texts)
+    texts = list(old.known_texts)
     for slot, gone in moves.old_texts.items():
         if old.nodes >> slot & 1:
             for text in gone:
@@ -481,10 +538,9 @@ def _same_nodes(sight: Sight, bits: int, ids: tuple[NodeID | None, ...]) -> bool
 def seen_by(state: State, standing: Standing) -> int:
     """Give the slots of all nodes that a class sees: rules let one of the two reach the other."""
     bits, packets = 0, state.program.packets
-    for number in ones(standing.src & packets):
-        bits |= state.dst_nodes[number]
-    for number in ones(standing.dst & packets):
-        bits |= state.src_nodes[number]
+    for column, flows in ((state.dst_nodes, standing.src), (state.src_nodes, standing.dst)):
+        for number in ones(flows & packets):
+            bits |= column[number]
     if standing.owner is not None:
         for other in state.owned.get(standing.owner, ()):
             its = state.standings[other]
