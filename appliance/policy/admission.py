@@ -16,6 +16,7 @@ from appliance.policy.compile import Compiled, compile  # noqa: A004 - its name
 from appliance.policy.document import decode
 from appliance.policy.language import Background, Policy
 from appliance.policy.selftest import Failure
+from appliance.policy.weight import MAX_TOLD, heaviest
 from appliance.records import Node, NodeID, User, UserID
 
 
@@ -47,7 +48,8 @@ def admit(
     *,
     with_tests: bool = True,
 ) -> Admitted:
-    """Give the policy of a text, ready to be applied. Raises PolicyError or TestsFailed.
+    """Give the policy of a text, ready to be applied. Raises PolicyError, TestsFailed
+    or Invalid (policy-too-large).
 
     ``with_tests`` False is for the start of a server: a policy that was good when it was set stays
     in force, though a user whom its tests name may be gone since.
@@ -56,4 +58,14 @@ def admit(
     failures = selftest.run(policy, users, nodes, background) if with_tests else ()
     if failures:
         raise TestsFailed(failures)
-    return Admitted(text, policy, compile(policy, users, nodes, background))
+    compiled = compile(policy, users, nodes, background)
+    # A policy that is in force already stays, though the tailnet may have grown.
+    if with_tests and compiled.state is not None:
+        told = heaviest(compiled.state)
+        if told > MAX_TOLD:
+            raise Invalid(
+                "policy-too-large",
+                f"the rules of one node would list {told} source addresses, more than {MAX_TOLD}: "
+                "join rules that have the same sources",
+            )
+    return Admitted(text, policy, compiled)

@@ -15,7 +15,7 @@ from ipaddress import ip_network
 from itertools import groupby
 from typing import Final, TypeVar
 
-from appliance.policy import loginsections, postures, rulesections, spans
+from appliance.policy import loginsections, postures, rulesections, spans, weight
 from appliance.policy.language import Approvers, NodeAttribute, Place, Policy
 from appliance.policy.mistakes import Mistake, PolicyError, Reader, name_in
 from appliance.policy.selectors import (
@@ -39,6 +39,8 @@ MAX_IPSET_ENTRIES = 5000
 MAX_IPSET_TURNS = 100
 """Entries of all IP sets together, and changes between adding and removing: each turn works on a
 whole set again."""
+MAX_IPSET_SPANS = 100_000
+"""Addresses and ranges that all IP sets together are put together from."""
 MAX_IPSET_DEPTH = 16
 """IP sets may name other sets; nobody nests them deeper, and a circle must end."""
 
@@ -98,6 +100,9 @@ def decode(text: str | bytes, *, domains: frozenset[str] = frozenset()) -> Polic
     reader = Reader(document)
     policy = _Document(reader, document.value, domains).read()
     reader.finish()
+    too_large = [Mistake(spot, text) for spot, text in weight.problems(policy)]
+    if too_large:
+        raise PolicyError(too_large)
     return policy
 
 
@@ -117,6 +122,7 @@ class _Document:
         self._fields = reader.fields(value, (), SECTIONS)
         self._names = Names(domains=domains)
         self._turns = 0
+        self._spelled = 0
 
     def read(self) -> Policy:
         """Read every section; those that define names first."""
@@ -192,12 +198,17 @@ class _Document:
         for is_removal, turn in groupby(lists[name], lambda each: each[0].startswith("remove ")):
             part: list[Span] = []
             for text, path in turn:
+                if self._spelled > MAX_IPSET_SPANS:
+                    self._reader.note(path, f"more than {MAX_IPSET_SPANS} spans in all ipsets")
+                    return found
                 verb, _, rest = text.partition(" ")
                 word = rest.strip() if verb in ("add", "remove") else text
                 if word in above or word == name or len(above) >= MAX_IPSET_DEPTH:
                     self._reader.note(path, f'ipsets["{name}"]: "{word}" contains this set')
                     continue
-                part += self._ipset_part(word, path, lists, (*above, name))
+                more = self._ipset_part(word, path, lists, (*above, name))
+                self._spelled += len(more)
+                part += more
             found = spans.subtract(found, part) if is_removal else spans.union((*found, *part))
             self._turns += 1
             if self._turns > MAX_IPSET_TURNS:

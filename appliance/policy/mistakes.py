@@ -16,6 +16,8 @@ from appliance.wire.hujson import JSON, Document, HuJSONError, Path, Spot
 
 MAX_MISTAKES = 20
 """Shown at once; a text that is no policy at all would name one per word otherwise."""
+MAX_MISTAKE_CHARS = 1000
+"""Words are repeated in mistakes; one may be as long as the text."""
 MAX_COMPARED = 500
 """Known words that a suggestion looks at: comparing texts is slow."""
 
@@ -77,6 +79,8 @@ class Reader:
     def note(self, path: Path, text: str, *, at_name: bool = False) -> None:
         """Note a mistake at this place."""
         find = self._document.name_spot if at_name else self._document.spot
+        if len(text) > MAX_MISTAKE_CHARS:
+            text = text[:MAX_MISTAKE_CHARS] + "…"
         mistake = Mistake(find(*path), text)
         if mistake not in self._seen and len(self._mistakes) <= 50 * MAX_MISTAKES:
             self._seen.add(mistake)

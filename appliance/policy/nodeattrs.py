@@ -30,6 +30,7 @@ def attributes(state: State, node_id: NodeID) -> Attributes:
     """Give the attributes of a node, with their values (most have none)."""
     policy, node = state.program.policy, state.nodes[node_id]
     found: Attributes = {}
+    apps: dict[str, dict[bytes, msgspec.Raw]] = {}
     if policy.randomize_client_port:
         found[RANDOMIZE_CLIENT_PORT] = ()
     if policy.disable_ipv4:
@@ -43,8 +44,10 @@ def attributes(state: State, node_id: NodeID) -> Attributes:
         for name in entry.attributes:
             found.setdefault(name, ())
         for name, values in entry.app.items():
-            old = found.get(name, ())
-            found[name] = old + tuple(value for value in values if value not in old)
+            merged = apps.setdefault(name, {bytes(each): each for each in found.get(name, ())})
+            for value in values:
+                merged.setdefault(bytes(value), value)
+    found.update((name, tuple(merged.values())) for name, merged in apps.items())
     if FUNNEL in found:
         found.setdefault(FUNNEL_PORTS, ())
     return found

@@ -44,9 +44,9 @@ class End:
     owner: UserID | None
 
     @property
-    def standing(self) -> tuple[int, int, int, int, UserID | None]:
-        """What the answers depend on: ends with equal ones are answered alike."""
-        return self.address.version, self.starts, self.ends, self.missed, self.owner
+    def standing(self) -> tuple[int, int, int, int]:
+        """What the answers depend on, besides the owner where a flow is to own devices."""
+        return self.address.version, self.starts, self.ends, self.missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +107,6 @@ def opened(state: State, port: int, protocols: Iterable[int] = ()) -> int:
         for flow in state.program.flows
         if not flow.is_login and flow.capabilities is None and _miss(flow, port, wanted) is None
     )
-
-
-def may_reach(state: State, src: End, dst: End, opened: int) -> bool:
-    """Tell whether any of these flows, which ``opened`` gave, lets one end reach the other."""
-    found = src.starts & ~src.missed & dst.ends & opened
-    if src.owner is None or src.owner != dst.owner:
-        found &= ~state.program.selves
-    return bool(found)
 
 
 def _miss(flow: Flow, port: int | None, protocols: frozenset[int]) -> Miss | None:

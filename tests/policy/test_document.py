@@ -112,12 +112,31 @@ def test_ports_and_protocols_in_their_forms() -> None:
     assert parse_ports("22, 80-90") == (Ports(22, 22), Ports(80, 90))
     assert parse_protocol("ICMP") == (1,)
     assert parse_protocol("41") == (41,)
-    for text in ("", "-1", "80-", "90-80", "70000", "٣"):
-        with pytest.raises(PortError):
-            parse_ports(text)
+    assert parse_protocol("icmpv6") == (58,)
     for text in ("*", "01", "256", "none", "٣"):
         with pytest.raises(PortError):
             parse_protocol(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", 'invalid port list: ""'),
+        ("ssh", 'port range "ssh": invalid first integer'),
+        ("22,ssh", 'port range "ssh": invalid first integer'),
+        ("-1", 'port range "-1": invalid first integer'),
+        ("80-", 'port range "80-": invalid last integer'),
+        ("1-2-3", 'port range "1-2-3": too many dashes(-)'),
+        ("90-80", 'port range "90-80": first port must be >= last port: write 80-90'),
+        ("0-9", "port range \"0-9\": first port must be >0, or use '*' for wildcard"),
+        ("70000", 'port range "70000": invalid first integer, which is at most 65535'),
+        ("٣", "invalid first integer"),
+    ],
+)
+def test_ports_that_are_none_are_told_as_the_hosted_service_does(text: str, part: str) -> None:
+    with pytest.raises(PortError) as caught:
+        parse_ports(text)
+    assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(

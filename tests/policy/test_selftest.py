@@ -56,7 +56,7 @@ def test_users_and_tags_without_devices_are_made_up() -> None:
         ({"src": "ann@example.com", "deny": ["10.0.0.1/32:1"]}, "not for a prefix"),
         ({"src": "ann@example.com", "deny": ["tag:a:*"]}, "one port"),
         ({"src": "ann@example.com", "deny": ["tag:a:1-2"]}, "one port"),
-        ({"src": "ann@example.com", "deny": ["tag:a"]}, "invalid first integer"),
+        ({"src": "ann@example.com", "deny": ["tag:a"]}, 'port range "a": invalid first integer'),
         ({"src": "ann@example.com", "deny": ["*:1"]}, "no host that can be tested"),
         ({"src": "ann@example.com", "deny": ["autogroup:internet:1"]}, "no host that can be"),
         ({"src": "ann@example.com", "deny": ["tag:a:1"], "proto": "icmp"}, "has no ports"),
@@ -72,3 +72,28 @@ def test_claims_that_fail(claim: dict[str, Any], part: str) -> None:
 def test_description_begins_as_the_hosted_service_says_it() -> None:
     text = selftest.describe(selftest.run(read({"tests": [{"src": "x"}]}), {}, {}, Background()))
     assert text.startswith("test(s) failed\ntests[0] (line 1): ")
+
+
+def test_what_one_claim_says_of_its_source_is_not_said_in_the_next() -> None:
+    document = {
+        "tagOwners": {"tag:a": []},
+        "postures": {"posture:high": ["custom:level > 2"]},
+        "acls": [
+            {"action": "accept", "src": ["*"], "dst": ["tag:a:22"], "srcPosture": ["posture:high"]}
+        ],
+        "tests": [
+            {
+                "src": "ann@example.com",
+                "srcPostureAttrs": {"custom:level": 3},
+                "accept": ["tag:a:22"],
+            },
+            {"src": "ann@example.com", "deny": ["tag:a:22"]},
+        ],
+    }
+    assert selftest.run(read(document), USERS, NODES, Background()) == ()
+
+
+def test_tests_that_ask_for_too_much_fail_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "MAX_WORK", 3)
+    claim = {"src": "autogroup:member", "accept": ["autogroup:tagged:22"]}
+    assert "the tests ask for too much" in failures(**claim)[0]
