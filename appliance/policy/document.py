@@ -35,6 +35,18 @@ MAX_TEXT_CHARS = 1 << 20
 """A policy with 5,000 rules has 1 MB; reading this much takes less than a second."""
 MAX_VALUES = 60_000
 """Commas in the text: bounds the parts that a short text can consist of, and so the memory."""
+MAX_ENTRIES = {
+    "acls": weight.MAX_RULES,
+    "grants": weight.MAX_RULES,
+    "ssh": 1000,
+    "nodeAttrs": 1000,
+    "tests": 20_000,
+    "sshTests": 20_000,
+}
+"""Entries of a section. A device is told of each SSH rule with all its sources, and every node is
+held against each node attribute."""
+MAX_TAGS = 10_000
+"""Tests make up a device for each that no device has."""
 MAX_IPSET_ENTRIES = 5000
 MAX_IPSET_TURNS = 100
 """Entries of all IP sets together, and changes between adding and removing: each turn works on a
@@ -159,6 +171,9 @@ class _Document:
         self, name: str, read: Callable[[Reader, Names, JSON, Path], tuple[_T, ...]]
     ) -> tuple[_T, ...] | None:
         value, path = self._part(name)
+        if isinstance(value, list) and len(value) > MAX_ENTRIES[name]:
+            self._reader.note(path, f"more than {MAX_ENTRIES[name]} entries in {name}: join some")
+            return ()
         return None if value is None else read(self._reader, self._names, value, path)
 
     def _hosts(self) -> None:
@@ -252,6 +267,9 @@ class _Document:
     def _tags(self) -> None:
         value, path = self._part("tagOwners")
         owners = list(self._reader.members(value, path))
+        if len(owners) > MAX_TAGS:
+            self._reader.note(path, f"more than {MAX_TAGS} tags")
+            return
         for name, _ in owners:
             self._names.tags[name] = ()
             if not TAG_NAME.fullmatch(name):

@@ -19,10 +19,6 @@ from appliance.wire.hujson import Spot
 MAX_RULES = 8192
 """Rules as they are sent: one for each protocol of a grant and for each port text of an ACL. Twenty
 times what large sites have; compiling these takes a second or two at 1,000 nodes."""
-MAX_SSH_RULES = 1000
-"""A device is told of each, with all its sources."""
-MAX_ATTRIBUTE_RULES = 1000
-"""Every node is held against each of them."""
 MAX_SPELLED = 250_000
 """Addresses and words that all rules together spell out, destinations once for each port."""
 MAX_TOLD = 1_000_000
@@ -51,15 +47,6 @@ def problems(policy: Policy) -> Iterator[tuple[Spot, str]]:
                 "counted once for each port: use prefixes and ranges",
             )
             break
-    if len(policy.ssh) > MAX_SSH_RULES:
-        spot = policy.ssh[MAX_SSH_RULES].place.spot
-        yield spot, f"more than {MAX_SSH_RULES} rules in ssh: join those with the same sources"
-    if len(policy.attributes) > MAX_ATTRIBUTE_RULES:
-        spot = policy.attributes[MAX_ATTRIBUTE_RULES].place.spot
-        yield (
-            spot,
-            f"more than {MAX_ATTRIBUTE_RULES} entries in nodeAttrs: join those with the same target",
-        )
 
 
 def _of_grant(grant: Grant) -> tuple[int, int]:

@@ -146,8 +146,10 @@ def test_expensive_texts_are_bounded(name: str) -> None:
         ),
         (
             {"ssh": [{"action": "accept", "src": [], "dst": [], "users": ["x"]}] * 1001},
-            "more than 1000 rules in ssh",
+            "more than 1000 entries in ssh",
         ),
+        ({"nodeAttrs": [{"target": ["*"]}] * 1001}, "more than 1000 entries in nodeAttrs"),
+        ({"tagOwners": {f"tag:t{n}": [] for n in range(10_001)}}, "more than 10000 tags"),
     ],
 )
 def test_products_are_refused_with_their_place(document: dict[str, Any], part: str) -> None:
