@@ -6,6 +6,7 @@ installed once from the wheelhouse and shared by all of them. Not for the role (
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,7 +33,7 @@ INSTALL_S = 300
 def wheelhouse(suite: str) -> Path:
     """Find the release archive for a Debian, or build it. Raises NoImage."""
     # One release a digest of the tree: what is tested is what is checked out.
-    digest = images.digest_of(*_sources())
+    digest = images.digest_of(*sources())
     python = PYTHONS[suite]
     target = images.cache() / f"release-{digest}"
     found = list(target.glob(f"headwater-*-cp{python.replace('.', '')}-*.tar"))
@@ -45,7 +46,7 @@ def wheelhouse(suite: str) -> Path:
     raise images.NoImage(f"the release has no archive for Python {python}")
 
 
-def _sources() -> list[str]:
+def sources() -> list[str]:
     """The texts that a release is made of."""
     files = [ROOT / "pyproject.toml", ROOT / "requirements" / "run.txt"]
     for ending in ("*.py", "*.json", "*.mako"):
@@ -55,16 +56,20 @@ def _sources() -> list[str]:
 
 def _build(out: Path, python: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout
     command = [
         *("make", "--no-print-directory", "release"),
-        f"ARGS=--out {out} --python {python} --machine {machine.strip()}",
+        f"ARGS=--out {out} --python {python} --machine {processor()}",
     ]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=INSTALL_S, check=False
     )
     if done.returncode:
         raise images.NoImage(f"the release cannot be built:\n{done.stdout}{done.stderr}"[-3000:])
+
+
+def processor() -> str:
+    """The kind of processor that this machine has, and that machines on it have."""
+    return os.uname().machine
 
 
 def installed(image: Image) -> Path:

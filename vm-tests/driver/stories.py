@@ -2,7 +2,8 @@
 
 A story is a folder with `story.py` (the body, for both drivers) and `debian.py` (its machines under
 ours): `MACHINES`, and where it has them `prepare(machines)`, run after all machines have booted,
-`NEEDS`, a function that says why it cannot run here, and `LIMIT_S`. Not for sandboxes (`sandbox.py`)
+`NEEDS`, a function that says why it cannot run here, `AHEAD`, one that fetches and builds what it needs
+besides machines, and `LIMIT_S`. Not for sandboxes (`sandbox.py`)
 or for running many (`__main__.py`).
 """
 
@@ -44,6 +45,8 @@ class Story:
     limit_s: int
     missing: str
     """Why it cannot run on this machine, or nothing."""
+    ahead: Callable[[], object] | None = None
+    """What must be done before, with the network. May raise NoImage."""
 
     def body(self) -> Callable[[Machines], None]:
         """The part that both drivers run."""
@@ -66,11 +69,14 @@ def load(name: str) -> Story:
         getattr(module, "prepare", None),
         getattr(module, "LIMIT_S", LIMIT_S),
         needs() if needs else "",
+        getattr(module, "AHEAD", None),
     )
 
 
 def plan(story: Story) -> dict[str, list[str]]:
     """Find or make what each machine boots; this needs the network. Raises NoImage."""
+    if story.ahead is not None:
+        story.ahead()
     found = {}
     for name, spec in story.machines.items():
         image = images.find(spec)

@@ -407,7 +407,9 @@ class Host:
     def _go_to(self, old: Deployed, new: Deployed, copy_since: float | None) -> Outcome:
         for name, (mode, text) in new.contents.items():
             _write(self.at(name), text, mode)
-        _write(self.base / "deployed.json", json.dumps(asdict(new.manifest)) + "\n", 0o644)
+        # As the playbook writes it, which would see a change otherwise.
+        manifest = json.dumps(asdict(new.manifest), indent=1, sort_keys=True) + "\n"
+        _write(self.base / "deployed.json", manifest, 0o644)
         try:
             self._restore_database(new, copy_since)
         except Refused as refusal:

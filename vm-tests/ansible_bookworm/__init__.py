@@ -1,0 +1,1 @@
+"""Ansible on Debian 12: the same as on Debian 13."""

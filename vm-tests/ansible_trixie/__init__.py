@@ -1,0 +1,1 @@
+"""Ansible on Debian 13: fresh, again, looked at, changed, refused, emptied."""
