@@ -1,0 +1,118 @@
+"""The flake: that every output of it evaluates, and that a wrong host fails. Nothing is built."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nix.evaluation import EVALUATION_S, HERE, ROOT, needs_nix
+
+pytestmark = needs_nix
+
+PARTS = (
+    "flake.nix",
+    "nix",
+    "appliance",
+    "docs",
+    "vm-tests",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
+NODE = Path("tests/interop/node")
+
+
+@pytest.fixture
+def flake(tmp_path: Path) -> Iterator[Path]:
+    """Copy what the flake reads; the stand-in for nixpkgs and disko lies beside it."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    leave = shutil.ignore_patterns("__pycache__")
+    for part in PARTS:
+        place = ROOT / part
+        if place.is_dir():
+            shutil.copytree(place, tree / part, ignore=leave)
+        else:
+            shutil.copy(place, tree / part)
+    shutil.copytree(ROOT / NODE, tree / NODE)
+    stub = tmp_path / "stub"
+    shutil.copytree(HERE / "stubflake", stub)
+    shutil.copytree(HERE / "stub", stub / "stub")
+    shutil.copy(HERE / "minilib.nix", stub)
+    (stub / "names.json").write_text(json.dumps(requirements()))
+    yield tree
+    # What Nix puts into a store is read-only, also for pytest's tidying.
+    for path, folders, _ in os.walk(tmp_path / "store"):
+        for folder in (path, *(str(Path(path) / each) for each in folders)):
+            Path(folder).chmod(0o755)
+
+
+def requirements() -> list[str]:
+    """Name every package that pyproject.toml asks for."""
+    read = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lists = [
+        read["build-system"]["requires"],
+        read["project"]["dependencies"],
+        *read["project"]["optional-dependencies"].values(),
+        *read["dependency-groups"].values(),
+    ]
+    return sorted({re.split(r"[^A-Za-z0-9_-]", each)[0] for group in lists for each in group})
+
+
+def nix(flake: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    stub = flake.parent / "stub"
+    return subprocess.run(
+        [
+            *("nix", "--extra-experimental-features", "nix-command flakes"),
+            *("--offline", "--store", str(flake.parent / "store")),
+            *command,
+            *("--override-input", "nixpkgs", f"path:{stub}"),
+            *("--override-input", "disko", f"path:{stub}"),
+            "--no-write-lock-file",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=EVALUATION_S,
+        check=False,
+        env={**os.environ, "HOME": str(flake.parent)},
+    )
+
+
+def test_every_output_of_the_flake_evaluates(flake: Path) -> None:
+    done = nix(flake, "flake", "check", f"path:{flake}", "--no-build")
+    assert done.returncode == 0, done.stderr
+    for output in (
+        "nixosModules.default",
+        "nixosModules.node",
+        "nixosConfigurations.vps",
+        "nixosConfigurations.metal",
+        "overlays.default",
+        "packages.x86_64-linux.headwater",
+        "packages.x86_64-linux.wheel",
+        "packages.x86_64-linux.docs",
+        "apps.x86_64-linux.dev",
+        "apps.x86_64-linux.release",
+        "devShells.x86_64-linux.default",
+        "checks.x86_64-linux.unit",
+        "checks.x86_64-linux.lint",
+        "checks.x86_64-linux.two_nodes",
+    ):
+        kind, _, rest = output.partition(".")
+        found = nix(flake, "eval", f"path:{flake}#{kind}", "--apply", f"o: o ? {rest}")
+        assert found.stdout.strip() == "true", f"{output}: {found.stderr}"
+
+
+def test_a_host_with_a_wrong_setting_fails_the_check(flake: Path) -> None:
+    host = flake / "nix" / "hosts" / "common.nix"
+    host.write_text(host.read_text().replace('server_url = "https:', 'server_url = "ftp:'))
+    done = nix(flake, "flake", "check", f"path:{flake}", "--no-build")
+    assert done.returncode != 0
+    assert "services.headwater.settings.server_url: found" in done.stderr
