@@ -17,14 +17,18 @@ from msgspec import Struct
 from appliance.api.policyanswers import Subjects
 from appliance.errors import Invalid, NotFound
 from appliance.policy import explain as engine
+from appliance.policy import spans
 from appliance.policy.compile import Compiled
+from appliance.policy.language import Place
 from appliance.policy.mistakes import suggestion
+from appliance.policy.postures import attributes_of
+from appliance.policy.reach import Miss
 from appliance.policy.routes import RouteTable, elect
 from appliance.policy.selectors import ROLES, Kind
 from appliance.policy.ssh import ssh_policy
 from appliance.policy.standing import Key
 from appliance.policy.state import State
-from appliance.records import Address, Network, Node, NodeID
+from appliance.records import Address, Network, Node, NodeID, UserID
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text
 
@@ -60,10 +64,13 @@ class Login(Struct, frozen=True, kw_only=True):
 
 
 class Way(Struct, frozen=True, kw_only=True):
-    """The route to an address that is no node's, and the router that carries it."""
+    """The route to an address that is no node's, and the router that carries it.
+
+    Of several exit nodes the source may choose one.
+    """
 
     route: str
-    router: str
+    routers: tuple[str, ...]
 
 
 class Pair(Struct, frozen=True, kw_only=True):
@@ -71,6 +78,7 @@ class Pair(Struct, frozen=True, kw_only=True):
 
     ``ssh`` is null unless both are nodes and the port may be SSH's; ``way`` is null if the
     destination is a node, or if no router carries it: then ``unrouted`` is true.
+    ``capabilities`` are what grants give the source at the destination, beside packets.
     """
 
     src: str
@@ -80,6 +88,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     ssh: tuple[Login, ...] | None = None
     way: Way | None = None
     unrouted: bool = False
+    capabilities: tuple[str, ...] = ()
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -111,17 +120,21 @@ def explain(
         raise ValueError("only policies that were compiled can be explained")
     if table is None or table.state is not state:
         table = RouteTable(state, elect(state, is_up))
-    return _Question(state, subjects, table).answer(src, dst, protocol)
+    return _Question(compiled, state, subjects, table).answer(src, dst, protocol)
 
 
 class _Question:
     """One question about one tailnet."""
 
-    def __init__(self, state: State, subjects: Subjects, table: RouteTable) -> None:
+    def __init__(
+        self, compiled: Compiled, state: State, subjects: Subjects, table: RouteTable
+    ) -> None:
+        self._compiled = compiled
         self._state = state
         self._subjects = subjects
         self._table = table
         self._names = {node.name: node.id for node in subjects.nodes.values()}
+        self._keys: dict[tuple[str, ...] | UserID | None, frozenset[Key]] = {}
 
     def answer(self, src: str, dst: str, protocol: str) -> Explanation:
         host, ports = self._split(dst)
@@ -154,20 +167,37 @@ class _Question:
             src=src,
             dst=target,
             allowed=found.allowed,
-            reasons=tuple(
-                Reason(
-                    section=each.place.section,
-                    index=each.place.index,
-                    line=each.place.spot.line,
-                    rule=each.rule,
-                    miss=each.miss,
-                )
-                for each in found.reasons
-            ),
+            reasons=tuple(self._reason(each, source) for each in found.reasons),
             ssh=self._logins(source, destination) if is_ssh and source and destination else None,
             way=way,
             unrouted=is_unrouted,
+            capabilities=self._capabilities(source, destination),
         )
+
+    def _reason(self, reason: engine.Reason, source: Node | None) -> Reason:
+        miss = reason.miss
+        if miss == Miss.POSTURE and source is not None:
+            miss = f"{miss}: {'; '.join(self._unmet(reason.place, source))}"
+        return Reason(
+            section=reason.place.section,
+            index=reason.place.index,
+            line=reason.place.spot.line,
+            rule=reason.rule,
+            miss=miss,
+        )
+
+    def _unmet(self, place: Place, node: Node) -> Iterator[str]:
+        """Say which conditions of a rule's postures a node does not meet."""
+        program = self._state.program
+        known = attributes_of(node, program.background.attributes.get(node.id, {}))
+        names = {name for flow in program.flows if flow.place == place for name in flow.postures}
+        for name in sorted(names):
+            for each in program.policy.postures[name]:
+                if not each.holds(known):
+                    wanted = ", ".join(map(_shown, each.values))
+                    found = _shown(known.get(each.name, "not set"))
+                    want = f"{each.name} {each.operator} {wanted}".strip()
+                    yield f"{name} wants {want}, it is {found}"
 
     # ── words ───────────────────────────────────────────────────────────────────────────────────
 
@@ -189,15 +219,23 @@ class _Question:
             near = suggestion(word, self._words())
             sentence = f"{word!r} is no node, user, group, tag, host or address{near}"
             raise NotFound("end-unknown", sentence, concerns=word)
-        users = self._subjects.users
         found = [
             node.name
             for node in sorted(self._subjects.nodes.values(), key=lambda node: node.id)
-            if key in self._state.program.keys_of(node, users)
+            if key in self._keys_of(node)
         ]
         if not found:
             raise NotFound("end-empty", f"{word} has no node in this tailnet", concerns=word)
         return found
+
+    def _keys_of(self, node: Node) -> frozenset[Key]:
+        """Give the words for a node, found once for all with the same user or tags."""
+        owner = node.tags or node.user_id
+        known = self._keys.get(owner)
+        if known is None:
+            known = frozenset(self._state.program.keys_of(node, self._subjects.users))
+            self._keys[owner] = known
+        return known
 
     def _key(self, word: str) -> Key | None:
         if word.startswith("tag:"):
@@ -261,8 +299,36 @@ class _Question:
         fitting = [(r, n) for r, n in found if r.version == address.version and address in r]
         if not fitting:
             return None
-        route, router = max(fitting, key=lambda each: each[0].prefixlen)
-        return Way(route=str(route), router=self._state.nodes[router].name)
+        length = max(route.prefixlen for route, _ in fitting)
+        best = [(route, router) for route, router in fitting if route.prefixlen == length]
+        routers = sorted({router for _, router in best})
+        return Way(
+            route=str(best[0][0]), routers=tuple(self._state.nodes[each].name for each in routers)
+        )
+
+    def _capabilities(self, src: Node | None, dst: Node | None) -> tuple[str, ...]:
+        if src is None or dst is None:
+            return ()
+        found = (
+            name
+            for rule in self._compiled.packet_filter(dst.id)
+            if rule.cap_grant and _holds(rule.src_ips, src)
+            for grant in rule.cap_grant
+            for name in grant.cap_map
+        )
+        return tuple(dict.fromkeys(found))
+
+
+def _holds(texts: tuple[str, ...], node: Node) -> bool:
+    """Tell whether a filter's list of sources holds any of a node's addresses."""
+    if "*" in texts or any(address_text(address) in texts for address in node.addresses):
+        return True
+    known = [span for text in texts if (span := spans.parse(text)) and span.low != span.high]
+    return any(span.holds(address) for span in known for address in node.addresses)
+
+
+def _shown(value: str | float | bool) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _address(text: str) -> Address | None:

@@ -15,7 +15,7 @@ from appliance.cli import policytext
 from appliance.cli.client import Client, CommandFailed, Plain, Unreachable
 from appliance.cli.output import emit, moment
 from appliance.cli.policydesk import PATH, desk, dump_path, optional, read_only, refusals
-from appliance.cli.policyfile import STDIN, PolicyFile, PolicyRefused, complain, placed, read
+from appliance.cli.policyfile import STDIN, PolicyFile, PolicyRefused, complain, placed, read, told
 from appliance.cli.root import Command, Group, Invocation
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ def _emit_mistakes(invocation: Invocation, file: PolicyFile, refusal: PolicyRefu
     """Give the mistakes to a program, and end with exit code 1."""
     name = (refusal.file or file).name
     found = [{"file": name, **mistake} for mistake in refusal.mistakes]
-    emit(invocation.output, {"ok": False, "mistakes": found}, "")
+    lines = told(file, refusal)
+    emit(invocation.output, {"ok": False, "error": "\n".join(lines), "mistakes": found}, "")
     raise click.exceptions.Exit(1)
 
 
@@ -412,10 +413,10 @@ def dump(invocation: Invocation, file: str) -> None:
     from appliance.cli.output import render
 
     answer = _online(invocation).get(f"{PATH}/dump")
-    text = render(invocation.output or "json", answer) + "\n"
     if file in ("", STDIN):
-        click.echo(text, nl=False)
+        click.echo(render(invocation.output or "json", answer))
         return
+    text = render("json", answer) + "\n"
     try:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:

@@ -68,14 +68,18 @@ def placed(file: PolicyFile, mistakes: Sequence[Plain]) -> list[str]:
     return [f"{file.name}:{m['line']}:{m['column']}: {m['message']}" for m in mistakes]
 
 
-def complain(file: PolicyFile, refusal: PolicyRefused, output: str) -> NoReturn:
-    """Say on standard error what is wrong with a file, and end with exit code 1."""
+def told(file: PolicyFile, refusal: PolicyRefused) -> list[str]:
+    """Give what people are told of a policy that was refused."""
     file = refusal.file or file
     lines = placed(file, refusal.mistakes)
     # Scripts made for other servers look for these words.
     head = refusal.sentence.partition("\n")[0]
-    if "test(s) failed" in head:
-        lines.insert(0, f"{file.name}: {head}")
+    return [f"{file.name}: {head}", *lines] if "test(s) failed" in head else lines
+
+
+def complain(file: PolicyFile, refusal: PolicyRefused, output: str) -> NoReturn:
+    """Say on standard error what is wrong with a file, and end with exit code 1."""
+    lines = told(file, refusal)
     if output.startswith("json"):
         problem = {"error": "\n".join(lines), "mistakes": list(refusal.mistakes)}
         click.echo(render("json-line", problem), err=True)

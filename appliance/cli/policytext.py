@@ -62,9 +62,13 @@ def _pair(pair: Plain) -> Iterator[str]:
         yield "  no rule comes near"
     way = cast(Plain | None, pair["way"])
     if way is not None:
-        yield f"  by way of {way['router']}, which routes {way['route']}"
+        routers = " or ".join(cast(list[str], way["routers"]))
+        yield f"  by way of {routers}, which routes {way['route']}"
     elif pair["unrouted"]:
         yield "  no approved route that the source may use leads there"
+    capabilities = cast(list[str], pair["capabilities"])
+    if capabilities:
+        yield f"  with the capabilities {', '.join(capabilities)}"
     for login in cast(list[Plain], pair["ssh"] or []):
         yield f"  SSH: {login['action']} as {', '.join(cast(list[str], login['users']))}"
 

@@ -93,6 +93,19 @@ def test_questions_are_answered_before_a_change(terminal: Terminal) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_role_counts_at_once(terminal: Terminal) -> None:
+    Path("policy.hujson").write_text(
+        '{"acls": [{"action": "accept", "src": ["autogroup:it-admin"], "dst": ["*:*"]}]}'
+    )
+    terminal.ok("policy", "set", "policy.hujson")
+    question = ("policy", "explain", "phone", "laptop:22", "--exit-code")
+    assert "phone -> laptop:22: denied" in terminal(*question)[1]
+    terminal.ok("users", "set-role", "bob", "it-admin")
+    assert "phone -> laptop:22: allowed" in terminal.ok(*question)
+    assert "no node" in terminal.fails("policy", "explain", "autogroup:owner", "laptop")
+
+
+@pytest.mark.usefixtures("folder")
 def test_dump_answers_as_the_server_does(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

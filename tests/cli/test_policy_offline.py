@@ -295,6 +295,51 @@ def test_explanations_name_rules_routes_and_logins(
     assert desk("explain", *question, "-f", "policy.hujson")[0].splitlines() == answer
 
 
+def test_explanation_says_which_condition_is_not_met(desk: Desk) -> None:
+    Path("new.hujson").write_text("""{
+      "postures": {
+        "posture:mac": ["node:os IN ['macos', 'ios']", "node:tsVersion >= '1.60'"],
+        "posture:trusted": ["custom:level >= 3"],
+      },
+      "acls": [
+        {"action": "accept", "src": ["autogroup:member"], "dst": ["100.64.0.3:443"],
+         "srcPosture": ["posture:mac", "posture:trusted"]},
+      ],
+    }""")
+    tailnet = json.loads(json.dumps(TAILNET))
+    tailnet["nodes"][0] |= {"os": "linux", "version": "1.90.0"}
+    Path("tailnet.json").write_text(json.dumps(tailnet))
+    out, _ = desk("explain", "laptop", "web-1:443", "-f", "new.hujson")
+    assert out.splitlines()[1].endswith(
+        "the source is in src but not in the posture: "
+        "posture:mac wants node:os IN macos, ios, it is linux; "
+        "posture:trusted wants custom:level >= 3, it is not set"
+    )
+
+
+def test_explanation_names_capabilities_and_exit_nodes(desk: Desk) -> None:
+    Path("new.hujson").write_text("""{
+      "grants": [
+        {"src": ["alice@example.com"], "dst": ["100.64.0.3"],
+         "app": {"tailscale.com/cap/drive": [{"shares": ["*"]}]}},
+        {"src": ["*"], "dst": ["100.64.0.2"], "app": {"example.com/x": []}},
+        {"src": ["autogroup:member"], "dst": ["autogroup:internet"], "ip": ["*"]},
+      ],
+    }""")
+    tailnet = json.loads(json.dumps(TAILNET))
+    for node in tailnet["nodes"][2:]:
+        node["offered"] = node["approved"] = ["0.0.0.0/0", "::/0"]
+    Path("tailnet.json").write_text(json.dumps(tailnet))
+    out, _ = desk("explain", "laptop", "web-1", "-f", "new.hujson")
+    assert "  with the capabilities tailscale.com/cap/drive\n" in out
+    out, _ = desk("explain", "laptop", "phone", "-f", "new.hujson")
+    assert "  with the capabilities example.com/x\n" in out
+    assert "capabilities" not in desk("explain", "phone", "web-1", "-f", "new.hujson")[0]
+    out, _ = desk("explain", "laptop", "1.1.1.1:443", "-f", "new.hujson")
+    assert "allowed" in out
+    assert "  by way of web-1 or router, which routes 0.0.0.0/0\n" in out
+
+
 def test_words_for_many_nodes_are_answered_for_each(desk: Desk) -> None:
     answer = desk.json("explain", "autogroup:member", "autogroup:member", "-f", "policy.hujson")
     pairs = [(pair["src"], pair["dst"]) for pair in answer["pairs"]]
