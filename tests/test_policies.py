@@ -18,8 +18,10 @@ from appliance.identity.principals import LOCAL
 from appliance.policy.document import decode
 from appliance.server import Server
 from appliance.store.store import Database
+from tests.support.controlclient import ControlClient
 from tests.support.polling import until
 from tests.test_server import ask, over_socket, plan, running
+from tests.test_whole import Node, auth_key, connected, server_key
 
 CLOSED = '{"acls": []}'
 OPEN = '{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}'
@@ -254,6 +256,37 @@ async def test_each_tailnet_has_a_policy_of_its_own(tmp_path: Path, path: Path) 
         sources = {k.live.snapshot.tailnet.name: k.status for k in server.policies.values()}
         assert sources["lab"].in_force is not None
         assert sources["lab"].source == "database"
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_nodes_are_parted_and_joined_by_a_file_and_across_a_restart(
+    tmp_path: Path, path: Path
+) -> None:
+    settings = with_file(tmp_path, path)
+    async with asyncio.timeout(30), running(settings) as server:
+        key = await auth_key(server)
+        async with connected(server, "one", "two") as (one, two):
+            await one.enrol(key)
+            await one.listen()
+            await two.enrol(key)
+            await two.listen()
+            assert not two.heard[0].get("Peers")
+            write(path, OPEN)
+            while not any("PeersChanged" in message for message in one.heard):
+                await one.hear(len(one.heard) + 1)
+            write(path, CLOSED)
+            while not any("PeersRemoved" in message for message in one.heard):
+                await one.hear(len(one.heard) + 1)
+    remove(path)
+    async with asyncio.timeout(30), running(settings) as server:
+        again = Node(ControlClient(await server_key(server), machine=one.client.machine), "one")
+        again.key = one.key
+        host, port = server.listeners[0].addresses[0][:2]
+        await again.connect(host, port)
+        await again.listen()
+        assert again.heard[0]["Node"]["Name"] == "one.tailnet.internal."
+        assert not again.heard[0].get("Peers")
+        await again.close()
 
 
 WRITER = """
