@@ -1,9 +1,8 @@
 """Recorded answers of the hosted service, asked of our policy engine, where the recordings are.
 
-Two of the 518 open recordings contradict themselves, so no rule can answer them: in one, three
-nodes were recorded before a route was approved and four after it (its flags say so of one more);
-in the other the policy names an IPv6 address that was nobody's when it was recorded, and that the
-renaming of addresses gave to a node afterwards.
+Two of the 518 open recordings answer no question that can be put: in one, nodes were asked before
+and after a route was approved; in the other the policy names an address that was nobody's when it
+was recorded. The evidence is in docs/decisions/0008.
 """
 
 from __future__ import annotations
