@@ -142,8 +142,16 @@ def _is_target(target: Selector, node: Node, keys: set[Key]) -> bool:
 
 
 def _from_pools(edit: Edit, mine: list[IPv4Network], rng: Rng) -> IPv4Address:
+    used = edit.by_address
     for each in mine:
-        found = _choose(edit, each, IPv4Address, None, rng)
+        candidates = pool(each)
+        if _is_used_up(edit, each, candidates):
+            continue
+        if edit.settings.random_addresses:
+            start = _random_start(used, candidates, IPv4Address, rng)
+        else:
+            start = _behind_taken(used, candidates)
+        found = _walk(used, candidates, IPv4Address, start)
         if found is not None:
             return found
     listed = ", ".join(str(each) for each in mine[:MAX_POOLS_TOLD])
@@ -194,6 +202,25 @@ def _choose(
             last = None if highest is None else family(highest)
         start = candidates.first if last is None else int(last) + 1
     return _walk(used, candidates, family, start)
+
+
+def _behind_taken(used: Mapping[Address, NodeID], candidates: Pool) -> int:
+    """Find a free number behind taken ones in logarithmic time; nobody remembers a pool's last one.
+
+    Gaps are where nodes have gone: then it may be one of these.
+    """
+    end = candidates.last - candidates.first + 1
+    taken, free = -1, 0
+    while free < end and IPv4Address(candidates.skip(candidates.first + free)) in used:
+        taken, free = free, 2 * free + 1
+    free = min(free, end)
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        if IPv4Address(candidates.skip(candidates.first + middle)) in used:
+            taken = middle
+        else:
+            free = middle
+    return candidates.first + free
 
 
 def _given(used: Mapping[Address, NodeID], prefix: Network, candidates: Pool) -> Iterator[int]:

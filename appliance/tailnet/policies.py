@@ -14,8 +14,8 @@ from itertools import compress
 from operator import is_not
 from typing import TypeVar
 
-from appliance.policy import approvers
 from appliance.policy.admission import Admitted
+from appliance.policy.approvers import Approvals
 from appliance.policy.compile import OPEN, Compiled, compile, recompile  # noqa: A004 - its name
 from appliance.policy.language import Background, Policy
 from appliance.policy.routes import RouteTable, elect
@@ -53,8 +53,12 @@ def replace_policy(
         record = PolicyText(edit.ids.next_policy(), admitted.text, now, source, by)
     edit.put(record)
     edit.set_policy(admitted.policy, admitted.compiled)
-    for node in list(edit.nodes.values()):
-        edit.put(with_approved_routes(edit, node))
+    approvals = _approvals(edit)
+    if approvals is not None:
+        for node in list(edit.nodes.values()):
+            approved = _approved(approvals, edit, node)
+            if approved is not node:
+                edit.put(approved)
     return record
 
 
@@ -63,12 +67,21 @@ def with_approved_routes(edit: Edit, node: Node) -> Node:
 
     What was approved before stays. The same object if nothing follows; not yet put.
     """
-    policy = edit.policy
-    if not node.hostinfo.routable_ips or not (
-        policy.approvers.routes or policy.approvers.exit_node
-    ):
+    if not node.hostinfo.routable_ips:
         return node
-    given = approvers.approved(policy, background(edit), node, edit.users)
+    approvals = _approvals(edit)
+    return node if approvals is None else _approved(approvals, edit, node)
+
+
+def _approvals(edit: Edit) -> Approvals | None:
+    rules = edit.policy.approvers
+    if not rules.routes and not rules.exit_node:
+        return None
+    return Approvals(edit.policy, background(edit))
+
+
+def _approved(approvals: Approvals, edit: Edit, node: Node) -> Node:
+    given = approvals.of(node, edit.users)
     if set(given) <= set(node.approved_routes):
         return node
     return replace(node, approved_routes=routes.add_approved(node, given))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import TooMany
-from appliance.records import Node, Settings
-from appliance.tailnet import nodes, users
+from appliance.records import Address, Node, NodeID, Settings
+from appliance.tailnet import addresses, nodes, users
 from appliance.tailnet.snapshot import Edit
 from tests.support.builder import sequences_after
 from tests.support.clock import NOON
@@ -150,3 +150,13 @@ def test_addresses_are_unique_and_from_where_they_should_be(
             assert any(address in ip_network(pool) for pool in mine)
         else:
             assert not any(address in ip_network(pool) for _who, pool in pools)
+
+
+@given(st.sets(st.integers(1, 14)))
+def test_whatever_is_taken_the_search_ends_at_a_free_address_or_at_the_end(taken: set[int]) -> None:
+    network = IPv4Network("100.81.0.0/28")
+    used: dict[Address, NodeID] = {network[number]: NodeID(number) for number in taken}
+    start = addresses._behind_taken(used, addresses.pool(network))
+    assert network[1] <= IPv4Address(start) <= network.broadcast_address
+    assert IPv4Address(start) not in used
+    assert start == int(network[1]) or network[start - int(network[0]) - 1] in used
