@@ -2,7 +2,7 @@
 
 Two of the 518 open recordings answer no question that can be put: in one, nodes were asked before
 and after a route was approved; in the other the policy names an address that was nobody's when it
-was recorded. The evidence is in docs/decisions/0008.
+was recorded. The evidence is in docs/decisions/0010.
 """
 
 from __future__ import annotations
