@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from driver import network, sandbox, server
+from driver import disk, network, sandbox
 from driver.log import Log
 from driver.machine import BaseMachine, StoryFailed
 from driver.spec import Spec
@@ -68,23 +68,7 @@ class Container(BaseMachine):
 
     def prepare(self) -> None:
         """Lay out its disk and its network, without booting."""
-        folder = self.root.parent
-        for part in ("upper", "work", "root"):
-            (folder / part).mkdir(parents=True)
-        mount_overlay(self.root, self._layers, folder / "upper", folder / "work")
-        etc = self.root / "etc"
-        (etc / "hostname").write_text(f"{self.name}\n")
-        (etc / "hosts").write_text(self._hosts)
-        (etc / "resolv.conf").unlink(missing_ok=True)
-        # A resolver that refuses at once: nothing of a story may wait for a name of the world.
-        (etc / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-        (etc / "machine-id").write_text("")
-        for path, text in self.spec.files.items():
-            file = self.root / path.lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        if self.spec.script:
-            server.inside(self.root, self.spec.script)
+        disk.lay_out(self.root.parent, self.name, self.spec, self._layers, self._hosts)
         network.plug(self.name, self.number, self.spec, self._gateway)
 
     def start(self) -> None:
@@ -216,12 +200,3 @@ class Container(BaseMachine):
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait(POWER_OFF_S)
-
-
-def mount_overlay(root: Path, layers: list[Path], upper: Path, work: Path) -> None:
-    """Mount layers, the topmost first, with one on top that takes what is written."""
-    lower = ":".join(map(str, layers))
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    subprocess.run(
-        ["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True, timeout=30
-    )

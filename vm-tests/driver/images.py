@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from driver.overlay import mount_overlay
 from driver.spec import Spec
 
 CACHE_VARIABLE = "HEADWATER_VM_CACHE"
@@ -131,8 +132,6 @@ def layer(image: Image, name: str, digest: str, make: Callable[[Path], None]) ->
 
 
 def _make_layer(image: Image, target: Path, make: Callable[[Path], None]) -> None:
-    from driver.container import mount_overlay
-
     began = time.monotonic()
     shutil.rmtree(target, ignore_errors=True)
     for part in ("upper", "work", "root"):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from driver import clientprogram, images, network, sandbox, server
 from driver.container import Container
+from driver.emulated import Emulated
 from driver.face import Machines
 from driver.log import Log
 from driver.machine import BaseMachine
@@ -132,18 +133,19 @@ def _make(
     numbers = {name: number for number, name in enumerate(sorted(story.machines), 1)}
     made: dict[str, BaseMachine] = {}
     for name, spec in sorted(story.machines.items()):
-        gateway = ""
-        if spec.via:
-            # The router's address in the network that the two share.
-            gateway = network.v4(spec.vlans[0], numbers[spec.via])
+        layers = [Path(layer) for layer in planned[name]]
+        if spec.kind == "emulated":
+            made[name] = Emulated(name, spec, numbers[name], log, layers=layers, hosts=hosts)
+            continue
         made[name] = Container(
             name,
             spec,
             numbers[name],
             log,
-            layers=[Path(layer) for layer in planned[name]],
+            layers=layers,
             hosts=hosts,
-            gateway=gateway,
+            # The router's address in the network that the two share.
+            gateway=network.v4(spec.vlans[0], numbers[spec.via]) if spec.via else "",
             owner=owner,
         )
     return made
