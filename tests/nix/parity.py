@@ -5,6 +5,7 @@ What may differ is named here, with its reason; everything else is a difference.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ SYSTEMD = 257
 
 ONLY_ON_DEBIAN = frozenset({f"{facts.FIREWALL_UNIT}.service"})
 """NixOS has a firewall of its own; which ports are open is compared."""
-ORDERS_OF_THE_PLATFORM = frozenset({"X-Restart-Digest", "X-Restart-Triggers", "X-Reload-Triggers"})
-"""How a provisioner decides between restart and reload; nothing that systemd reads."""
+OF_THE_PLATFORM = frozenset({"Environment"})
+"""NixOS gives every service a PATH, the locale archive and the time zones: its Python needs them.
+Besides, X-… directives, which no systemd reads: how a provisioner decides what to restart."""
+_PROGRAM = re.compile(r"^/nix/store/[0-9a-z]{32}-headwater[^/]*/bin/headwater ")
 
 
 class Site:
@@ -36,17 +39,24 @@ class Site:
         names = sorted(plan.credential_names(self.settings))
         self.secrets = {name: f"/run/secrets/{name}" for name in names}
 
-    def nixos(self, *, more: Path | None = None, nixpkgs: str = "", **changes: object) -> Box:
-        """Evaluate the module with this file."""
-        definition = {
+    @classmethod
+    def of(cls, path: Path) -> Site:
+        """Read an example; the one of a relay is for a host that runs the relay only."""
+        return cls(path, role="relay" if path.stem == "relay" else "server")
+
+    def definition(self) -> dict[str, object]:
+        """Say services.headwater for this file."""
+        return {
             "enable": True,
             "openFirewall": True,
             "role": self.role,
             "secrets": self.secrets,
             "settings": self.document,
-            **changes,
         }
-        return unchecked(definition, more=more, nixpkgs=nixpkgs)
+
+    def nixos(self, *, more: Path | None = None, nixpkgs: str = "", **changes: object) -> Box:
+        """Evaluate the module with this file."""
+        return unchecked({**self.definition(), **changes}, more=more, nixpkgs=nixpkgs)
 
     def debian(self, **host: Any) -> Rendered:
         """Render what the role renders, with the paths of NixOS."""
@@ -90,9 +100,9 @@ def _units(nixos: Box, debian: Rendered) -> Iterator[str]:
 
 def _comparable(unit: Unit) -> dict[tuple[str, str], list[str]]:
     return {
-        place: value
-        for place, value in unit.values.items()
-        if place[1] not in ORDERS_OF_THE_PLATFORM
+        (section, key): [_PROGRAM.sub(PROGRAM + " ", each) for each in value]
+        for (section, key), value in unit.values.items()
+        if key not in OF_THE_PLATFORM and not key.startswith("X-")
     }
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from appliance.deploy import plan
 from tests.nix.evaluation import LIBRARIES, ROOT, needs_nix
 from tests.nix.parity import Site, differences
 
@@ -15,20 +14,15 @@ pytestmark = needs_nix
 EXAMPLES = sorted((ROOT / "examples").glob("*.*"))
 
 
-def example(path: Path) -> Site:
-    role: plan.Role = "relay" if path.stem == "relay" else "server"
-    return Site(path, role=role)
-
-
 @pytest.mark.parametrize("nixpkgs", LIBRARIES)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_both_provisioners_make_the_same_box(path: Path, nixpkgs: str) -> None:
-    site = example(path)
+    site = Site.of(path)
     assert differences(site.nixos(nixpkgs=nixpkgs), site.debian()) == []
 
 
 def test_groups_reach_both_units() -> None:
-    site = example(ROOT / "examples" / "minimal.yaml")
+    site = Site.of(ROOT / "examples" / "minimal.yaml")
     nixos = site.nixos(supplementaryGroups=["acme"])
     assert differences(nixos, site.debian(groups=("acme",))) == []
 
@@ -52,7 +46,7 @@ def test_groups_reach_both_units() -> None:
 def test_a_difference_on_the_side_of_nixos_is_noticed(
     tmp_path: Path, deviation: str, place: str
 ) -> None:
-    site = example(ROOT / "examples" / "minimal.yaml")
+    site = Site.of(ROOT / "examples" / "minimal.yaml")
     module = tmp_path / "deviation.nix"
     module.write_text(f"{{ lib, ... }}: {{ {deviation} }}\n")
     found = differences(site.nixos(more=module), site.debian())
@@ -61,7 +55,7 @@ def test_a_difference_on_the_side_of_nixos_is_noticed(
 
 
 def test_a_difference_on_the_side_of_debian_is_noticed() -> None:
-    site = example(ROOT / "examples" / "minimal.yaml")
+    site = Site.of(ROOT / "examples" / "minimal.yaml")
     nixos = site.nixos()
     assert differences(nixos, site.debian(groups=("adm",))) == [
         "headwater.service [Service] SupplementaryGroups: NixOS None, Debian ['adm']"

@@ -1,0 +1,51 @@
+# Evaluates our modules inside NixOS's own module tree; gives the same as ../box.nix, as far as
+# ../parity.py looks at it. With pkgs/ in the checkout the packages are the real ones.
+{ nixpkgs, names ? "[]", definition ? "{}", host ? "" }:
+let
+  lib = import (nixpkgs + "/lib");
+  whole = builtins.pathExists (nixpkgs + "/pkgs/top-level/default.nix");
+  pkgs =
+    if whole then import nixpkgs { system = "x86_64-linux"; overlays = [ (final: _: { headwater = final.callPackage ../../../nix/package.nix { }; }) ]; }
+    else import ./pkgs.nix { inherit lib; names = builtins.fromJSON names; };
+  box = import (nixpkgs + "/nixos/lib/eval-config.nix") {
+    inherit lib;
+    system = null;
+    modules = [
+      ../../../nix/module
+      ../../../nix/module/node.nix
+      {
+        nixpkgs.pkgs = pkgs;
+        documentation.enable = false;
+        services.headwater = builtins.fromJSON definition;
+      }
+    ] ++ (if host == "" then [
+      {
+        boot.loader.grub.enable = false;
+        fileSystems."/" = { device = "/dev/vda"; fsType = "ext4"; };
+        system.stateVersion = "25.11";
+      }
+    ] else [
+      (/. + host)
+      # What disko's own module derives from the layout.
+      { options.disko = lib.mkOption { type = lib.types.attrsOf lib.types.anything; }; }
+      { fileSystems."/" = { device = "/dev/disk/by-partlabel/disk-main-root"; fsType = "ext4"; }; }
+      { boot.loader.grub.device = lib.mkDefault "nodev"; }
+    ]);
+  };
+  inherit (box) config;
+  ours = lib.filterAttrs (name: _: lib.hasPrefix "headwater" name);
+in
+{
+  failed = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
+  inherit (config) warnings;
+  units = lib.mapAttrs (_: unit: unit.text) (lib.filterAttrs (name: _: lib.hasPrefix "headwater" name) config.systemd.units);
+  settings = config.services.headwater.settings;
+  etc = builtins.attrNames (ours config.environment.etc);
+  firewall = { inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts; };
+  users = {
+    users = lib.mapAttrs (_: user: { inherit (user) group description home; }) (ours config.users.users);
+    groups = lib.mapAttrs (_: _: { }) (ours config.users.groups);
+  };
+  sysctl = lib.filterAttrs (name: _: (import ../../../nix/facts.nix).sysctl ? ${name}) config.boot.kernel.sysctl;
+  upgrade = config.systemd.services.nixos-upgrade.postStart or "";
+}
