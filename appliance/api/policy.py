@@ -100,6 +100,7 @@ async def put(request: web.Request) -> web.Response:
     keeper = keeper_of(request)
     body = await _body(request, PolicyBody)
     try:
+        answers.check_written(body.policy)
         return _shown(keeper, await keeper.replace(body.policy, LOCAL))
     except Forbidden as refusal:
         # Headscale's words first: its tools look for them.
@@ -116,6 +117,7 @@ async def check(request: web.Request) -> web.Response:
     keeper = keeper_of(request)
     body = await _body(request, PolicyBody)
     try:
+        answers.check_written(body.policy)
         await keeper.check(body.policy)
     except Rejected as refusal:
         return _refusal(refusal)
@@ -126,7 +128,10 @@ async def test(request: web.Request) -> web.Response:
     """Run the tests of a policy, or of the one in force."""
     keeper = keeper_of(request)
     body = await _body(request, TestBody)
-    text = _text_in_force(keeper) if body.policy is None else body.policy
+    record = keeper.status.in_force
+    text = body.policy
+    if text is None:
+        text = "{}" if record is None else record.text
     try:
         return answer(await asyncio.to_thread(answers.test, text, _subjects(keeper)))
     except Rejected as refusal:
@@ -214,11 +219,6 @@ def _shown(keeper: PolicyKeeper, record: PolicyText) -> web.Response:
 def _subjects(keeper: PolicyKeeper) -> answers.Subjects:
     snapshot = keeper.live.snapshot
     return answers.Subjects(snapshot.users, snapshot.nodes, policies.background(snapshot))
-
-
-def _text_in_force(keeper: PolicyKeeper) -> str:
-    record = keeper.status.in_force
-    return "" if record is None else record.text
 
 
 async def _read(keeper: PolicyKeeper, text: str | None) -> Policy:

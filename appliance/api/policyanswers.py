@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from appliance.errors import Rejected
-from appliance.policy import approvers, selftest
+from appliance.policy import approvers, mistakes, selftest
 from appliance.policy.admission import TestsFailed
 from appliance.policy.comparison import Change, compare
 from appliance.policy.compile import compile  # noqa: A004 - its name
@@ -21,6 +21,7 @@ from appliance.policy.document import decode
 from appliance.policy.language import UNWRITTEN, Background, Policy
 from appliance.policy.mistakes import PolicyError
 from appliance.records import Node, NodeID, User, UserID
+from appliance.wire.hujson import Spot
 
 MAX_MISTAKES = 500
 """Mistakes and failed claims in one answer; a person mends the first few and asks again."""
@@ -92,6 +93,17 @@ def mistakes_of(refusal: Rejected) -> tuple[Mistake, ...]:
     )
 
 
+def check_written(text: str) -> None:
+    """Raise PolicyError for a text with nothing in it.
+
+    The language takes it for ``{}``, which lets everything through: nobody means that who sends a
+    file that a broken pipe left empty, or a body without the text.
+    """
+    if not text.strip():
+        words = "the text is empty; write {} if everything may reach everything"
+        raise PolicyError([mistakes.Mistake(Spot(1, 1), words)])
+
+
 def test(text: str, subjects: Subjects) -> Tested:
     """Run the claims of a text against it. Raises PolicyError if it cannot be read."""
     policy = read(text, subjects.background)
@@ -110,6 +122,7 @@ def count_tests(policy: Policy) -> int:
 
 def read(text: str, background: Background) -> Policy:
     """Read a text for a tailnet. Raises PolicyError."""
+    check_written(text)
     return decode(text, domains=background.domains)
 
 

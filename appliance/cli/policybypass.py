@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from appliance import derived, governing
+from appliance.api.policyanswers import check_written
 from appliance.cli.client import CommandFailed
 from appliance.cli.policydesk import engine_refusals
 from appliance.cli.policyfile import PolicyFile
@@ -74,6 +75,7 @@ class Direct:
     def _admit(self, file: PolicyFile) -> Admitted:
         now = self.snapshot
         with engine_refusals():
+            check_written(file.text)
             return admit(file.text, now.users, now.nodes, policies.background(now))
 
 

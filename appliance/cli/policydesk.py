@@ -109,9 +109,11 @@ class Offline:
 
     def check(self, policy: PolicyFile) -> Plain:
         """See Desk."""
+        from appliance.api.policyanswers import check_written
         from appliance.policy.admission import admit
 
         with engine_refusals():
+            check_written(policy.text)
             admit(policy.text, *self._subjects())
         return {}
 
@@ -177,9 +179,11 @@ def _needed(file: PolicyFile | None, what: str) -> PolicyFile:
 
 def read_only(policy: PolicyFile, domains: tuple[str, ...]) -> None:
     """Read a policy without any tailnet. Raises PolicyRefused."""
+    from appliance.api.policyanswers import check_written
     from appliance.policy.document import decode
 
     with engine_refusals():
+        check_written(policy.text)
         decode(policy.text, domains=frozenset(each.lower() for each in domains))
 
 

@@ -58,6 +58,17 @@ async def test_bad_policy_is_refused_and_the_one_before_stays(
     assert (await house.call("GET", PATH))[1]["policy"] == OPEN
 
 
+@pytest.mark.parametrize("body", [None, {}, {"policy": ""}, {"policy": " \n"}, {"polcy": "{}"}])
+@pytest.mark.parametrize(("method", "path"), [("PUT", PATH), ("POST", f"{PATH}/check")])
+async def test_missing_text_does_not_open_the_tailnet(
+    house: House, method: str, path: str, body: object
+) -> None:
+    await house.call("PUT", PATH, {"policy": CLOSED})
+    status, answer = await house.call(method, path, body)
+    assert (status, "write {} if" in answer["message"]) == (400, True)
+    assert (await house.call("GET", PATH))[1]["policy"] == CLOSED
+
+
 async def test_check_changes_nothing(house: House) -> None:
     assert await house.call("POST", f"{PATH}/check", {"policy": CLOSED}) == (200, {})
     assert house.live.snapshot.policy_text is None

@@ -156,6 +156,14 @@ def test_text_alone_can_be_read_without_a_tailnet(desk: Desk) -> None:
     assert "example.com" in desk(*words, code=1, dump=False)[1]
 
 
+def test_empty_file_is_refused(desk: Desk) -> None:
+    Path("policy.hujson").write_text("\n")
+    for words in (("check",), ("test",), ("diff", "--against", "policy.hujson")):
+        _, complaint = desk(*words, "policy.hujson", code=1)
+        assert complaint.startswith("policy.hujson:1:1: the text is empty")
+    desk("check", "--offline", "policy.hujson", code=1, dump=False)
+
+
 # ── fmt ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -274,6 +282,14 @@ def test_mistakes_of_either_policy_name_their_file(desk: Desk) -> None:
                 "the destination is not in dst",
                 "  nearest acls[0] (line 6): alice@example.com -> tag:web:443: "
                 "the source is not in src",
+            ],
+        ),
+        (
+            ("web-1", "laptop:22"),
+            [
+                "web-1 -> laptop:22: denied",
+                "  no rule comes near",
+                "  SSH: no rule lets the source log in",
             ],
         ),
         (
