@@ -7,7 +7,7 @@ for where they come from. Sits on ``snapshot`` and the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from itertools import compress
@@ -53,13 +53,19 @@ def replace_policy(
         record = PolicyText(edit.ids.next_policy(), admitted.text, now, source, by)
     edit.put(record)
     edit.set_policy(admitted.policy, admitted.compiled)
-    approvals = _approvals(edit)
-    if approvals is not None:
-        for node in list(edit.nodes.values()):
-            approved = _approved(approvals, edit, node)
-            if approved is not node:
-                edit.put(approved)
+    approve_offers(edit, list(edit.nodes.values()))
     return record
+
+
+def approve_offers(edit: Edit, nodes: Iterable[Node]) -> None:
+    """Approve those of the nodes' offered routes that need no administrator, and put the nodes."""
+    approvals = _approvals(edit)
+    if approvals is None:
+        return
+    for node in nodes:
+        approved = _approved(approvals, edit, node)
+        if approved is not node:
+            edit.put(approved)
 
 
 def with_approved_routes(edit: Edit, node: Node) -> Node:

@@ -224,8 +224,7 @@ def wire_owner(state: Snapshot | Edit, node: Node) -> tuple[tailcfg.User, tailcf
 def _changed(edit: Edit, user: User) -> User:
     """Put a user whom a policy may mean by other words than before; their routes may be approved."""
     edit.put(user)
-    for node in [node for node in edit.nodes.values() if node.user_id == user.id]:
-        edit.put(policies.with_approved_routes(edit, node))
+    policies.approve_offers(edit, [n for n in edit.nodes.values() if n.user_id == user.id])
     return edit.users[user.id]
 
 

@@ -11,6 +11,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.control.exchange import Exchange
 from appliance.control.sshcheck import MAX_LOCAL_USER_CHARS, SSHActions
@@ -337,3 +339,26 @@ async def test_a_client_that_goes_away_frees_its_request() -> None:
         with pytest.raises(asyncio.CancelledError):
             await following
         assert not is_waited_for(check)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["/machine/ssh/action/", "1", "3", "/to/", "?", "&", "=", "%", "$"]),
+            st.sampled_from(["local_user=root", "check=", "&check=23456789ab", "local_user=%ff"]),
+            st.text(max_size=6),
+        ),
+        max_size=10,
+    ).map("".join)
+)
+async def test_whatever_is_asked_is_answered(target: str) -> None:
+    async with lab(hold_s=0) as house:
+        for path in (
+            target,
+            f"/machine/ssh/action/{target}",
+            f"/machine/ssh/action/1/to/3{target}",
+        ):
+            recorder, exchange = house.exchange(path)
+            await house.actions.answer(exchange)
+            assert recorder.status in (200, 400, 404)
+            assert recorder.body
