@@ -6,14 +6,17 @@ Not for capabilities between peers (``filters``) nor for those that every node h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 import msgspec
 
+from appliance.policy.approvers import keys_of
+from appliance.policy.language import Background, Policy
 from appliance.policy.selectors import Kind, Selector
 from appliance.policy.standing import Key, spans_of
 from appliance.policy.state import State
-from appliance.records import Node, NodeID
+from appliance.records import Node, NodeID, User, UserID
 
 Attributes = dict[str, tuple[msgspec.Raw, ...]]
 
@@ -29,6 +32,7 @@ ONE_CGNAT = {"mac-always": "one-cgnat?v=true", "mac-never": "one-cgnat?v=false"}
 def attributes(state: State, node_id: NodeID) -> Attributes:
     """Give the attributes of a node, with their values (most have none)."""
     policy, node = state.program.policy, state.nodes[node_id]
+    background = state.program.background
     found: Attributes = {}
     apps: dict[str, dict[bytes, msgspec.Raw]] = {}
     if policy.randomize_client_port:
@@ -39,7 +43,7 @@ def attributes(state: State, node_id: NodeID) -> Attributes:
         found[ONE_CGNAT[policy.one_cgnat_route]] = ()
     keys = set(state.program.keys_of(node, state.users)) if policy.attributes else set()
     for entry in policy.attributes:
-        if not any(_is_target(state, selector, node, keys) for selector in entry.targets):
+        if not any(_is_target(background, each, node, keys) for each in entry.targets):
             continue
         for name in entry.attributes:
             found.setdefault(name, ())
@@ -76,23 +80,29 @@ def hides_ipv4(state: State, viewer: NodeID, peer: NodeID) -> bool:
     return may_hide_ipv4(state) and (has_no_ipv4(state, peer) or has_no_ipv4(state, viewer))
 
 
-def address_pool(state: State, node: Node) -> tuple[IPv4Network, ...]:
-    """Give the pools that a new node of this owner or these tags takes its IPv4 address from."""
-    keys = set(state.program.keys_of(node, state.users))
-    return tuple(
-        pool
-        for entry in state.program.policy.attributes
-        if any(_is_target(state, selector, node, keys) for selector in entry.targets)
-        for pool in entry.pools
-        if isinstance(pool, IPv4Network)
-    )
+def address_pools(
+    policy: Policy, background: Background, users: Mapping[UserID, User], node: Node
+) -> tuple[tuple[IPv4Network, ...], tuple[IPv4Network, ...]]:
+    """Give the pools that a new node takes its IPv4 address from, and all others.
+
+    Asked of the policy itself: what is compiled may be of the tailnet as it was a moment ago.
+    """
+    entries = [entry for entry in policy.attributes if entry.pools]
+    keys = {(Kind.EVERYONE, ""), *keys_of(policy, background, node, users)}
+    mine: dict[IPv4Network, None] = {}
+    others: dict[IPv4Network, None] = {}
+    for entry in entries:
+        is_mine = any(_is_target(background, target, node, keys) for target in entry.targets)
+        found = (pool for pool in entry.pools if isinstance(pool, IPv4Network))
+        (mine if is_mine else others).update(dict.fromkeys(found))
+    return tuple(mine), tuple(pool for pool in others if pool not in mine)
 
 
-def _is_target(state: State, selector: Selector, node: Node, keys: set[Key]) -> bool:
+def _is_target(background: Background, selector: Selector, node: Node, keys: set[Key]) -> bool:
     if selector.kind is Kind.ADDRESSES:
         return any(
             span.holds(address)
-            for span in spans_of(selector, state.program.background)
+            for span in spans_of(selector, background)
             for address in node.addresses
         )
     return (selector.kind, selector.name) in keys

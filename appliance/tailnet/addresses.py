@@ -20,9 +20,7 @@ from ipaddress import (
 from typing import Protocol, TypeVar
 
 from appliance.errors import TooMany
-from appliance.policy import approvers
-from appliance.policy.selectors import Kind, Selector
-from appliance.policy.standing import Key
+from appliance.policy import nodeattrs
 from appliance.records import Address, Network, Node, NodeID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit
@@ -118,30 +116,14 @@ def assign(edit: Edit, node: Node, rng: Rng) -> Node:
     return replace(node, ipv4=ipv4, ipv6=ipv6)
 
 
-def _pools(edit: Edit, node: Node) -> tuple[list[IPv4Network], list[IPv4Network]]:
-    """Give the pools of the policy in force that are for this node, and all others.
-
-    Read from the policy itself: what is compiled may be of the tailnet as it was a moment ago.
-    """
-    mine: list[IPv4Network] = []
-    others: list[IPv4Network] = []
-    entries = [entry for entry in edit.policy.attributes if entry.pools]
-    if entries:
-        keys = approvers.keys_of(edit.policy, policies.background(edit), node, edit.users)
-        for entry in entries:
-            is_mine = any(_is_target(target, node, keys) for target in entry.targets)
-            found = mine if is_mine else others
-            found += [each for each in entry.pools if isinstance(each, IPv4Network)]
-    return list(dict.fromkeys(mine)), [each for each in dict.fromkeys(others) if each not in mine]
+def _pools(edit: Edit, node: Node) -> tuple[tuple[IPv4Network, ...], tuple[IPv4Network, ...]]:
+    """Give the pools of the policy in force that are for this node, and all others."""
+    if not any(entry.pools for entry in edit.policy.attributes):
+        return (), ()
+    return nodeattrs.address_pools(edit.policy, policies.background(edit), edit.users, node)
 
 
-def _is_target(target: Selector, node: Node, keys: set[Key]) -> bool:
-    if target.kind is Kind.ADDRESSES:
-        return any(span.holds(address) for span in target.spans for address in node.addresses)
-    return target.kind is Kind.EVERYONE or (target.kind, target.name) in keys
-
-
-def _from_pools(edit: Edit, mine: list[IPv4Network], rng: Rng) -> IPv4Address:
+def _from_pools(edit: Edit, mine: tuple[IPv4Network, ...], rng: Rng) -> IPv4Address:
     used = edit.by_address
     for each in mine:
         candidates = pool(each)
@@ -163,9 +145,11 @@ def _from_pools(edit: Edit, mine: list[IPv4Network], rng: Rng) -> IPv4Address:
     )
 
 
-def _ipv4(edit: Edit, prefix: IPv4Network, others: list[IPv4Network], rng: Rng) -> IPv4Address:
+def _ipv4(
+    edit: Edit, prefix: IPv4Network, others: tuple[IPv4Network, ...], rng: Rng
+) -> IPv4Address:
     """Choose outside of others' pools, or anywhere when there is nothing else."""
-    for kept in (tuple(others), ()) if others else ((),):
+    for kept in (others, ()) if others else ((),):
         found = _choose(edit, prefix, IPv4Address, edit.last_ipv4, rng, kept)
         if found is not None:
             return found

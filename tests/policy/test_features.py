@@ -221,7 +221,10 @@ def test_attributes_merge_and_ipv4_is_hidden() -> None:
     assert nodeattrs.hides_ipv4(state, NodeID(2), NodeID(1))
     assert nodeattrs.hides_ipv4(state, NodeID(1), NodeID(2))
     assert not nodeattrs.hides_ipv4(state, NodeID(2), NodeID(2))
-    assert nodeattrs.address_pool(state, state.nodes[NodeID(2)]) == (ip_network("100.81.0.0/16"),)
+    known = state.program.policy, state.program.background, state.users
+    pool = ip_network("100.81.0.0/16")
+    assert nodeattrs.address_pools(*known, state.nodes[NodeID(2)]) == ((pool,), ())
+    assert nodeattrs.address_pools(*known, state.nodes[NodeID(1)]) == ((), (pool,))
 
 
 def test_a_user_is_called_by_name_where_there_is_no_mail() -> None:
