@@ -343,7 +343,7 @@ def _count(state: State, node_id: NodeID, before: Standing | None, after: Standi
 
 def _flip(column: list[int], changes: Mapping[int, int]) -> None:
     """Flip slots in the columns of sets of flows."""
-    if sum(flows.bit_count() for flows in changes) <= len(column) + MANY_FLIPS:
+    if not column or sum(map(int.bit_count, changes)) <= len(column) + MANY_FLIPS:
         for flows, slots in changes.items():
             for number in ones(flows):
                 column[number] ^= slots

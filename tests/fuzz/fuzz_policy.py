@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from copy import deepcopy
 from typing import Any
 
 from appliance.policy import selftest
 from appliance.policy.compile import compile  # noqa: A004 - its name
-from appliance.policy.document import decode
+from appliance.policy.document import MAX_TEXT_CHARS, decode
 from appliance.policy.mistakes import Mistake, PolicyError
 from tests.fuzz.harness import main, mutate
 from tests.policy.worlds import random_document, random_world
@@ -33,6 +34,9 @@ ODD: tuple[Any, ...] = (
     "tag:",
     "1",
 )
+SWOLLEN = 0.02
+LIMIT_S = 5.0
+"""CPU time for all that is done with one text, on a slow machine with others at work."""
 SPELLINGS = ("groups", "Groups", "GROUPS", "acl", "#note", "src", "dst", "ip", "via", "app", "")
 
 
@@ -45,7 +49,10 @@ def case(rng: random.Random) -> None:
         document["sshTests"] = [{"src": "ann@example.com", "dst": ["tag:a"], "accept": ["root"]}]
     for _ in range(rng.randrange(4)):
         damage(rng, document)
-    text = json.dumps(document).encode()
+    if rng.random() < SWOLLEN:
+        swell(rng, document)
+    text = json.dumps(document).encode()[:MAX_TEXT_CHARS]
+    started = time.process_time()
     if rng.random() < 0.4:
         text = mutate(rng, text)
     mistakes: tuple[Mistake, ...] = ()
@@ -63,6 +70,18 @@ def case(rng: random.Random) -> None:
         assert compiled.sight(node_id) is not None
     for failure in selftest.run(policy, world.users, world.nodes, world.background):
         assert str(failure)
+    assert time.process_time() - started < LIMIT_S
+
+
+def swell(rng: random.Random, document: dict[str, Any]) -> None:
+    """Make lists somewhere in the document long, one inside the other if it comes so."""
+    value: Any = document
+    while isinstance(value, dict | list) and value:
+        if isinstance(value, list) and rng.random() < 0.7:
+            value *= rng.choice((10, 100, 1000, 9000)) // len(value) + 1
+        below = list(value.values()) if isinstance(value, dict) else value
+        # What stands several times is one object, and all of it swells.
+        value = rng.choice(below)
 
 
 def damage(rng: random.Random, value: object) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.policy import nodeattrs
@@ -63,6 +64,30 @@ def test_incremental_result_equals_one_from_scratch(seed: int) -> None:
         )
         fresh = compile(policy, world.users, world.nodes, world.background)
         assert told(compiled) == told(fresh)
+
+
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 1 << 48))
+def test_columns_are_the_same_whether_turned_or_flipped(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = Random(seed)
+    world = random_world(rng, rng.randint(0, 50))
+    policy = read(random_document(rng))
+    states = []
+    before = dict(world.nodes)
+    nodes = set().union(*(change(rng, world)[0] for _ in range(rng.randint(0, 5))))
+    for many in (1 << 60, -(1 << 60)):
+        monkeypatch.setattr("appliance.policy.state.MANY_FLIPS", many)
+        first = compile(policy, world.users, before, world.background)
+        after = recompile(
+            first, policy, world.users, world.nodes, nodes, (), world.background
+        ).state
+        assert after is not None
+        states.append((after.src_nodes, after.dst_nodes, after.listed_nodes))
+    assert states[0] == states[1]
 
 
 def small_world() -> World:
