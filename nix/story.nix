@@ -6,12 +6,16 @@ let
   inherit (pkgs) lib;
   folder = ../vm-tests;
   node = pkgs.callPackage ./testnode.nix { };
+  # What stories ask machines with, besides what every system has.
+  tools = {
+    environment.systemPackages = with pkgs; [ curl netcat-openbsd nftables python3 ];
+    networking.nftables.enable = true;
+  };
   machines = import (folder + "/${name}/default.nix") {
-    inherit lib pkgs;
+    inherit lib pkgs tools;
     # A machine with our server, from a site file as the Debian machines have it.
     box = site: more: {
-      imports = [ self.nixosModules.default more ];
-      networking.nftables.enable = true;
+      imports = [ self.nixosModules.default tools more ];
       services.headwater = {
         enable = true;
         package = pkgs.callPackage ./package.nix { };
@@ -20,7 +24,10 @@ let
       };
     };
     # A machine with the stock client that the stories drive.
-    client.environment.systemPackages = [ node ];
+    client = {
+      imports = [ tools ];
+      environment.systemPackages = [ node ];
+    };
   };
 in
 pkgs.testers.runNixOSTest {

@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from appliance.deploy import facts
 from driver.spec import Spec
+
+from appliance.deploy import facts
 from tests.nix import evaluation
 
 SITE = json.loads((Path(__file__).parent.parent / "two_nodes" / "site.json").read_text())

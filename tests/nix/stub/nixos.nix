@@ -39,10 +39,14 @@ in
     disko = any;
     fileSystems = any;
     nix = any;
+    services.caddy = any;
+    services.nginx = any;
     services.openssh = any;
     services.tailscale = any;
+    networking.defaultGateway = string;
     security = any;
     time = any;
+    virtualisation = any;
     zramSwap = any;
     networking.hostName = string;
     networking.nftables.enable = flag false;

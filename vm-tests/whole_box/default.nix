@@ -1,0 +1,9 @@
+# The machines of this story on NixOS; `debian.py` says the same for Debian.
+{ box, client, ... }:
+{
+  nodes = {
+    server = box ./site.json { virtualisation.memorySize = 1024; };
+    laptop = client;
+    desktop = client;
+  };
+}
