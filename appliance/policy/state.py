@@ -353,7 +353,7 @@ def _flip(column: list[int], changes: Mapping[int, int]) -> None:
     for flows, slots in changes.items():
         for slot in ones(slots):
             rows[slot] ^= flows
-    lines = [f"{rows[slot]:0{len(column)}b}" for slot in range(max(rows), -1, -1)]
+    lines = [f"{rows[slot]:0{len(column)}b}" for slot in range(max(rows, default=-1), -1, -1)]
     for number, marks in enumerate(map("".join, zip(*lines, strict=True)), 1):
         column[-number] ^= int(marks, 2)
 
