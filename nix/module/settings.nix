@@ -45,7 +45,7 @@ in
     configFile = mkOption {
       type = types.path;
       description = "The site file that the server reads; made from `settings` unless set.";
-      defaultText = lib.literalExpression "made from `settings` and checked";
+      defaultText = lib.literalExpression "made from settings, and checked";
     };
   };
 

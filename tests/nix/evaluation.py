@@ -24,11 +24,6 @@ needs_nix = pytest.mark.skipif(
     shutil.which("nix-instantiate") is None,
     reason="nix-instantiate is missing (Debian: apt install nix-bin): the NixOS module is not tested",
 )
-needs_nixpkgs = pytest.mark.skipif(
-    not NIXPKGS,
-    reason="HEADWATER_NIXPKGS names no nixpkgs checkout: the NixOS module is tested on our stand-in"
-    " for its library only",
-)
 LIBRARIES = ("", *([NIXPKGS] if NIXPKGS else []))
 
 

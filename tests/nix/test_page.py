@@ -1,0 +1,67 @@
+"""docs/nixos.md: its Nix evaluates, and every command in it is run somewhere or cannot be."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.root import run
+from tests.nix.evaluation import ROOT, Box, box, needs_nix
+
+PAGE = (ROOT / "docs" / "nixos.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+MODULES = [text for kind, text in BLOCKS if kind == "nix" and "outputs" not in text]
+COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+
+ELSEWHERE = {
+    "sudo headwater users create": "vm-tests/two_nodes",
+    "sudo headwater preauthkeys create": "vm-tests/two_nodes",
+    "systemctl reload headwater": "vm-tests/restarts",
+    "systemctl restart headwater": "vm-tests/restarts",
+    "systemctl stop headwater.service": "vm-tests/restarts",
+}
+"""Commands that a story runs on a machine; the verbs, not the letters."""
+NEVER_HERE = ("sudo nixos-rebuild", "nix run github:nix-community/nixos-anywhere")
+"""They need a NixOS; the page says so."""
+
+
+def evaluated(text: str, home: Path) -> Box:
+    shutil.copy(ROOT / "examples" / "large.toml", home / "site.toml")
+    (home / "page.nix").write_text(text)
+    extra = '  services.headwater.secrets.database-password = "/run/secrets/db";\n'
+    if "importTOML" in text:  # that file asks for a credential
+        (home / "page.nix").write_text(text.rstrip()[:-1] + extra + "}\n")
+    return box(more=home / "page.nix")
+
+
+@needs_nix
+@pytest.mark.parametrize("text", MODULES, ids=range(len(MODULES)))
+def test_every_module_on_the_page_evaluates(text: str, tmp_path: Path) -> None:
+    found = evaluated(text, tmp_path)
+    assert found["units"]
+
+
+@needs_nix
+def test_the_first_server_on_the_page_opens_what_it_needs(tmp_path: Path) -> None:
+    found = evaluated(MODULES[0], tmp_path)
+    assert found["firewall"]["allowedTCPPorts"] == [443]
+    assert found["firewall"]["allowedUDPPorts"] == [3478]
+
+
+def test_every_command_on_the_page_is_accounted_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "examples" / "large.toml", "site.toml")
+    for line in COMMANDS:
+        if line.startswith(NEVER_HERE):
+            continue
+        story = next((s for start, s in ELSEWHERE.items() if line.startswith(start)), None)
+        if story is not None:
+            assert (ROOT / story / "story.py").exists(), line
+            continue
+        assert line.startswith("headwater "), f"nobody runs: {line}"
+        assert run(line.split()[1:]) == 0, capsys.readouterr().err
