@@ -67,7 +67,7 @@ def requirements() -> list[str]:
     return sorted({re.split(r"[^A-Za-z0-9_-]", each)[0] for group in lists for each in group})
 
 
-def nix(flake: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def nix(flake: Path, *command: str, disko: str = "disko") -> subprocess.CompletedProcess[str]:
     stub = flake.parent / "stub"
     return subprocess.run(
         [
@@ -75,7 +75,7 @@ def nix(flake: Path, *command: str) -> subprocess.CompletedProcess[str]:
             *("--offline", "--store", str(flake.parent / "store")),
             *command,
             *("--override-input", "nixpkgs", f"path:{stub}"),
-            *("--override-input", "disko", f"path:{stub}"),
+            *("--override-input", disko, f"path:{stub}"),
             "--no-write-lock-file",
         ],
         capture_output=True,
@@ -116,3 +116,20 @@ def test_a_host_with_a_wrong_setting_fails_the_check(flake: Path) -> None:
     done = nix(flake, "flake", "check", f"path:{flake}", "--no-build")
     assert done.returncode != 0
     assert "services.headwater.settings.server_url: found" in done.stderr
+
+
+def test_the_flake_on_the_page_evaluates(flake: Path) -> None:
+    """What docs/nixos.md tells people to write, on this tree."""
+    page = (ROOT / "docs" / "nixos.md").read_text()
+    blocks = re.findall(r"^```nix\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    theirs = flake.parent / "theirs"
+    theirs.mkdir()
+    (theirs / "flake.nix").write_text(blocks[0])
+    (theirs / "configuration.nix").write_text(blocks[1])
+    toplevel = "nixosConfigurations.vps.config.system.build.toplevel.name"
+    done = nix(
+        flake,
+        *("eval", f"path:{theirs}#{toplevel}", "--override-input", "headwater", f"path:{flake}"),
+        disko="headwater/disko",
+    )
+    assert done.stdout.strip() == '"toplevel"', done.stderr

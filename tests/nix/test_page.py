@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from appliance.cli.root import run
+from appliance.config import load
+from appliance.deploy import plan
 from tests.nix.evaluation import ROOT, Box, box, needs_nix
 
 PAGE = (ROOT / "docs" / "nixos.md").read_text()
@@ -21,11 +24,12 @@ ELSEWHERE = {
     "sudo headwater preauthkeys create": "vm-tests/two_nodes",
     "systemctl reload headwater": "vm-tests/restarts",
     "systemctl restart headwater": "vm-tests/restarts",
-    "systemctl stop headwater.service": "vm-tests/restarts",
 }
 """Commands that a story runs on a machine; the verbs, not the letters."""
 NEVER_HERE = ("sudo nixos-rebuild", "nix run github:nix-community/nixos-anywhere")
 """They need a NixOS; the page says so."""
+BY_SYSTEMD = ("systemctl stop headwater.service 'headwater*.socket'",)
+"""What it stops is what there is: every unit of ours has a name that it matches."""
 
 
 def evaluated(text: str, home: Path) -> Box:
@@ -59,9 +63,22 @@ def test_every_command_on_the_page_is_accounted_for(
     for line in COMMANDS:
         if line.startswith(NEVER_HERE):
             continue
+        if line in BY_SYSTEMD:
+            assert _stops_everything(line)
+            continue
         story = next((s for start, s in ELSEWHERE.items() if line.startswith(start)), None)
         if story is not None:
             assert (ROOT / story / "story.py").exists(), line
             continue
         assert line.startswith("headwater "), f"nobody runs: {line}"
         assert run(line.split()[1:]) == 0, capsys.readouterr().err
+
+
+def _stops_everything(line: str) -> bool:
+    patterns = [word.strip("'") for word in line.split()[2:]]
+    made = plan.make(load(ROOT / "examples" / "large.toml"))
+    sockets = [f"{group.unit}.socket" for group in made.sockets]
+    return all(
+        any(fnmatch.fnmatch(unit, pattern) for pattern in patterns)
+        for unit in ("headwater.service", *sockets)
+    )
