@@ -46,7 +46,9 @@ FOLDER_MODE = 0o755
 class Wanted:
     """One file as it should be."""
 
-    def __init__(self, path: str, given: Mapping[str, str], owner: int = 0) -> None:
+    def __init__(
+        self, path: str, given: Mapping[str, str], owner: tuple[int, int] = (0, 0)
+    ) -> None:
         self.path = Path(path)
         self.text = given["text"]
         self.mode = int(given.get("mode") or "0644", 8)
@@ -63,11 +65,7 @@ class Wanted:
         if self.read() != self.text:
             return False
         found = self.path.stat()
-        return (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (
-            self.mode,
-            self.owner,
-            self.owner,
-        )
+        return (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (self.mode, *self.owner)
 
     def difference(self) -> dict[str, str]:
         """Say what changes, in the form that Ansible prints."""
@@ -94,7 +92,7 @@ class Wanted:
                 file.write(self.text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chown(trial, self.owner, self.owner)
+            os.chown(trial, *self.owner)
             Path(trial).chmod(self.mode)
             Path(trial).replace(self.path)
         except BaseException:

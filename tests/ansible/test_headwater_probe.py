@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from headwater_probe import binding_request, checks_for, run
+
+from appliance.strict import to_plain
+from appliance.wire import stun
+from tests.test_server import plan, running
+
+NAME = "hw.example.com"
+
+
+def parameters(settings: Any, **changes: Any) -> dict[str, Any]:
+    return {
+        "url": f"https://{NAME}",
+        "role": "server",
+        "address": "127.0.0.1",
+        "ca_file": "",
+        "ca_pem": "",
+        "settings": to_plain(settings),
+        **changes,
+    }
+
+
+def test_the_binding_request_is_one_that_our_relay_answers() -> None:
+    assert stun.decode_request(binding_request(b"twelve bytes")) == b"twelve bytes"
+
+
+async def test_a_server_that_is_well_answers_everything(tmp_path: Path) -> None:
+    settings = plan(tmp_path, server_url=f"https://{NAME}", tls={"mode": "local_ca"})
+    async with running(settings) as server:
+        assert server.ca_file is not None
+        assert server.stun is not None
+        given = parameters(
+            settings,
+            url=f"https://{NAME}:{server.listeners[0].port}",
+            ca_pem=server.ca_file.read_text(),
+        )
+        given["settings"]["derp"]["server"]["stun_listen"] = []  # only loopback here: not asked
+        times, reason = await asyncio.to_thread(run, checks_for(given), 5)
+        assert reason == ""
+        assert list(times) == ["health", "relay"]
+
+        given["settings"]["derp"]["server"] |= {
+            "stun_listen": ["0.0.0.0:3478"],
+            "stun_port": server._stun_ports[0],
+        }
+        times, reason = await asyncio.to_thread(run, checks_for(given), 5)
+        assert reason == ""
+        assert list(times) == ["health", "relay", "stun"]
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_well(tmp_path: Path) -> None:
+    settings = plan(tmp_path, server_url=f"https://{NAME}", tls={"mode": "local_ca"})
+    async with running(settings) as server:
+        given = parameters(settings, url=f"https://{NAME}:{server.listeners[0].port}")
+        times, reason = await asyncio.to_thread(run, checks_for(given), 0)
+    assert times == {}
+    assert reason.startswith("health: ")
+    assert "CERTIFICATE_VERIFY_FAILED" in reason
+
+
+def test_a_door_that_is_closed_is_named() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    given = parameters(SETTINGS, url=f"https://{NAME}:{port}")
+    _, reason = run(checks_for(given), 0)
+    assert reason.startswith("health: ")
+    assert "refused" in reason
+
+
+SETTINGS = plan(Path("/tmp/none"), server_url=f"https://{NAME}", tls={"mode": "local_ca"})  # noqa: S108
+
+
+def with_server(**changes: Any) -> dict[str, Any]:
+    given = parameters(SETTINGS)
+    given["settings"]["derp"]["server"] |= {"stun_listen": ["0.0.0.0:3478"], **changes}
+    return given
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (with_server(), ["health", "relay", "stun"]),
+        (with_server(enabled=False), ["health"]),
+        (with_server(stun_listen=[]), ["health", "relay"]),
+        (with_server(stun_listen=["127.0.0.1:3478", "[::1]:3478"]), ["health", "relay"]),
+        ({**with_server(), "role": "relay"}, ["relay", "stun"]),
+        (with_server(separate=True, listen=["0.0.0.0:8443"]), ["health", "relay", "stun"]),
+    ],
+    ids=["all", "no relay", "no stun", "loopback", "relay host", "relay process"],
+)
+def test_only_what_is_there_is_asked(given: dict[str, Any], names: list[str]) -> None:
+    assert list(checks_for(given)) == names
+
+
+def test_behind_a_proxy_only_stun_is_asked() -> None:
+    given = with_server()
+    given["settings"]["tls"]["mode"] = "off"
+    assert list(checks_for(given)) == ["stun"]
