@@ -211,9 +211,10 @@ def engine_refusals(file: PolicyFile | None = None) -> Iterator[None]:
 
 
 def _plain(value: object) -> Plain:
+    """Give what a server would have sent."""
     import msgspec
 
-    return cast(Plain, msgspec.to_builtins(value))
+    return cast(Plain, msgspec.json.decode(msgspec.json.encode(value)))
 
 
 def optional(path: str) -> PolicyFile | None:

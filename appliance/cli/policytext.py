@@ -69,8 +69,7 @@ def _pair(pair: Plain) -> Iterator[str]:
     capabilities = cast(list[str], pair["capabilities"])
     if capabilities:
         yield f"  with the capabilities {', '.join(capabilities)}"
-    is_shut = pair["ssh"] is not None and not pair["ssh"]
-    if is_shut and str(pair["dst"]).endswith(":22"):
+    if pair["ssh"] == [] and str(pair["dst"]).endswith(":22"):
         yield "  SSH: no rule lets the source log in"
     for login in cast(list[Plain], pair["ssh"] or []):
         yield f"  SSH: {login['action']} as {', '.join(cast(list[str], login['users']))}"

@@ -120,9 +120,11 @@ def test_dump_answers_as_the_server_does(
         ("diff", "policy.hujson", "--against", "open.hujson"),
         ("explain", "bob", "tag:web:443", "-f", "policy.hujson"),
     )
-    online = [terminal.ok("policy", *words) for words in questions]
+    forms = [(), ("-o", "json"), ("-o", "json-line"), ("-o", "yaml")]
+    lines = [(*words, *form) for words in questions for form in forms]
+    online = [terminal.ok("policy", *line) for line in lines]
     monkeypatch.setattr(terminal, "socket", Path("absent"))
-    assert [terminal.ok("policy", *w, "--tailnet", "tailnet.json") for w in questions] == online
+    assert [terminal.ok("policy", *line, "--tailnet", "tailnet.json") for line in lines] == online
 
 
 @pytest.mark.usefixtures("folder")
