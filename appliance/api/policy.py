@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -15,14 +16,14 @@ from aiohttp import web
 from msgspec import Struct
 
 from appliance.api import policyanswers as answers
+from appliance.api import policyreasons as reasons
 from appliance.api.door import answer, body_of, keeper_of
-from appliance.api.policyreasons import explain as explain_pairs
 from appliance.api.problem import problem
 from appliance.errors import Conflict, Forbidden, Rejected
 from appliance.governing import PolicyKeeper
 from appliance.identity.principals import LOCAL
 from appliance.policy import dump as dumps
-from appliance.policy.compile import Compiled, compile  # noqa: A004 - its name
+from appliance.policy.compile import compile  # noqa: A004 - its name
 from appliance.policy.language import Policy
 from appliance.records import NodeID, PolicyText
 from appliance.tailnet import policies
@@ -159,35 +160,26 @@ async def explain(request: web.Request) -> web.Response:
     keeper = keeper_of(request)
     body = await _body(request, ExplainBody)
     snapshot, subjects = keeper.live.snapshot, _subjects(keeper)
-    compiled = snapshot.compiled
-    if body.policy is not None or compiled.state is None:
-        try:
-            policy = await _read(keeper, body.policy)
-        except Rejected as refusal:
-            return _refusal(refusal)
-        compiled = await asyncio.to_thread(_compiled, policy, subjects)
 
     def is_up(node_id: NodeID) -> bool:
         presence = snapshot.presence_of(node_id)
         return presence.online and not presence.expired
 
-    found = explain_pairs(
-        compiled,
-        subjects,
-        body.src,
-        body.dst,
-        body.protocol,
-        is_up=is_up,
-        table=snapshot.routes,
-    )
-    return answer(found)
+    ask = partial(reasons.explain, src=body.src, dst=body.dst, protocol=body.protocol, is_up=is_up)
+    if body.policy is None and snapshot.compiled.state is not None:
+        # Here and not in a thread: nodes ask this compiled policy too, and it remembers answers.
+        return answer(ask(snapshot.compiled, subjects, table=snapshot.routes))
+    try:
+        policy = await _read(keeper, body.policy)
+    except Rejected as refusal:
+        return _refusal(refusal)
+    return answer(await asyncio.to_thread(lambda: ask(compile(policy, *subjects), subjects)))
 
 
 async def dump(request: web.Request) -> web.Response:
     """Give the tailnet as policies see it, for questions without a server."""
-    return web.Response(
-        body=dumps.encode(*_subjects(keeper_of(request))), content_type="application/json"
-    )
+    data = await asyncio.to_thread(dumps.encode, *_subjects(keeper_of(request)))
+    return web.Response(body=data, content_type="application/json")
 
 
 async def status(request: web.Request) -> web.Response:
@@ -227,10 +219,6 @@ async def _read(keeper: PolicyKeeper, text: str | None) -> Policy:
     if text is None:
         return snapshot.policy
     return await asyncio.to_thread(answers.read, text, policies.background(snapshot))
-
-
-def _compiled(policy: Policy, subjects: answers.Subjects) -> Compiled:
-    return compile(policy, *subjects)
 
 
 def _refusal(refusal: Rejected, *, of: str = "policy") -> web.Response:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
-from itertools import product
+from itertools import islice, product
 
 from msgspec import Struct
 
@@ -140,16 +140,17 @@ class _Question:
         host, ports = self._split(dst)
         sources, destinations = self._ends(src), self._ends(host)
         # Nobody asks whether a node reaches itself, but a user's nodes are often on both sides.
-        pairs = [(a, b) for a, b in product(sources, destinations) if a != b]
-        if not pairs:
+        every = ((a, b) for a, b in product(sources, destinations) if a != b)
+        answers = tuple(self._pair(a, b, ports, protocol) for a, b in islice(every, MAX_PAIRS))
+        if not answers:
             raise Invalid("ends-equal", f"{src} and {host} are the same node", concerns=src)
-        answers = tuple(self._pair(a, b, ports, protocol) for a, b in pairs[:MAX_PAIRS])
+        total = len(sources) * len(destinations) - len(set(sources) & set(destinations))
         return Explanation(
             src=src,
             dst=dst,
             allowed=all(each.allowed for each in answers),
             pairs=answers,
-            more=len(pairs) - len(answers),
+            more=total - len(answers),
         )
 
     def _pair(self, src: str, dst: str, ports: str, protocol: str) -> Pair:

@@ -366,6 +366,29 @@ def test_words_for_many_nodes_are_answered_for_each(desk: Desk) -> None:
     desk("explain", "laptop", "web-1:443", "-f", "policy.hujson", "--exit-code")
 
 
+def test_long_answers_are_cut_and_counted(desk: Desk) -> None:
+    nodes = [
+        {"id": n, "name": f"n{n}", "user": 1, "addresses": [f"100.64.0.{n}"]} for n in range(1, 9)
+    ]
+    Path("tailnet.json").write_text(json.dumps({**TAILNET, "nodes": nodes}))
+    out, _ = desk("explain", "alice", "alice", "-f", "policy.hujson")
+    assert out.count("denied") == 20
+    assert out.endswith("… and 36 more pair(s): name nodes to see them\n")
+    users = [{"id": n, "name": f"u{n}", "email": f"u{n}@example.com"} for n in range(1, 61)]
+    nodes = [
+        {"id": n, "name": f"n{n}", "user": n, "addresses": [f"100.64.0.{n}"]} for n in range(1, 61)
+    ]
+    Path("tailnet.json").write_text(json.dumps({"version": 1, "users": users, "nodes": nodes}))
+    Path("old.hujson").write_text('{"acls": []}')
+    Path("new.hujson").write_text("{}")
+    out, _ = desk("diff", "new.hujson", "--against", "old.hujson")
+    first = out.split("\nn2\n")[0].splitlines()
+    assert first[1:41] == [
+        f"  + sees {name}" for name in sorted(f"n{n}" for n in range(2, 61))[:40]
+    ]
+    assert first[41:] == ["  + lets in the whole tailnet to * port *", "  … and 19 more"]
+
+
 @pytest.mark.parametrize(
     ("src", "dst", "allowed"),
     [
