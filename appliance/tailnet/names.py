@@ -24,7 +24,7 @@ FALLBACK = "node"
 """The label of a machine whose name has nothing that a label may have."""
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-_TAG = re.compile(r"tag:[a-z][a-z0-9-]*", re.ASCII)
+_TAG = re.compile(r"tag:[a-z][a-z0-9_.-]*", re.ASCII)
 _SEPARATORS = re.compile(r"[\s._@/\\:,;+&|-]+")
 _NOT_IN_LABEL = re.compile(r"[^a-z0-9-]")
 _LOCAL_SUFFIXES = (".local", ".localdomain", ".lan")
@@ -102,7 +102,7 @@ def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
             raise Invalid(
                 "tag-invalid",
                 f"{tag[:MAX_TAG_CHARS]!r} is not a tag: write tag: and then a lower-case letter, "
-                "followed by lower-case letters, digits and dashes, as in tag:web",
+                "followed by lower-case letters, digits, dashes, dots or underscores, as in tag:web",
                 concerns=tag[:MAX_TAG_CHARS],
             )
     return tuple(sorted(set(tags)))

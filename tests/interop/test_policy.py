@@ -43,6 +43,11 @@ class Trio:
     older: Node
     web: Node
 
+    @property
+    def nodes(self) -> tuple[Node, Node, Node]:
+        """All three."""
+        return self.laptop, self.older, self.web
+
     async def set(self, **policy: object) -> None:
         """Put a policy in force, as an administrator does."""
         file = self.lab.directory / "policy.hujson"
@@ -79,9 +84,12 @@ async def peers(node: Node) -> dict[str, dict[str, Any]]:
     return {peer["DNSName"].split(".")[0]: peer for peer in found.values()}
 
 
-async def shows(node: Node, *names: str) -> bool:
-    """Tell whether a client lists just these peers."""
-    return set(await peers(node)) == set(names)
+async def shows(trio: Trio, node: Node, *others: Node) -> bool:
+    """Tell whether a client lists just these of the three as peers."""
+    listed = await peers(node)
+    return [each for each in trio.nodes if each.name in listed] == [
+        each for each in trio.nodes if each in others
+    ]
 
 
 async def reaches(node: Node, other: Node, port: int) -> bool:
@@ -96,15 +104,14 @@ async def reaches(node: Node, other: Node, port: int) -> bool:
 
 
 async def test_denied_peers_vanish_and_come_back(trio: Trio, figure: Figure) -> None:
-    nodes = (trio.laptop, trio.older, trio.web)
     await trio.set(acls=[])
-    for node in nodes:
-        figure("gone after", await until(lambda n=node: shows(n), HEARD_S))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    for node in trio.nodes:
+        figure("gone after", await until(lambda n=node: shows(trio, n), HEARD_S))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
     assert not await reaches(trio.laptop, trio.web, 80)
     await trio.set(acls=[OPEN_RULE])
-    for node in nodes:
-        others = [each.name for each in nodes if each is not node]
-        await until(lambda n=node, o=others: shows(n, *o), HEARD_S)  # type: ignore[misc]  # as above
+    for node in trio.nodes:
+        others = [each for each in trio.nodes if each is not node]
+        await until(lambda n=node, o=others: shows(trio, n, *o), HEARD_S)  # type: ignore[misc]  # as above
     await until(lambda: reaches(trio.laptop, trio.web, 80))
 
 
@@ -112,19 +119,19 @@ async def test_one_port_one_way(trio: Trio) -> None:
     rule = {"action": "accept", "src": [f"{USER}@"], "dst": ["tag:web:80"]}
     await trio.set(acls=[rule])
     for laptop in (trio.laptop, trio.older):
-        await until(lambda n=laptop: shows(n, trio.web.name), HEARD_S)  # type: ignore[misc]  # as above
+        await until(lambda n=laptop: shows(trio, n, trio.web), HEARD_S)  # type: ignore[misc]  # as above
         await until(lambda n=laptop: reaches(n, trio.web, 80))  # type: ignore[misc]  # as above
         assert not await reaches(laptop, trio.web, 7)
         assert not await reaches(trio.web, laptop, 80)
-    await until(lambda: shows(trio.web, trio.laptop.name, trio.older.name), HEARD_S)
+    await until(lambda: shows(trio, trio.web, trio.laptop, trio.older), HEARD_S)
 
 
 async def test_own_devices_only(trio: Trio) -> None:
     rule = {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*"]}
     await trio.set(acls=[rule])
-    await until(lambda: shows(trio.laptop, trio.older.name), HEARD_S)
-    await until(lambda: shows(trio.older, trio.laptop.name), HEARD_S)
-    await until(lambda: shows(trio.web), HEARD_S)
+    await until(lambda: shows(trio, trio.laptop, trio.older), HEARD_S)
+    await until(lambda: shows(trio, trio.older, trio.laptop), HEARD_S)
+    await until(lambda: shows(trio, trio.web), HEARD_S)
     await until(lambda: reaches(trio.laptop, trio.older, 7))
 
 
@@ -136,7 +143,7 @@ async def test_capabilities_reach_the_application(trio: Trio) -> None:
         "app": {"example.com/cap/shop": [{"may": "buy"}]},
     }
     await trio.set(grants=[grant])
-    await until(lambda: shows(trio.laptop, trio.web.name), HEARD_S)
+    await until(lambda: shows(trio, trio.laptop, trio.web), HEARD_S)
     v4, _ = await trio.laptop.addresses()
 
     async def granted() -> bool:

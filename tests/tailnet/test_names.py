@@ -132,7 +132,7 @@ def test_tags_are_checked_sorted_and_once_each() -> None:
 
 
 @pytest.mark.parametrize(
-    "tag", ["web", "tag:", "tag:Web", "tag:1", "tag:a b", "tag:a_b", "TAG:a", "tag:é", "tag:" + "a" * 100, "tag:a\n"]
+    "tag", ["web", "tag:", "tag:Web", "tag:1", "tag:a b", "TAG:a", "tag:é", "tag:" + "a" * 100, "tag:a\n"]
 )  # fmt: skip
 def test_malformed_tags_are_refused(tag: str) -> None:
     with pytest.raises(Invalid) as caught:
