@@ -82,3 +82,10 @@ def _stops_everything(line: str) -> bool:
         any(fnmatch.fnmatch(unit, pattern) for pattern in patterns)
         for unit in ("headwater.service", *sockets)
     )
+
+
+@needs_nix
+def test_the_module_in_the_readme_evaluates(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    [module] = re.findall(r"^```nix\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    assert evaluated(module, tmp_path)["firewall"]["allowedTCPPorts"] == [443]
