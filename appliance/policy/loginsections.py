@@ -33,9 +33,7 @@ _RECORDER = Side(bare)
 _FROM = frozenset(
     {Kind.USER, Kind.GROUP, Kind.DOMAIN, Kind.TAG, Kind.MEMBER, Kind.TAGGED, Kind.ROLE, Kind.SHARED}
 )
-_TO = frozenset(
-    {Kind.USER, Kind.TAG, Kind.MEMBER, Kind.TAGGED, Kind.ROLE, Kind.SELF, Kind.GROUP, Kind.DOMAIN}
-)
+_TO = frozenset({Kind.USER, Kind.TAG, Kind.MEMBER, Kind.TAGGED, Kind.ROLE, Kind.SELF, Kind.DOMAIN})
 
 
 def ssh(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SSHRule, ...]:
@@ -112,6 +110,8 @@ def _advice(kind: Kind) -> str:
         return "wildcard (*) is not supported as SSH destination or source; use autogroup:member"
     if kind is Kind.SELF:
         return '"autogroup:self" not valid on the src side of a rule'
+    if kind is Kind.GROUP:
+        return "devices of users are open to this user alone: use autogroup:self, or tags"
     return "SSH rules name users, groups, tags and autogroups"
 
 
@@ -131,7 +131,7 @@ def _check_ends(
                     "autogroup:self destination requires source to contain only users or groups, "
                     "not tags or autogroup:tagged",
                 )
-            case Kind.MEMBER | Kind.ROLE | Kind.GROUP | Kind.DOMAIN if tagged:
+            case Kind.MEMBER | Kind.ROLE | Kind.DOMAIN if tagged:
                 reader.note(
                     path,
                     "tags in SSH source cannot access autogroup:member (user-owned devices)",

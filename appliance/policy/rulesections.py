@@ -252,7 +252,10 @@ def _internet(reader: Reader, value: JSON, path: Path) -> tuple[Internet, ...]:
             reader.note(where, str(error))
             continue
         if colon and not protocols:
-            reader.note(where, f'"{word}" names no protocol before the colon')
+            reader.note(where, f'"{word}": empty protocol')
+            continue
+        if not word:
+            reader.note(where, "empty string: want ports, such as 443, tcp:443 or *")
             continue
         try:
             found.append(Internet(protocols, parse_ports(ports)))

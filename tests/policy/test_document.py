@@ -69,12 +69,21 @@ def test_every_mistake_is_told_with_its_place() -> None:
         ('{"grants": [{"src": ["*"], "dst": ["*"]}]}', "ip and app can not both be empty"),
         ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["tcp:0"]}]}', "must be >0"),
         ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["a:b:1"]}]}', "only one colon"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": [":1"]}]}', "empty protocol"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": [""]}]}', "empty string"),
+        ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["tcp:"]}]}', 'invalid port list: ""'),
+        ('{"acls": [{"action": "accept", "src": ["*"], "dst": ["h"]}]}', 'contain a colon (":")'),
         ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"], "via": ["tag:x"]}]}', "not found"),
         ('{"nodeAttrs": [{"target": ["autogroup:self"]}]}', "does not support"),
         ('{"nodeAttrs": [{"target": ["*"], "ipPool": ["10.0.0.0/8"]}]}', "within 100.64.0.0/10"),
         ('{"tagOwners": {"tag:a b": []}}', "no blanks"),
         ('{"acls": [{"action": "accept", "src": ["*"], "dst": ["[1.2.3.4]:1"]}]}', "square"),
         ('{"ssh": [{"src": ["*"], "dst": ["*"], "users": ["a"]}]}', "action must be specified"),
+        (
+            '{"groups": {"group:g": []}, "ssh": [{"action": "accept", "src": ["a@b.c"], '
+            '"dst": ["group:g"], "users": ["a"]}]}',
+            'invalid dst "group:g": devices of users',
+        ),
         ('{"sshTests": [{"src": "", "dst": []}]}', "SSH tests entry must have at least one dst"),
     ],
 )
