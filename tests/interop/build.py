@@ -150,7 +150,7 @@ def _go(go: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[s
     )
 
 
-def _build(client: str, target: Path, package: str, sources: list[Path]) -> None:
+def _build(client: str, target: Path, package: str, sources: list[Path], tags: str) -> None:
     go = find_go(required_go(client), TOO_NEW)
     began = time.monotonic()
     source = CACHE / f"{target.name}.src"
@@ -159,7 +159,7 @@ def _build(client: str, target: Path, package: str, sources: list[Path]) -> None
     for file in sources:
         shutil.copy(file, source)
     # Listing fetches every module: what fails here is the network's doing, not the code's.
-    listed = _go(go, source, "list", "-deps", "-tags", TAGS, package)
+    listed = _go(go, source, "list", "-deps", "-tags", tags, package)
     if listed.returncode:
         raise Unavailable(f"modules for client {client}: {listed.stderr.strip().splitlines()[-1:]}")
     fresh = target.with_suffix(".new")
@@ -171,7 +171,7 @@ def _build(client: str, target: Path, package: str, sources: list[Path]) -> None
         "-buildvcs=false",
         "-ldflags=-s -w",
         "-tags",
-        TAGS,
+        tags,
         "-o",
         str(fresh),
         package,
@@ -187,14 +187,22 @@ def _build(client: str, target: Path, package: str, sources: list[Path]) -> None
     )
 
 
-def _binary(name: str, client: str, package: str, programs: list[Path]) -> Path:
-    module = HERE / "node" / "clients" / client
+def _binary(
+    name: str,
+    client: str,
+    package: str,
+    programs: list[Path],
+    *,
+    module: Path | None = None,
+    tags: str = TAGS,
+) -> Path:
+    module = module or HERE / "node" / "clients" / client
     sources = [*programs, module / "go.mod", module / "go.sum"]
-    target = CACHE / f"{name}-{client}-{_fingerprint(sources, package, TAGS)}"
+    target = CACHE / f"{name}-{client}-{_fingerprint(sources, package, tags)}"
     if not target.exists():
         with _locked():
             if not target.exists():
-                _build(client, target, package, sources)
+                _build(client, target, package, sources, tags)
     return target
 
 
@@ -206,6 +214,15 @@ def node_binary(client: str) -> Path:
 def derper_binary() -> Path:
     """Build the official relay of the newest client release, or find it in the cache."""
     return _binary("derper", NEWEST, "tailscale.com/cmd/derper", [])
+
+
+def client_binary(module: Path) -> Path:
+    """Build the newest release's whole client, service and command in one, by a go.mod of its own.
+
+    It needs more modules than a node of ours, so that the two would make each other's anew.
+    """
+    package, tags = "tailscale.com/cmd/tailscaled", f"{TAGS},ts_include_cli"
+    return _binary("tailscaled", NEWEST, package, [], module=module, tags=tags)
 
 
 def main() -> int:

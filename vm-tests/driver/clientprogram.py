@@ -1,4 +1,4 @@
-"""Our stock client program as a layer: one static binary on the PATH. Not for driving it."""
+"""Stock clients as layers: our client program, or the client's own service. Not for driving them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,37 @@ from driver.server import ROOT
 BUILD_S = 900
 
 
+# As the client's own packages install it: the command is the service's program by another name.
+SERVICE = """\
+[Unit]
+Description=Tailscale client
+
+[Service]
+Type=notify
+ExecStart=/usr/sbin/tailscaled --state=/var/lib/tailscale/tailscaled.state
+Environment=TS_NO_LOGS_NO_SUPPORT=true
+RuntimeDirectory=tailscale
+StateDirectory=tailscale
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
 def binary() -> Path:
-    """Find or build the program on the newest client release. Raises NoImage."""
-    script = "from tests.interop import build; print(build.node_binary(build.NEWEST))"
+    """Find or build our program on the newest client release. Raises NoImage."""
+    return _built("build.node_binary(build.NEWEST)")
+
+
+def service_binary() -> Path:
+    """Find or build the newest client release itself. Raises NoImage."""
+    module = Path(__file__).parent / "stockclient"
+    return _built(f"build.client_binary(Path({str(module)!r}))")
+
+
+def _built(expression: str) -> Path:
+    script = f"from pathlib import Path; from tests.interop import build; print({expression})"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
@@ -44,3 +72,18 @@ def installed(image: Image) -> Path:
         target.chmod(0o755)
 
     return images.layer(image, "client", program.name.rpartition("-")[2], put)
+
+
+def service_installed(image: Image) -> Path:
+    """Find or make the layer with the client's own service, which does not run yet."""
+    program = service_binary()
+
+    def put(root: Path) -> None:
+        target = root / "usr/sbin/tailscaled"
+        shutil.copy(program, target)
+        target.chmod(0o755)
+        (root / "usr/bin/tailscale").symlink_to("../sbin/tailscaled")
+        (root / "etc/systemd/system/tailscaled.service").write_text(SERVICE)
+
+    digest = images.digest_of(program.name, SERVICE)
+    return images.layer(image, "tailscaled", digest, put)

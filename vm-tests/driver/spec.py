@@ -21,8 +21,9 @@ class Spec:
     suite: str = TRIXIE
     extra: tuple[str, ...] = ()
     """Packages besides those that every image has."""
-    roles: tuple[Literal["server", "client"], ...] = ()
-    """What is installed on it before it boots: our server (without Ansible), a stock client."""
+    roles: tuple[Literal["server", "client", "tailscaled"], ...] = ()
+    """What is installed on it before it boots: our server (without Ansible), a stock client,
+    or the client's own service and command."""
     vlans: tuple[int, ...] = (1,)
     """The networks that it is plugged into, in the order of its interfaces eth1, eth2, …"""
     kind: Literal["container", "emulated"] = "container"

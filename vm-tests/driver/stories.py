@@ -33,6 +33,7 @@ LIMIT_S = 240
 _LAYERS: Mapping[str, Callable[[images.Image], Path]] = {
     "server": server.installed,
     "client": clientprogram.installed,
+    "tailscaled": clientprogram.service_installed,
 }
 
 
