@@ -11,12 +11,15 @@ from ipaddress import ip_address
 
 from appliance.errors import Invalid, NotFound
 from appliance.policy.language import Place
-from appliance.policy.ports import PortError, parse_ports, parse_protocol
+from appliance.policy.ports import ALL_PORTS, PortError, Ports, parse_ports, parse_protocol
 from appliance.policy.reach import End, Miss, Verdict, end_of, is_end, verdicts
 from appliance.policy.rulesections import split_target
 from appliance.policy.state import State
 from appliance.records import Address, NodeID
 
+MAX_REASONS = 50
+MAX_WORDS = 12
+"""Rules, and words at one side of a rule, that an explanation names."""
 NEAREST = 3
 """Rules that an answer names when none lets the packet through."""
 _DISTANCE = {miss: distance for distance, miss in enumerate(reversed(Miss), 1)}
@@ -107,8 +110,13 @@ class _Question:
                 if verdict.miss is not Miss.SOURCE or is_end(verdict.flow, other)
             ]
             best = sorted(near, key=_distance)
-        reasons = tuple(dict.fromkeys(_reason(each) for each in best))
-        return Explanation(src, dst, is_allowed, reasons if is_allowed else reasons[:NEAREST])
+        shown = MAX_REASONS if is_allowed else NEAREST
+        reasons: dict[Reason, None] = {}
+        for verdict in best:
+            reasons[_reason(verdict)] = None
+            if len(reasons) >= shown:
+                break
+        return Explanation(src, dst, is_allowed, tuple(reasons))
 
     def _split(self, text: str) -> tuple[str, int | None]:
         if text in self._names or _address(text) is not None:
@@ -153,18 +161,23 @@ def _distance(verdict: Verdict) -> int:
 
 def _reason(verdict: Verdict) -> Reason:
     flow = verdict.flow
-    src = ", ".join(selector.written for selector in flow.src)
-    dst = "autogroup:self" if flow.is_self else ", ".join(each.written for each in flow.dst)
-    ports = ",".join(
-        "*"
-        if (p.first, p.last) == (0, 65535)
-        else str(p.first)
-        if p.first == p.last
-        else f"{p.first}-{p.last}"
-        for p in flow.ports
-    )
+    src = _shortened([selector.written for selector in flow.src])
+    dst = "autogroup:self" if flow.is_self else _shortened([each.written for each in flow.dst])
+    ports = _shortened([_port_text(each) for each in flow.ports], ",")
     via = f" via {', '.join(sorted(flow.via))}" if flow.via else ""
     protocols = f" proto {','.join(map(str, flow.protocols))}" if flow.protocols else ""
     posture = f" in {', '.join(flow.postures)}" if flow.postures else ""
     rule = f"{src}{posture} -> {dst}:{ports}{protocols}{via}"
     return Reason(flow.place, rule, "" if verdict.miss is None else str(verdict.miss))
+
+
+def _port_text(ports: Ports) -> str:
+    if ports == ALL_PORTS:
+        return "*"
+    return f"{ports.first}-{ports.last}" if ports.first < ports.last else str(ports.first)
+
+
+def _shortened(words: list[str], between: str = ", ") -> str:
+    rest = len(words) - MAX_WORDS
+    more = [f"and {rest} more"] if rest > 0 else []
+    return between.join((*words[:MAX_WORDS], *more))

@@ -50,6 +50,24 @@ def test_nearest_rules_say_why_they_do_not_match() -> None:
     assert "no rule comes near" in str(explain(STATE, "n2", "n1"))
 
 
+def test_long_lists_are_shortened() -> None:
+    acls = [
+        {
+            "action": "accept",
+            "src": ["ann@example.com", *(f"10.0.0.{n}" for n in range(40))],
+            "dst": [f"tag:a:{','.join(str(port) for port in range(n + 1, n + 41))}"],
+        }
+        for n in range(200)
+    ]
+    state = compile(read({**DOCUMENT, "acls": acls}), USERS, NODES, Background()).state
+    assert state is not None
+    answer = explain(state, "n1", "n3")
+    assert len(answer.reasons) == 50
+    assert answer.reasons[0].rule.startswith("ann@example.com, 10.0.0.0, ")
+    assert "and 29 more -> tag:a:1,2," in answer.reasons[0].rule
+    assert answer.reasons[0].rule.endswith(",and 28 more")
+
+
 @pytest.mark.parametrize("words", [("nobody", "n1"), ("n1", "nobody:22")])
 def test_unknown_ends_are_refused(words: tuple[str, str]) -> None:
     assert STATE is not None
