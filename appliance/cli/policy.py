@@ -15,7 +15,17 @@ from appliance.cli import policytext
 from appliance.cli.client import Client, CommandFailed, Plain, Unreachable
 from appliance.cli.output import emit, moment
 from appliance.cli.policydesk import PATH, desk, dump_path, optional, read_only, refusals
-from appliance.cli.policyfile import STDIN, PolicyFile, PolicyRefused, complain, placed, read, told
+from appliance.cli.policyfile import (
+    PATHS,
+    STDIN,
+    PolicyFile,
+    PolicyRefused,
+    complain,
+    placed,
+    read,
+    told,
+)
+from appliance.cli.policyfmt import fmt
 from appliance.cli.root import Command, Group, Invocation
 
 if TYPE_CHECKING:
@@ -24,9 +34,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
-
-PATHS = click.Path(allow_dash=True)
-"""Names of files: shells complete them. Whether they are there is seen when they are opened."""
 
 
 class _Command(Command):
@@ -253,73 +260,14 @@ def explain(
         raise click.exceptions.Exit(1)
 
 
-@policy.verb("fmt", "format")
-@click.argument("files", type=PATHS, nargs=-1)
-@click.option("--write", "-w", is_flag=True, help="Write the files anew.")
-@click.option("--check", "only_check", is_flag=True, help="Name the files that are not formatted.")
-@click.pass_obj
-def fmt(invocation: Invocation, files: tuple[str, ...], *, write: bool, only_check: bool) -> None:
-    """Lay out policies in one style; words and comments stay. Reads standard input without FILES.
-
-    \b
-    Example:
-      headwater policy fmt policy.hujson
-      headwater policy fmt --write policy.hujson
-      headwater policy fmt --check *.hujson
-    """
-    if write and (only_check or not files or STDIN in files):
-        raise click.UsageError("--write needs files, and goes without --check and -")
-    if len(files) > 1 and not (write or only_check):
-        raise click.UsageError("several files need --write or --check")
-    changed = []
-    for name in files or (STDIN,):
-        file = read(name)
-        text = _laid_out(file, invocation.output)
-        if not (write or only_check):
-            click.echo(text, nl=False)
-        elif text != file.text:
-            changed.append(file.name)
-            if write:
-                _rewrite(Path(name), text)
-    if write or only_check:
-        _report(invocation, changed, is_write=write)
-
-
-def _laid_out(file: PolicyFile, output: str) -> str:
-    from appliance.cli.policydesk import lay_out
-
-    try:
-        return lay_out(file)
-    except PolicyRefused as refusal:
-        complain(file, refusal, output)
-
-
-def _rewrite(path: Path, text: str) -> None:
-    """Replace a file at once, so that no reader finds half of it."""
-    path = path.resolve()
-    trial = path.with_name(f".{path.name}.new")
-    try:
-        trial.write_text(text, encoding="utf-8", newline="")
-        trial.chmod(path.stat().st_mode & 0o777)
-        trial.replace(path)
-    except OSError as error:
-        trial.unlink(missing_ok=True)
-        raise CommandFailed(f"{path}: {error.strerror}") from error
-
-
-def _report(invocation: Invocation, changed: list[str], *, is_write: bool) -> None:
-    value = {"ok": is_write or not changed, "changed": changed}
-    if invocation.output or changed:
-        word = "formatted" if is_write else "not formatted"
-        emit(invocation.output, value, "\n".join(f"{name}: {word}" for name in changed))
-    if changed and not is_write:
-        raise click.exceptions.Exit(1)
+policy.add_command(fmt)
+policy.aliases["format"] = "fmt"
 
 
 # ── the server's policy ─────────────────────────────────────────────────────────────────────────
 
 
-@policy.verb("get", "show", "view", "fetch")
+@policy.verb("get", "show", "view", "fetch", cls=Command)
 @_takes_bypass
 @click.pass_obj
 def get(invocation: Invocation, *, bypass: bool) -> None:
@@ -348,7 +296,7 @@ def _plain(record: PolicyText) -> Plain:
     }
 
 
-@policy.verb("set", "put", "update")
+@policy.verb("set", "put", "update", cls=Command)
 @_takes_file
 @_takes_bypass
 @click.pass_obj
@@ -374,7 +322,7 @@ def put(invocation: Invocation, file: str, named: str, *, bypass: bool) -> None:
     emit(invocation.output, answer, "Policy updated.")
 
 
-@policy.verb("status")
+@policy.verb("status", cls=Command)
 @click.pass_obj
 def status(invocation: Invocation) -> None:
     """Say where the policy comes from, since when it is in force, and what is wrong with it."""
@@ -398,7 +346,7 @@ def _status(answer: Plain) -> str:
     return "\n".join(lines)
 
 
-@policy.verb("dump")
+@policy.verb("dump", cls=Command)
 @click.argument("file", type=PATHS, required=False, default="")
 @click.pass_obj
 def dump(invocation: Invocation, file: str) -> None:

@@ -17,6 +17,8 @@ from appliance.cli.client import CommandFailed, Plain
 from appliance.cli.output import render
 
 STDIN = "-"
+PATHS = click.Path(allow_dash=True)
+"""Names of files: shells complete them. Whether they are there is seen when they are opened."""
 MAX_BYTES = 4 << 20
 """The server takes 1 MiB; a larger file is another one by mistake."""
 
