@@ -55,6 +55,7 @@ lint-ansible: $(VENV)/ansible.stamp
 STORIES := PYTHONPATH=vm-tests:. $(BIN)/python -m driver
 stories: $(VENV)/dev.stamp
 	@$(STORIES) run $(ARGS)
+	@$(STORIES) killed
 
 # Everything that needs the network: the machines' systems, the release, the client program.
 vm: $(VENV)/dev.stamp

@@ -6,21 +6,21 @@ Not for a single story's course (`stories.py`).
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from driver import sandbox, stories
+from driver import images, killed, sandbox, stories
 from driver.images import NoImage
 from driver.stories import Story
 
 # Of a failed story's log, this much is shown at once; the file has everything.
 SHOWN_LINES = 160
+
+# The story within which the driver is killed; any will do.
+KILLED = "two_nodes"
 
 LOGS = stories.HERE.parent / ".cache" / "vm"
 
@@ -30,7 +30,8 @@ def main() -> int:
     options = _parse()
     if options.command == "inside":
         return stories.run_inside(options.story, options.plan, options.owner)
-    chosen = [stories.load(name) for name in options.story or stories.names()]
+    wanted = [KILLED] if options.command == "killed" else options.story or stories.names()
+    chosen = [stories.load(name) for name in wanted]
     if options.command == "list":
         for story in chosen:
             print(f"{story.name}: {', '.join(story.machines)}")
@@ -45,8 +46,11 @@ def main() -> int:
     except NoImage as reason:
         print(f"vm: FAILED to make the machines' systems: {reason}")
         return 1
+    images.prune()
     if options.command == "images":
         return 0
+    if options.command == "killed":
+        return killed.check(chosen[0], plans[chosen[0].name])
     return _run_all(chosen, plans, options.jobs)
 
 
@@ -59,6 +63,7 @@ def _parse() -> argparse.Namespace:
     for each in (listing, making, running):
         each.add_argument("story", nargs="*", choices=[[], *stories.names()])
     running.add_argument("--jobs", type=int, default=1, help="stories at a time")
+    commands.add_parser("killed", help="end the driver within a story, look for what it left")
     inside = commands.add_parser("inside")
     inside.add_argument("story")
     inside.add_argument("--plan", type=Path, required=True)
@@ -84,17 +89,7 @@ def _run(story: Story, planned: dict[str, list[str]]) -> str:
     began = time.monotonic()
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{story.name}.log"
-    with log.open("wb") as out, tempfile.NamedTemporaryFile("w", suffix=".json") as plan_file:
-        json.dump(planned, plan_file)
-        plan_file.flush()
-        arguments = ["inside", story.name, "--plan", plan_file.name, "--owner", str(os.getpid())]
-        process = subprocess.Popen(
-            sandbox.command(arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=stories.environment(),
-        )
+    with log.open("wb") as out, stories.in_sandbox(story, planned, out) as process:
         try:
             code = process.wait(story.limit_s)
         except subprocess.TimeoutExpired:

@@ -31,6 +31,9 @@ DEBIAN = "http://deb.debian.org/debian"
 # A slow mirror, not a hanging one.
 BUILD_S = 900
 
+# Every state of the tree makes layers of its own; who comes back after this waits a minute.
+KEPT_S = 3 * 24 * 3600
+
 # Raised when the recipe below makes other systems of the same packages.
 RECIPE = "1"
 
@@ -89,6 +92,7 @@ def find(spec: Spec) -> Image:
         with locked("images"):
             if not (target / "root").exists():
                 _bootstrap(spec.suite, packages, sources, target)
+    target.touch()
     return Image(spec.suite, target / "root")
 
 
@@ -128,6 +132,7 @@ def layer(image: Image, name: str, digest: str, make: Callable[[Path], None]) ->
         with locked("layers"):
             if not (target / "layer").exists():
                 _make_layer(image, target, make)
+    target.touch()
     return target / "layer"
 
 
@@ -150,14 +155,23 @@ def _make_layer(image: Image, target: Path, make: Callable[[Path], None]) -> Non
     )
 
 
+def prune() -> None:
+    """Remove systems, layers and releases that no story has used for a while."""
+    oldest = time.time() - KEPT_S
+    with locked("images"), locked("layers"), locked("release"):
+        for folder in cache().iterdir():
+            if folder.is_dir() and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 # Where packages come from
 
 
-def debian_sources(suite: str) -> list[str]:
+def debian_sources(suite: str, apt: Path = Path("/etc/apt")) -> list[str]:
     """The apt sources of a Debian release, from the mirrors that the host uses itself."""
     archive = os.environ.get(MIRROR_VARIABLE) or ""
     security = ""
-    for uri, suites, components in _host_sources():
+    for uri, suites, components in _host_sources(apt):
         # Others offer packages for Debian too, under other components or at other places.
         if "main" in components and uri.endswith("/debian"):
             archive = archive or uri
@@ -170,9 +184,9 @@ def debian_sources(suite: str) -> list[str]:
     return lines
 
 
-def _host_sources() -> Iterator[tuple[str, list[str], list[str]]]:
+def _host_sources(apt: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """Give the host's apt sources: address, suites and components, from both kinds of file."""
-    folder = Path("/etc/apt/sources.list.d")
+    folder = apt / "sources.list.d"
     for file in sorted(folder.glob("*.sources")):
         for stanza in re.split(r"\n\s*\n", file.read_text(errors="replace")):
             fields = dict(re.findall(r"^(\w[\w-]*):[ \t]*(.*)$", stanza, re.MULTILINE))
@@ -181,6 +195,6 @@ def _host_sources() -> Iterator[tuple[str, list[str], list[str]]]:
                 for uri in fields.get("URIs", "").split():
                     yield uri.rstrip("/"), suites, components
     line = re.compile(r"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s*(.*)$", re.MULTILINE)
-    for file in (Path("/etc/apt/sources.list"), *sorted(folder.glob("*.list"))):
+    for file in (apt / "sources.list", *sorted(folder.glob("*.list"))):
         for match in line.finditer(file.read_text(errors="replace") if file.exists() else ""):
             yield match[1].rstrip("/"), [match[2]], match[3].split()

@@ -12,10 +12,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
+import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from driver import clientprogram, images, network, sandbox, server
 from driver.container import Container
@@ -85,6 +89,24 @@ def plan(story: Story) -> dict[str, list[str]]:
         layers = [_LAYERS[role](image) for role in spec.roles]
         found[name] = [str(each) for each in (*reversed(layers), image.root)]
     return found
+
+
+@contextmanager
+def in_sandbox(
+    story: Story, planned: Mapping[str, list[str]], out: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a story in a sandbox of its own."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as plan_file:
+        json.dump(planned, plan_file)
+        plan_file.flush()
+        arguments = ["inside", story.name, "--plan", plan_file.name, "--owner", str(os.getpid())]
+        yield subprocess.Popen(
+            sandbox.command(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+        )
 
 
 def run_inside(name: str, plan_file: Path, owner: int) -> int:
