@@ -6,6 +6,7 @@ Not for reading the file (``config``) and not for joining the parts (``server``)
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -14,10 +15,11 @@ from msgspec.structs import replace
 from appliance.config import Dns, Region, RelayServer, Settings, Tailnet
 from appliance.governing import PolicySource
 from appliance.records import Settings as TailnetSettings
-from appliance.strict import to_plain
+from appliance.strict import Endpoint, to_plain
 from appliance.wire import tailcfg
 
 DEFAULT_STUN_PORT = 3478
+_EVERY = ("0.0.0.0", "::")  # noqa: S104  # names of "every address", nothing is bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,14 @@ def stun_port(settings: Settings, ports: Ports) -> int:
     if not server.stun_listen:
         return -1
     return ports.stun or server.stun_listen[0].port
+
+
+def other_addresses(listen: Sequence[Endpoint], bound: Iterable[tuple[str, int]]) -> list[str]:
+    """Name what is listened on and not in the settings, or the other way round."""
+    wanted = {
+        (host, each.port) for each in listen for host in ([each.host] if each.host else _EVERY)
+    }
+    return sorted(str(Endpoint(*each)) for each in wanted ^ set(bound))
 
 
 def _own_region(settings: Settings, ports: Ports) -> tailcfg.DERPRegion:

@@ -292,6 +292,8 @@ class Server:
             trusted=settings.trusted_proxies,
             proxy_protocol=settings.proxy_protocol and tls is None,  # else it comes before TLS
         )
+        self._compare("listen", settings.listen)
+        self._compare("plain", settings.listen_plain)
         for place in self._inherited.get("listen") or settings.listen:
             await self._listen(self.front, place, tls, ending)
         if not self.listeners:
@@ -305,6 +307,16 @@ class Server:
         )
         for place in self._inherited.get("plain") or settings.listen_plain:
             await self._listen(plain, place, None, ending)
+
+    def _compare(self, purpose: str, wanted: Sequence[Endpoint]) -> None:
+        """Warn of sockets of systemd's that are not those of the settings."""
+        given = self._inherited.get(purpose)
+        other = derived.other_addresses(wanted, [s.getsockname()[:2] for s in given or ()])
+        if given and other:
+            log.warning(
+                "systemd's sockets are not those of the settings: render the units anew",
+                extra={"reason": ", ".join(other)},
+            )
 
     async def _listen(
         self,

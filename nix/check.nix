@@ -19,6 +19,7 @@ let
   text = pattern: v: isString v && match pattern v != null;
 
   fits = {
+    object = _: true;
     str = isString;
     bool = isBool;
     int = isInt;

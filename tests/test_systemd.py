@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from appliance import systemd
+from appliance.cli import serve
 from appliance.wire import stun
 from tests.support.polling import until
 
@@ -256,6 +257,27 @@ def test_the_server_serves_on_every_socket_that_systemd_made(given: Given) -> No
         reloading = heard.index("RELOADING=1")
         assert heard[reloading + 1].startswith("MONOTONIC_USEC=")
     assert (given.home / "local").exists(), "a socket of systemd's is systemd's to remove"
+
+
+def test_sockets_of_another_file_are_named_in_the_log(
+    given: Given, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody changed the site file and left the units as they were."""
+    path = site(given, derp={"server": {"enabled": False}})
+    with given.run("serve", "-c", str(path)):
+        said = capfd.readouterr().err
+    warnings = [line for line in said.splitlines() if "render the units anew" in line]
+    assert len(warnings) == 2  # listen and plain
+    assert given.url("listen") in warnings[0]
+    assert "192.0.2.1:1" in warnings[0]
+
+
+def test_a_missing_socket_unit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside the sandbox nothing can be bound, with or without capabilities."""
+    monkeypatch.setenv("INVOCATION_ID", "0")
+    refusal = serve._refusal(PermissionError(1, "Operation not permitted"))
+    assert refusal is not None
+    assert "headwater deploy render" in refusal.advice
 
 
 def test_a_connection_waits_in_the_socket_while_the_server_restarts(given: Given) -> None:

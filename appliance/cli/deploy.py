@@ -122,7 +122,7 @@ def _rendered(path: Path, options: _Options) -> Rendered:
 
     secrets = _pairs(options["secrets"])
     try:
-        made = plan.make(load(path), role=options["role"], secrets=secrets)
+        made = plan.make(load(path), role=options["role"], secrets=secrets, source=str(path))
     except ConfigError as error:
         raise CommandFailed(str(error)) from error
     host = Host(

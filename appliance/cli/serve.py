@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,11 +89,19 @@ def _refusal(error: BaseException) -> CommandFailed | None:
         case StateError() | StoreError() | CertificateError():
             return CommandFailed(str(error))
         case PermissionError():
-            advice = "allow ports below 1024 (CAP_NET_BIND_SERVICE), or choose another one"
-            return CommandFailed(_sentence(error), advice)
+            return CommandFailed(_sentence(error), _advice_on_sockets())
         case OSError():
             return CommandFailed(_sentence(error))
     return None
+
+
+def _advice_on_sockets() -> str:
+    """Say what to do about a socket that we may not make; a service of systemd's makes none."""
+    if "INVOCATION_ID" in os.environ:
+        return (
+            "its socket unit is missing: 'headwater deploy render' writes all that the file needs"
+        )
+    return "allow ports below 1024 (CAP_NET_BIND_SERVICE), or choose another one"
 
 
 def _sentence(error: OSError) -> str:

@@ -72,7 +72,11 @@ class Plan:
 
 
 def make(
-    settings: Settings, *, role: Role = "server", secrets: Mapping[str, str] | None = None
+    settings: Settings,
+    *,
+    role: Role = "server",
+    secrets: Mapping[str, str] | None = None,
+    source: str = "settings",
 ) -> Plan:
     """Plan the box of a site. ``secrets`` says where credentials lie that are not in SECRETS_DIR.
 
@@ -80,7 +84,7 @@ def make(
     """
     mistakes = list(_mistakes(settings, role, secrets or {}))
     if mistakes:
-        raise ConfigError("settings", tuple(mistakes))
+        raise ConfigError(source, tuple(mistakes))
     services = _services(settings, role)
     groups = [group for service in services for group in service.sockets]
     return Plan(

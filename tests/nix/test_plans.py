@@ -11,7 +11,8 @@ import pytest
 
 from appliance.config import ConfigError, build
 from appliance.deploy import plan
-from tests.nix.evaluation import HERE, evaluate, needs_nix
+from appliance.deploy.document import document
+from tests.nix.evaluation import HERE, ROOT, evaluate, needs_nix
 
 SITES = 300
 SEEDS = (1, 2)
@@ -60,6 +61,11 @@ CHOICES: dict[str, list[Any]] = {
     "proxy_protocol": [False, True, "yes"],
     "dns.nameservers.global": [[], ["9.9.9.9"], "9.9.9.9"],
     "dns.override_local_dns": [False, True],
+    "policy": [
+        {"mode": "database"},
+        {"mode": "settings", "document": {"acls": [], "groups": {"group:a": ["b@"]}}},
+        {"mode": "fil"},
+    ],
     "log": [{}, {"level": "debug"}, {"levl": "debug"}, "debug"],
     "server_url": ["https://hw.example.com", "https://hw.example.com:8443/", "http://h", "hw"],
 }
@@ -106,6 +112,23 @@ def planned(site: Tree) -> Tree | None:
             for group in made.sockets
         ],
     }
+
+
+def kinds(value: object) -> set[str]:
+    """Name every kind of value that the schema has."""
+    if isinstance(value, list):
+        return set().union(*map(kinds, value))
+    if not isinstance(value, dict):
+        return set()
+    own = {value["kind"]} if isinstance(value.get("kind"), str) else set()
+    return own.union(*map(kinds, value.values()))
+
+
+def test_nix_knows_every_kind_of_value() -> None:
+    """A new type of setting needs a line in nix/check.nix."""
+    check = (ROOT / "nix" / "check.nix").read_text()
+    for kind in kinds(document()["settings"]):
+        assert f"    {kind} = " in check or f'type.kind == "{kind}"' in check, kind
 
 
 @needs_nix
