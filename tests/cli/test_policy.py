@@ -167,6 +167,10 @@ def test_every_command_of_the_page_works(terminal: Terminal) -> None:
         verbs |= {verb} if noun == "policy" else set()
     assert terminal.ok("policy", "get") == PAGE_POLICY
     assert verbs == set(policy.commands), "the page shows every command"
+    (shown,) = re.findall(r"^```text\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for block in shown.split("$ headwater ")[1:]:
+        line, _, said = block.partition("\n")
+        assert terminal.ok(*shlex.split(line)) == said
 
 
 async def give_emails(house: House) -> None:
