@@ -22,7 +22,7 @@ _SECRET = re.compile(r"(mkey|nodekey|discokey):[0-9a-f]{64}|hskey-auth-[0-9a-f]{
 
 def is_ours(case: dict[str, Any]) -> bool:
     steps = {name for step in case["seed"] for name in step}
-    return not case["path"].startswith(LATER) and steps <= {"user", "node", "preauthkey"}
+    return not case["path"].startswith(LATER) and steps <= {"user", "node", "preauthkey", "policy"}
 
 
 async def plant(house: House, step: dict[str, Any]) -> None:
@@ -42,6 +42,9 @@ async def plant(house: House, step: dict[str, Any]) -> None:
                 "aclTags": key["tags"],
             }
             status, _ = await house.call("POST", "/api/v1/preauthkey", body)
+            assert status == 200
+        case {"policy": text}:
+            status, _ = await house.call("PUT", "/api/v1/policy", {"policy": text})
             assert status == 200
         case _:
             raise AssertionError(step)
