@@ -1,0 +1,94 @@
+"""The rules of stories: what a folder has, and what a body may know."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent.parent.parent / "vm-tests"
+STORIES = sorted(path.parent.name for path in HERE.glob("*/story.py"))
+
+PORTABLE = {"driver.face", "driver.client", "driver.tailnet", "driver.routers", "driver"}
+"""What a NixOS VM test has too: all of these speak to the machine's shell only."""
+
+ABOUT_DEBIAN = {
+    **dict.fromkeys(
+        ("ansible_bookworm", "ansible_nodes", "ansible_trixie", "ansible_upgrade"),
+        "Ansible is for Debian",
+    ),
+    "nixos_unit": "NixOS' unit on another system",
+    "two_nodes_debian12": "Debian 12",
+}
+
+
+def imported(file: Path) -> set[str]:
+    """The modules that a file imports, `from driver import routers` as `driver.routers`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            if node.module == "driver":
+                found |= {f"driver.{each.name}" for each in node.names}
+            else:
+                found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_story_is_whole(name: str) -> None:
+    folder = HERE / name
+    tree = ast.parse((folder / "story.py").read_text())
+    assert ast.get_docstring(tree), "a body begins by saying what it shows"
+    assert any(isinstance(each, ast.FunctionDef) and each.name == "story" for each in tree.body)
+    assert (folder / "debian.py").exists()
+    assert (folder / "default.nix").exists() is (name not in ABOUT_DEBIAN)
+
+
+@pytest.mark.parametrize("name", sorted(set(STORIES) - set(ABOUT_DEBIAN)))
+def test_body_knows_only_what_both_drivers_have(name: str) -> None:
+    story = HERE / name / "story.py"
+    ours = {each for each in imported(story) if each.split(".")[0] in ("driver", "appliance")}
+    assert ours <= PORTABLE
+    text = story.read_text()
+    for place in ("/usr/", "/bin/", "/opt/", "apt-get"):
+        assert place not in text, f"{place} is not on NixOS"
+
+
+@pytest.mark.parametrize("module", sorted(PORTABLE - {"driver"}))
+def test_portable_modules_need_nothing_of_our_driver(module: str) -> None:
+    file = HERE / f"{module.replace('.', '/')}.py"
+    ours = {each for each in imported(file) if each.startswith(("driver", "appliance"))}
+    assert ours <= PORTABLE
+
+
+@pytest.mark.parametrize("name", sorted(set(STORIES) - set(ABOUT_DEBIAN)))
+def test_both_platforms_say_the_same_machines(name: str) -> None:
+    """The names in `nodes` of default.nix are those of MACHINES in debian.py."""
+    nix = (HERE / name / "default.nix").read_text()
+    body = nix[nix.index("  nodes = {") :]
+    on_nixos = {
+        line.split("=")[0].strip()
+        for line in body.splitlines()
+        if line.startswith("    ") and not line.startswith("     ") and "=" in line
+    }
+    tree = ast.parse((HERE / name / "debian.py").read_text())
+    (machines,) = (
+        each.value
+        for each in tree.body
+        if isinstance(each, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == "MACHINES" for target in each.targets)
+    )
+    assert isinstance(machines, ast.Dict)
+    on_debian: set[str] = set()
+    for key, value in zip(machines.keys, machines.values, strict=True):
+        if isinstance(key, ast.Constant):
+            on_debian.add(str(key.value))
+        else:
+            assert isinstance(value, ast.DictComp)
+            names = value.generators[0].iter
+            assert isinstance(names, ast.Tuple)
+            on_debian |= {str(ast.literal_eval(each)) for each in names.elts}
+    assert on_nixos == on_debian
