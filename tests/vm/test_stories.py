@@ -92,3 +92,19 @@ def test_both_platforms_say_the_same_machines(name: str) -> None:
             assert isinstance(names, ast.Tuple)
             on_debian |= {str(ast.literal_eval(each)) for each in names.elts}
     assert on_nixos == on_debian
+
+
+def test_proxies_are_set_up_as_the_documentation_says() -> None:
+    """Every configured line of docs/operations.md is in the files that the story uses."""
+    page = (HERE.parent / "docs" / "operations.md").read_text()
+    begin = page.index("## Behind a reverse proxy")
+    section = page[begin : page.index("\n## ", begin)]
+    used = {
+        line.strip()
+        for name in ("nginx.conf", "Caddyfile")
+        for line in (HERE / "proxies" / name).read_text().splitlines()
+    }
+    blocks = section.split("```")[1::2]
+    shown = {line.strip() for block in blocks for line in block.splitlines()[1:]}
+    assert len(shown) > 12
+    assert shown <= used | {""}

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import platform
 import shlex
+import shutil
 import socket
 import subprocess
 import time
@@ -60,8 +62,10 @@ WantedBy=sysinit.target
 def missing() -> str:
     """Say what is missing for emulated machines, or nothing."""
     emulator = os.environ.get(EMULATOR_VARIABLE, EMULATOR)
+    if platform.machine() != "x86_64":
+        return f"machines are emulated on x86_64 only, and this is {platform.machine()}"
     for program in (emulator, "mke2fs"):
-        if subprocess.run(["which", program], capture_output=True, check=False).returncode:
+        if shutil.which(program) is None:
             return f"no {program} here (Debian: qemu-system-x86, e2fsprogs)"
     return ""
 

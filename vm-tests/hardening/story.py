@@ -92,7 +92,9 @@ def _attempts(machines: Machines, machine: Machine) -> None:
 
 def _permissions(machine: Machine) -> None:
     assert machine.succeed("stat -c '%a %U' /var/lib/headwater").split() == ["700", "headwater"]
-    assert machine.succeed("stat -c '%a' /etc/headwater/secrets").strip() == "700"
+    # Where the platform keeps them there; NixOS' users have a place of their own.
+    secrets = "/etc/headwater/secrets"
+    machine.succeed(f"test ! -e {secrets} || test $(stat -c %a {secrets}) = 700")
     socket = machine.succeed("stat -c '%a %U %G' /run/headwater/headwater.sock").split()
     assert socket == ["770", "headwater", "headwater"], socket
     nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups"
