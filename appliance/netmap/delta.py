@@ -19,7 +19,7 @@ from appliance.netmap.outlook import ALL_PLAIN, PLAIN, Faces, Outlooks, changed_
 from appliance.netmap.peers import own_attributes, peer, self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.users import profiles
-from appliance.netmap.view import BASE_FILTER, NO_SSH_RULES, has_named_filters, ssh_rules
+from appliance.netmap.view import BASE_FILTER, has_named_filters, ssh_rules
 from appliance.policy.compile import Sight
 from appliance.policy.filters import fit_rules
 from appliance.records import Node, NodeID, UserID
@@ -204,7 +204,7 @@ def own_between(old: Snapshot, new: Snapshot, viewer: NodeID, changed: Changes, 
     told_before, told_now = ssh_rules(old, viewer), ssh_rules(new, viewer)
     told = None
     if told_before is not told_now and told_before != told_now:
-        told = told_now or NO_SSH_RULES
+        told = told_now
     if is_self_touched(old, new, viewer):
         shown = self_node(new, now)
         node = None if shown == self_node(old, was) else fit_node(shown, of)

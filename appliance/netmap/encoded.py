@@ -222,10 +222,9 @@ class Encoder:
             head = table.head(of, lambda: _head(snapshot, of, table.owners))
         else:
             head = _head(snapshot, of, (*table.owners, owner))
-        rules = ssh_rules(snapshot, viewer)
         parts = [
             compress(own) if zstd else own,
-            *(() if rules is None else (self._ssh_rules(rules).data(zstd=zstd),)),
+            self._ssh_rules(ssh_rules(snapshot, viewer)).data(zstd=zstd),
             self._filter(snapshot.compiled.packet_filter(viewer), of).data(zstd=zstd),
             head.data(zstd=zstd),
             *table.without(viewer, zstd=zstd),
@@ -243,10 +242,9 @@ class Encoder:
         owners = {snapshot.nodes[node_id].owner_id for node_id in (viewer, *ids)}
         head = _head(snapshot, of, owners).text
         texts = self._peer_texts(of).of_peers(snapshot, ids, scene.faces(outlook))
-        rules = ssh_rules(snapshot, viewer)
         parts = (
             own,
-            b"" if rules is None else self._ssh_rules(rules).text,
+            self._ssh_rules(ssh_rules(snapshot, viewer)).text,
             self._filter(snapshot.compiled.packet_filter(viewer), of).text,
             head if ids else head.removesuffix(_PEERS),
             b",".join(texts),

@@ -38,7 +38,7 @@ class Netmap:
     peers: Mapping[NodeID, tailcfg.Node]
     user_profiles: Mapping[UserID, tailcfg.UserProfile]
     packet_filter: tuple[tailcfg.FilterRule, ...]
-    ssh_policy: tailcfg.SSHPolicy | None
+    ssh_policy: tailcfg.SSHPolicy
     dns_config: tailcfg.DNSConfig
     derp_map: tailcfg.DERPMap
     domain: str
@@ -103,15 +103,13 @@ def full(
     )
 
 
-def ssh_rules(snapshot: Snapshot, viewer: NodeID) -> tailcfg.SSHPolicy | None:
-    """Give the SSH rules that a node enforces; None where no policy was compiled yet.
+def ssh_rules(snapshot: Snapshot, viewer: NodeID) -> tailcfg.SSHPolicy:
+    """Give the SSH rules that a node enforces.
 
     Rules that went away must be said, so a node without any is told an empty list from the start.
     """
     state = snapshot.compiled.state
-    if state is None:
-        return None
-    if not state.program.logins or viewer not in state.standings:
+    if state is None or not state.program.logins or viewer not in state.standings:
         return NO_SSH_RULES
     return ssh.ssh_policy(state, viewer)
 

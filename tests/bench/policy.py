@@ -129,7 +129,7 @@ def _measure(size: int, repeats: int) -> list[Figure]:
     joined = {**nodes, last: node(size + 1, len(users), rng)}
     tagged = NodeID(5)
     retagged = {**nodes, tagged: replace(nodes[tagged], tags=("tag:t1", "tag:t7"))}
-    changed = decode(text.replace('"22"', '"23"', 1))
+    changed = decode(text.replace(':22"', ':23"', 1))
     compiled = compile(policy, users, nodes)
     tell_all(compiled)
 

@@ -88,7 +88,7 @@ def test_a_full_map_says_what_the_view_says(seed: int, size: int) -> None:
                 domain=view.domain,
                 domain_data_plane_audit_log_id="",
                 messages={},
-                ssh_policy=None,
+                ssh_policy=view.ssh_policy,
                 collect_services=None,
                 tka_head="",
                 tka_enabled=False,

@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure  # type: ignore[import-not-found]  # pins of its own
-from ansible.plugins.connection import ConnectionBase  # type: ignore[import-not-found]
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.connection import ConnectionBase
 
 DOCUMENTATION = """
 name: headwater_machine

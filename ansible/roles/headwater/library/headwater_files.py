@@ -112,7 +112,7 @@ def put(files: Sequence[Wanted], *, dry: bool) -> tuple[list[str], list[dict[str
 
 def main() -> None:
     """Run as a module of Ansible."""
-    from ansible.module_utils.basic import (  # type: ignore[import-not-found]  # has pins of its own
+    from ansible.module_utils.basic import (
         AnsibleModule,
     )
 

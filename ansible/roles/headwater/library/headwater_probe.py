@@ -203,7 +203,7 @@ def run(checks: Mapping[str, Callable[[], None]], timeout_s: float) -> tuple[dic
 
 def main() -> None:
     """Run as a module of Ansible."""
-    from ansible.module_utils.basic import (  # type: ignore[import-not-found]  # has pins of its own
+    from ansible.module_utils.basic import (
         AnsibleModule,
     )
 
