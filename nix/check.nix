@@ -5,7 +5,8 @@
 # Both `form` and `meaning` give lists of { path, found, allowed, fix }.
 { lib, facts }:
 let
-  inherit (lib) concatMap concatStringsSep elem filter hasPrefix head isAttrs isBool isFloat isInt isList isString length match optional optionals;
+  inherit (builtins) attrNames isAttrs isBool isFloat isInt isList isString length match;
+  inherit (lib) concatMap concatStringsSep elem filter hasPrefix head optional;
 
   show = v: if isString v then "\"${v}\"" else if builtins.isFunction v then "a function" else builtins.toJSON v;
   mistake = path: found: allowed: fix: { inherit path found allowed fix; };
@@ -46,38 +47,57 @@ let
   # ── one value against its type ──────────────────────────────────────────────────────────────
   value = type: v: path:
     if v == null && type.null or false then [ ]
-    else if type.kind == "section" then section type.keys v path
-    else if type.kind == "list" then
-      if isList v then lib.concatLists (lib.genList (i: value type.each (builtins.elemAt v i) "${path}[${toString i}]") (length v))
-      else [ (mistake path (show v) "a list" "write it as a list, even with one member") ]
-    else if type.kind == "mapping" then
-      if isAttrs v then concatMap (key: value type.each v.${key} (join path key)) (builtins.attrNames v)
-      else [ (mistake path (show v) type.allowed "write it as a set") ]
-    else if type.kind == "either" then
-      optional (!builtins.any (each: value each v path == [ ]) type.either) (mistake path (show v) type.allowed "write one of these")
-    else if type.kind == "word" then
-      # YAML 1.1, and so a file that was read from it, has false for a bare off.
-      optional (!elem v type.words && !(v == false && elem "off" type.words)) (mistake path (show v) type.allowed "choose one of these words")
-    else if !fits.${type.kind} v then
+    else (special.${type.kind} or plainValue) type v path;
+
+  special = {
+    section = type: section type.keys;
+    list = type: v: path:
+      if isList v then
+        lib.concatLists (lib.genList (i: value type.each (builtins.elemAt v i) "${path}[${toString i}]") (length v))
+      else
+        [ (mistake path (show v) "a list" "write it as a list, even with one member") ];
+    mapping = type: v: path:
+      if isAttrs v then concatMap (key: value type.each v.${key} (join path key)) (attrNames v)
+      else [ (mistake path (show v) type.allowed "write it as a set") ];
+    either = type: v: path:
+      optional (!builtins.any (each: value each v path == [ ]) type.either)
+        (mistake path (show v) type.allowed "write one of these");
+    # YAML 1.1, and so a file that was read from it, has false for a bare off.
+    word = type: v: path:
+      optional (!elem v type.words && !(v == false && elem "off" type.words))
+        (mistake path (show v) type.allowed "choose one of these words");
+  };
+
+  plainValue = type: v: path:
+    if !fits.${type.kind} v then
       [ (mistake path (show v) type.allowed (hints.${type.kind} or "write ${type.allowed}")) ]
     else
       optional (outside type v) (mistake path (show v) type.allowed "write a value within these limits");
 
   outside = type: v:
-    (type ? least && v < type.least) || (type ? most && v > type.most) || (type ? pattern && match type.pattern v == null);
+    (type ? least && v < type.least)
+    || (type ? most && v > type.most)
+    || (type ? pattern && match type.pattern v == null);
 
   section = keys: v: path:
+    let
+      said = key:
+        if keys ? ${key} then value keys.${key} v.${key} (join path key)
+        else [ (unknown keys (join path key) key) ];
+      unsaid = key:
+        optional (keys.${key}.required && !(v ? ${key}))
+          (mistake (join path key) "nothing" keys.${key}.allowed "set it: it has no default");
+    in
     if !isAttrs v then [ (mistake path (show v) "a set of keys" "write { … }") ]
-    else
-      concatMap (key: if keys ? ${key} then value keys.${key} v.${key} (join path key) else [ (unknown keys (join path key) key) ]) (builtins.attrNames v)
-      ++ concatMap (key: optional (keys.${key}.required && !(v ? ${key})) (mistake (join path key) "nothing" keys.${key}.allowed "set it: it has no default")) (builtins.attrNames keys);
+    else concatMap said (attrNames v) ++ concatMap unsaid (attrNames keys);
 
   # ── keys that are not known ─────────────────────────────────────────────────────────────────
   plain = key: builtins.replaceStrings [ "_" "-" ] [ "" "" ] (lib.toLower key);
-  near = keys: key: filter (k: plain k == plain key || hasPrefix (plain key) (plain k) || hasPrefix (plain k) (plain key)) (builtins.attrNames keys);
+  alike = a: b: hasPrefix a b || hasPrefix b a;
+  near = keys: key: filter (known: alike (plain known) (plain key)) (attrNames keys);
   unknown = keys: path: key:
     let close = near keys key; in
-    mistake path "an unknown key" (concatStringsSep ", " (builtins.attrNames keys)) (
+    mistake path "an unknown key" (concatStringsSep ", " (attrNames keys)) (
       if facts.renamed ? ${path} then facts.renamed.${path}
       else if close != [ ] then "did you mean ${show (head close)}?"
       else "remove it"
@@ -93,19 +113,59 @@ let
       server = key: at [ "derp" "server" key ];
       domain = at [ "tailnet" "base_domain" ];
       rule = broken: path: found: allowed: fix: optional broken (mistake path (show found) allowed fix);
+      missing = key: rule (mode == "files" && at [ "tls" key ] == null)
+        "tls.${key}" null
+        "the path of a PEM file"
+        "set it, or tls.mode to \"off\" behind a TLS proxy, \"local_ca\" for development";
     in
-    rule (match "https?://([A-Za-z0-9._-]+|\\[[0-9a-fA-F:]+])(:[0-9]+)?/?" url == null) "server_url" url "https://HOST or https://HOST:PORT" "write the URL that clients are given, without a path"
-    ++ rule (mode != "off" && hasPrefix "http:" url) "server_url" url "an https URL while TLS is on" "write https://, or set tls.mode to \"off\""
-    ++ concatMap (key: rule (mode == "files" && at [ "tls" key ] == null) "tls.${key}" null "the path of a PEM file" "set it, or tls.mode to \"off\" behind a TLS proxy, \"local_ca\" for development") [ "cert_file" "key_file" ]
-    ++ rule (mode != "files" && (at [ "tls" "cert_file" ] != null || at [ "tls" "key_file" ] != null)) "tls.mode" mode "\"files\" when certificate files are named" "set it to \"files\" or remove the files"
-    ++ rule (at [ "listen" ] == [ ]) "listen" [ ] "at least one HOST:PORT" "name an address, or leave the key out for port 443"
-    ++ rule (at [ "listen_plain" ] != [ ] && mode == "off") "listen_plain" (at [ "listen_plain" ]) "nothing when tls.mode is off" "without TLS every address of 'listen' is plain: put it there"
-    ++ rule (at [ "proxy_protocol" ] && at [ "trusted_proxies" ] == [ ]) "trusted_proxies" [ ] "at least one proxy with proxy_protocol" "name the proxies, or turn proxy_protocol off"
-    ++ rule (host == domain || lib.hasSuffix ".${domain}" host) "tailnet.base_domain" domain "a domain that ${host} is not in" "nodes would ask MagicDNS for the server itself; choose another domain"
-    ++ rule (match "postgresql://[^@]*:[^@]*@.*" (at [ "database_url" ]) != null) "database_url" "(a password in the URL)" "a URL without password" "put the password into 'database_password_file'"
-    ++ rule (server "separate" && server "listen" == [ ]) "derp.server.listen" [ ] "at least one HOST:PORT with 'separate'" "the addresses of the top level belong to the server"
-    ++ rule (at [ "derp" "server" "mesh" "peers" ] != [ ] && at [ "derp" "server" "mesh" "key_file" ] == null) "derp.server.mesh.key_file" null "a key file when there are peers" "name a credential and set it in 'secrets'"
-    ++ rule (at [ "dns" "override_local_dns" ] && at [ "dns" "nameservers" "global" ] == [ ]) "dns.nameservers.global" [ ] "at least one resolver" "name one, or turn override_local_dns off";
+    lib.concatLists [
+      (rule (match "https?://([A-Za-z0-9._-]+|\\[[0-9a-fA-F:]+])(:[0-9]+)?/?" url == null)
+        "server_url" url
+        "https://HOST or https://HOST:PORT"
+        "write the URL that clients are given, without a path")
+      (rule (mode != "off" && hasPrefix "http:" url)
+        "server_url" url
+        "an https URL while TLS is on"
+        "write https://, or set tls.mode to \"off\"")
+      (missing "cert_file")
+      (missing "key_file")
+      (rule (mode != "files" && (at [ "tls" "cert_file" ] != null || at [ "tls" "key_file" ] != null))
+        "tls.mode" mode
+        "\"files\" when certificate files are named"
+        "set it to \"files\" or remove the files")
+      (rule (at [ "listen" ] == [ ])
+        "listen" [ ]
+        "at least one HOST:PORT"
+        "name an address, or leave the key out for port 443")
+      (rule (at [ "listen_plain" ] != [ ] && mode == "off")
+        "listen_plain" (at [ "listen_plain" ])
+        "nothing when tls.mode is off"
+        "without TLS every address of 'listen' is plain: put it there")
+      (rule (at [ "proxy_protocol" ] && at [ "trusted_proxies" ] == [ ])
+        "trusted_proxies" [ ]
+        "at least one proxy with proxy_protocol"
+        "name the proxies, or turn proxy_protocol off")
+      (rule (host == domain || lib.hasSuffix ".${domain}" host)
+        "tailnet.base_domain" domain
+        "a domain that ${host} is not in"
+        "nodes would ask MagicDNS for the server itself; choose another domain")
+      (rule (match "postgresql://[^@]*:[^@]*@.*" (at [ "database_url" ]) != null)
+        "database_url" "(a password in the URL)"
+        "a URL without password"
+        "put the password into 'database_password_file'")
+      (rule (server "separate" && server "listen" == [ ])
+        "derp.server.listen" [ ]
+        "at least one HOST:PORT with 'separate'"
+        "the addresses of the top level belong to the server")
+      (rule (at [ "derp" "server" "mesh" "peers" ] != [ ] && at [ "derp" "server" "mesh" "key_file" ] == null)
+        "derp.server.mesh.key_file" null
+        "a key file when there are peers"
+        "name a credential and set it in 'secrets'")
+      (rule (at [ "dns" "override_local_dns" ] && at [ "dns" "nameservers" "global" ] == [ ])
+        "dns.nameservers.global" [ ]
+        "at least one resolver"
+        "name one, or turn override_local_dns off")
+    ];
 in
 {
   # Mistakes of form: keys, types, limits. Only settings without any can be planned.
@@ -113,5 +173,7 @@ in
   # Mistakes of meaning, in a plan.
   meaning = plan: let rules = between plan; in if rules != [ ] then rules else plan.mistakes;
 
-  message = m: "services.headwater.settings${if m.path == "" then "" else ".${m.path}"}: found ${m.found}; allowed: ${m.allowed}; fix: ${m.fix}";
+  message = m:
+    let key = join "services.headwater.settings" m.path; in
+    "${key}: found ${m.found}; allowed: ${m.allowed}; fix: ${m.fix}";
 }

@@ -39,11 +39,17 @@ in
   apps = rec {
     default = headwater-app;
     headwater-app = command "${lib.getExe headwater}" "The command line.";
-    dev = command (script "headwater-dev" ''exec ${lib.getExe headwater} dev "$@"'') "A throw-away server.";
-    release = command (script "headwater-release" ''exec ${python}/bin/python -m release build "$@"'') "The release for Debian, from a checkout.";
+    dev = command
+      (script "headwater-dev" ''exec ${lib.getExe headwater} dev "$@"'')
+      "A throw-away server.";
+    release = command
+      (script "headwater-release" ''exec ${python}/bin/python -m release build "$@"'')
+      "The release for Debian, from a checkout.";
   };
 
-  devShells.default = pkgs.mkShell { packages = [ python pkgs.gnumake pkgs.go pkgs.nixfmt-rfc-style pkgs.statix pkgs.deadnix ]; };
+  devShells.default = pkgs.mkShell {
+    packages = [ python pkgs.gnumake pkgs.go pkgs.nixfmt-rfc-style pkgs.statix pkgs.deadnix ];
+  };
   formatter = pkgs.nixfmt-rfc-style;
 
   checks = {

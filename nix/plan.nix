@@ -23,8 +23,11 @@ let
   join = e: if match ".*:.*" e.host != null then "[${e.host}]:${toString e.port}" else "${e.host}:${toString e.port}";
   # Addresses as systemd reads them; an empty host means both families.
   addresses = list: unique (concatMap (text:
-    let e = split text; in
-    map (host: join { inherit host; inherit (e) port; }) (if e.host == "" then [ "0.0.0.0" "::" ] else [ e.host ])) list);
+    let
+      e = split text;
+      hosts = if e.host == "" then [ "0.0.0.0" "::" ] else [ e.host ];
+    in
+    map (host: join { inherit host; inherit (e) port; }) hosts) list);
   isAddress = host: match "[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*" host != null;
   isLoopback = host: hasPrefix "127." host || elem host [ "::1" "0:0:0:0:0:0:0:1" ];
 
@@ -35,10 +38,18 @@ let
     stream = [ ];
     datagram = [ ];
   } // rest;
-  streams = service: purpose: suffix: list: group service purpose suffix { stream = addresses list; options = directives.stream_socket; };
-  datagrams = service: group service "stun" "stun" { datagram = addresses (server "stun_listen"); options = directives.datagram_socket; };
+  streams = service: purpose: suffix: list: group service purpose suffix {
+    stream = addresses list;
+    options = directives.stream_socket;
+  };
+  datagrams = service: group service "stun" "stun" {
+    datagram = addresses (server "stun_listen");
+    options = directives.datagram_socket;
+  };
   used = filter (g: g.stream != [ ] || g.datagram != [ ]);
-  mode = let m = value [ "socket" "mode" ]; in if builtins.isInt m then octal m else "0${lib.removePrefix "0" (lib.removePrefix "0o" m)}";
+  mode =
+    let m = value [ "socket" "mode" ]; in
+    if builtins.isInt m then octal m else "0${lib.removePrefix "0" (lib.removePrefix "0o" m)}";
   octal = n: "0${toString (n / 64)}${toString (n / 8 - n / 64 * 8)}${toString (n - n / 8 * 8)}";
 
   main = constants.server_unit;
@@ -77,16 +88,24 @@ let
     if role == "relay" then [ (relay [ "network-online.target" ]) ]
     else [ serve ] ++ optional separate (relay [ "network-online.target" "${main}-local.socket" ]);
   sockets = concatMap (s: s.sockets) services;
-  openPorts = list: lib.sort (a: b: a < b) (unique (map (e: e.port) (filter (e: !isLoopback e.host) (map split (filter (a: !hasPrefix "/" a) list)))));
+  openPorts = list:
+    let
+      endpoints = map split (filter (address: !hasPrefix "/" address) list);
+      outside = filter (e: !isLoopback e.host) endpoints;
+    in
+    lib.sort (a: b: a < b) (unique (map (e: e.port) outside));
 
   # ── credentials ─────────────────────────────────────────────────────────────────────────────
-  secretValues = filter (s: s.value != null) (map (key: { inherit key; value = value (lib.splitString "." key); }) facts.secret_keys);
-  wanted = filter (s: !hasPrefix "/" s.value) secretValues;
-  credentials = lib.listToAttrs (map (s: lib.nameValuePair s.value (secrets.${s.value} or "${constants.secrets_dir}/${s.value}")) wanted);
+  said = map (key: { inherit key; value = value (lib.splitString "." key); }) facts.secret_keys;
+  wanted = filter (s: s.value != null && !hasPrefix "/" s.value) said;
+  credentials = lib.listToAttrs
+    (map (s: lib.nameValuePair s.value (secrets.${s.value} or "${constants.secrets_dir}/${s.value}")) wanted);
 
   # ── what a reload does not take over ────────────────────────────────────────────────────────
   cold = removeAttrs settings facts.reload.hot // {
-    inside = lib.mapAttrs (section: keys: map (key: value (lib.splitString "." section ++ [ key ])) keys) facts.reload.cold_inside;
+    inside = lib.mapAttrs
+      (section: keys: map (key: value (lib.splitString "." section ++ [ key ])) keys)
+      facts.reload.cold_inside;
     tailnets = map (t: t.name or null) (settings.tailnets or [ ]);
   };
 
@@ -100,25 +119,34 @@ let
     { key = "metrics.listen"; kind = "tcp"; list = optional (metrics != null) metrics; }
     { key = "derp.server.stun_listen"; kind = "udp"; list = server "stun_listen"; }
   ];
-  wrongAddresses = concatMap (l: concatMap (text:
+  wrongAddress = key: text:
     let e = split text; in
-    optional (e.port == 0) (mistake l.key text "a port from 1 to 65535" "a box needs ports that its firewall knows: name one")
-    ++ optional (e.host != "" && !isAddress e.host) (mistake l.key text "an IP address and a port" "write the address: names are not known yet when sockets are made")) l.list) listens;
+    optional (e.port == 0)
+      (mistake key text "a port from 1 to 65535" "a box needs ports that its firewall knows: name one")
+    ++ optional (e.host != "" && !isAddress e.host)
+      (mistake key text "an IP address and a port" "write the address: names are not known yet when sockets are made");
+  wrongAddresses = concatMap (l: concatMap (wrongAddress l.key) l.list) listens;
   claims = concatMap (l: map (address: { inherit (l) key kind; inherit address; }) (addresses l.list)) listens;
-  clashes = concatMap (c:
-    let first = head (filter (o: o.kind == c.kind && o.address == c.address) claims); in
-    optional (first.key != c.key) (mistake c.key c.address "an address that '${first.key}' does not use" "give one of them another port or address")) claims;
+  clash = claim:
+    let first = head (filter (other: other.kind == claim.kind && other.address == claim.address) claims); in
+    optional (first.key != claim.key)
+      (mistake claim.key claim.address "an address that '${first.key}' does not use"
+        "give one of them another port or address");
   database = value [ "database_url" ];
   dotted = path: match "(.*/)?\\.\\.(/.*)?" path != null;
+  root = constants.state_root;
   wrongPlaces =
-    optional (!hasPrefix "${constants.state_root}/" stateDir || dotted stateDir)
-      (mistake "state_dir" stateDir "a directory below ${constants.state_root}" "leave it out, or name a directory below ${constants.state_root}; mount other disks there")
+    optional (!hasPrefix "${root}/" stateDir || dotted stateDir)
+      (mistake "state_dir" stateDir "a directory below ${root}"
+        "leave it out, or name a directory below ${root}; mount other disks there")
     ++ optional (hasPrefix "sqlite:" database && (!hasPrefix "sqlite:///${stateDir}/" database || dotted database))
-      (mistake "database_url" database "a file in state_dir" "leave it out, or put the database below ${stateDir}: nothing else is writable")
+      (mistake "database_url" database "a file in state_dir"
+        "leave it out, or put the database below ${stateDir}: nothing else is writable")
     ++ optional (!hasPrefix "/" (value [ "socket" "path" ]))
       (mistake "socket.path" (value [ "socket" "path" ]) "an absolute path" "write a path that begins with /");
   wrongRole = optional (role == "relay" && server "separate")
-    (mistake "derp.server.separate" true "false with role = \"relay\"" "leave 'separate' out on a host that runs the relay only");
+    (mistake "derp.server.separate" true "false with role = \"relay\""
+      "leave 'separate' out on a host that runs the relay only");
 in
 {
   inherit value services sockets credentials wanted;
@@ -127,5 +155,9 @@ in
   udpPorts = openPorts (concatMap (g: g.datagram) sockets);
   stateDirectory = lib.removePrefix "${constants.state_root}/" stateDir;
   restartDigest = builtins.hashString "sha256" (builtins.toJSON cold);
-  mistakes = wrongAddresses ++ (if wrongAddresses == [ ] then clashes else [ ]) ++ wrongPlaces ++ wrongRole;
+  mistakes =
+    wrongAddresses
+    ++ optionals (wrongAddresses == [ ]) (concatMap clash claims)
+    ++ wrongPlaces
+    ++ wrongRole;
 }

@@ -5,6 +5,7 @@ let
   inherit (lib) mkOption types;
   cfg = config.services.headwater-node;
   key = name: "services.headwater-node.${name}";
+  isOurs = flag: lib.any (own: lib.hasPrefix own flag) [ "--login-server" "--auth-key" "--authkey" ];
 in
 {
   options.services.headwater-node = {
@@ -62,7 +63,7 @@ in
         message = "${key "authKeyFile"}: found \"${cfg.authKeyFile}\"; allowed: an absolute path outside the Nix store; fix: name a file that sops-nix, agenix or you put on the machine, as text";
       }
       {
-        assertion = !lib.any (flag: lib.any (own: lib.hasPrefix own flag) [ "--login-server" "--auth-key" "--authkey" ]) cfg.extraFlags;
+        assertion = !lib.any isOurs cfg.extraFlags;
         message = "${key "extraFlags"}: found --login-server or --auth-key; fix: use ${key "serverUrl"} and ${key "authKeyFile"}, which keep the key off the command line";
       }
     ];
