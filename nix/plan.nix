@@ -150,7 +150,9 @@ let
 in
 {
   inherit value services sockets credentials wanted;
-  hostOf = url: let found = match "[a-z]+://(\\[[^]]*]|[^:/]*).*" url; in if found == null then "" else lib.toLower (head found);
+  hostOf = url:
+    let found = match "[a-z]+://(\\[[^]]*]|[^:/]*).*" url; in
+    if found == null then "" else lib.toLower (head found);
   tcpPorts = openPorts (concatMap (g: g.stream) sockets);
   udpPorts = openPorts (concatMap (g: g.datagram) sockets);
   stateDirectory = lib.removePrefix "${constants.state_root}/" stateDir;

@@ -64,7 +64,7 @@ in
       }
       {
         assertion = !lib.any isOurs cfg.extraFlags;
-        message = "${key "extraFlags"}: found --login-server or --auth-key; fix: use ${key "serverUrl"} and ${key "authKeyFile"}, which keep the key off the command line";
+        message = "${key "extraFlags"}: found --login-server or --auth-key; allowed: other flags of tailscale up; fix: use serverUrl and authKeyFile, which keep the key off the command line";
       }
     ];
     services.tailscale = {
