@@ -86,7 +86,7 @@ let
   };
   services =
     if role == "relay" then [ (relay [ "network-online.target" ]) ]
-    else [ serve ] ++ optional separate (relay [ "network-online.target" "${main}-local.socket" ]);
+    else [ serve ] ++ optional separate (relay [ "network-online.target" "${main}.service" ]);
   sockets = concatMap (s: s.sockets) services;
   openPorts = list:
     let

@@ -146,7 +146,8 @@ def _services(settings: Settings, role: Role) -> tuple[ServicePlan, ...]:
     used = tuple(group for group in groups if group.stream or group.datagram)
     main = ServicePlan(unit, "serve", facts.DESCRIPTION, used, ("network-online.target",))
     if server.enabled and server.separate:
-        return main, _relay(settings, after=("network-online.target", f"{unit}-local.socket"))
+        # Only in order: at the first start both would make the keys and certificates that they share.
+        return main, _relay(settings, after=("network-online.target", f"{unit}.service"))
     return (main,)
 
 

@@ -84,7 +84,8 @@ def test_a_separate_relay_is_a_unit_of_its_own() -> None:
     box = rendered(settings)
     relay = unit(box, "headwater-relay.service")
     assert relay["Service", "ExecStart"] == [f"{facts.PROGRAM} relay -c /etc/headwater/config.yaml"]
-    assert "headwater-local.socket" in relay["Unit", "After"]
+    assert "headwater.service" in relay["Unit", "After"]
+    assert "headwater.service" not in relay["Unit", "Requires"]
     assert unit(box, "headwater-relay.socket")["Socket", "ListenStream"] == ["0.0.0.0:8443"]
     assert unit(box, "headwater-relay-stun.socket")["Socket", "Service"] == [
         "headwater-relay.service"
