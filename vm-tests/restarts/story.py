@@ -72,6 +72,14 @@ def story(machines: Machines) -> None:
             f" systemctl restart {UNIT}; systemctl restart {UNIT};"
             " wait $asker; cat /tmp/asked; test ! -s /tmp/asked"
         )
+    with machines.subtest("stopped for good, and started again"):
+        # The sockets too: they would start it for the next connection.
+        machines.server.succeed("systemctl stop headwater.service 'headwater*.socket'")
+        machines.laptop.fail("nc -z -w 2 server 443")
+        assert machines.server.get_unit_info(UNIT)["ActiveState"] == "inactive"
+        machines.server.succeed("systemctl start headwater")
+        server.back()
+        server.online(*clients)
 
 
 def _pid(machines: Machines) -> int:
