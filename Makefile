@@ -9,7 +9,7 @@ JOBS ?= auto
 ANSIBLE := $(CURDIR)/$(VENV)/ansible/bin
 UNIT := -m "not interop and not system"
 
-.PHONY: help run test unit system check lint lint-ansible stories vm docs bench release ansible lock clean
+.PHONY: help run test unit system check lint lint-ansible stories vm docs bench release bump ansible lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make docs   write the generated pages anew"
 	@echo "make bench  the benchmarks, as a table and as JSON"
 	@echo "make release  our wheel and an archive for each kind of server, in dist/"
+	@echo "make bump VERSION=1.2.3  raise the version, join the changelog's fragments"
 	@echo "make ansible  Ansible and its linters, in $(VENV)/ansible"
 	@echo "make lock   resolve the requirements anew"
 	@echo "make clean  remove everything that these targets made"
@@ -66,6 +67,9 @@ ansible: $(VENV)/ansible.stamp
 
 release: $(VENV)/release.stamp
 	$(VENV)/release/bin/python -m release build $(ARGS)
+
+bump: $(VENV)/run.stamp
+	$(BIN)/python -m release bump $(VERSION)
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m docs.generate

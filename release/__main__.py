@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from release import tree, version, wheel, wheelhouse
+from release import tree, version, wheel
+from release.targets import MACHINES, PYTHONS, Target
 from release.tree import ReleaseError
-from release.wheelhouse import MACHINES, PYTHONS, Target
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,6 +45,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _build(options: argparse.Namespace) -> None:
+    from release import wheelhouse  # needs what only the build's environment has
+
     number = options.version or version.read(options.source)
     out = options.out or ROOT / "dist" / f"headwater-{number}"
     moment = tree.moment(options.source)

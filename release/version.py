@@ -39,7 +39,7 @@ def read(root: Path) -> str:
     found = {place: _find(root / place, place) for place in PLACES if (root / place).exists()}
     if len(set(found.values())) != 1:
         said = ", ".join(f"{place} {version}" for place, version in found.items())
-        raise ReleaseError(f"the version differs: {said}; run: python -m release bump VERSION")
+        raise ReleaseError(f"the version differs: {said}; run: make bump VERSION=1.2.3")
     return next(iter(found.values()))
 
 

@@ -6,6 +6,7 @@ Not for other people's wheels (``wheelhouse``).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,8 @@ def build(source: Path, wanted: str, out: Path, moment: int) -> Path:
         wheels = list(made.glob("*.whl"))
         if len(wheels) != 1:
             raise ReleaseError(f"the build backend made {len(wheels)} wheels, not one")
-        return wheels[0].replace(out / wheels[0].name)
+        # Not a rename: /tmp is often a file system of its own.
+        return Path(shutil.copy(wheels[0], out))
 
 
 def _run_backend(copy: Path, made: Path, moment: int) -> None:

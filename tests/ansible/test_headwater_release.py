@@ -86,7 +86,9 @@ def test_a_changed_table_is_loaded_without_touching_the_service(running: Box) ->
 def test_a_unit_that_is_no_longer_wanted_goes(running: Box) -> None:
     running.deploy(socket=None)
     assert running.host.apply("1.0.0").result == "applied"
-    assert "disable --now headwater.socket" in running.manager.calls
+    assert "disable headwater.socket" in running.manager.calls
+    stop = running.manager.calls.index("stop headwater.socket headwater.service")
+    assert stop < running.manager.calls.index("restart --no-block headwater.service")
     assert not running.at(SOCKET).exists()
 
 

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from release import wheelhouse
+from release import targets, wheelhouse
+from release.targets import Target
 from release.tree import ReleaseError
-from release.wheelhouse import Target
 
 ROOT = Path(__file__).parents[2]
-TARGETS = [
-    Target(python, machine) for python in wheelhouse.PYTHONS for machine in wheelhouse.MACHINES
-]
+TARGETS = [Target(python, machine) for python in targets.PYTHONS for machine in targets.MACHINES]
 LOCKED = """\
 everywhere==1.0 \\
     --hash=sha256:aa \\

@@ -43,10 +43,10 @@ class Played:
         return sum(int(number) for number in re.findall(r"\bchanged=(\d+)", self.text))
 
 
-def ahead(*wanted: releases.Release) -> None:
-    """Install Ansible and build releases; needs the network. Raises NoImage."""
+def make(*targets: str) -> None:
+    """Make targets of the checkout. Raises NoImage."""
     done = subprocess.run(
-        ["make", "--no-print-directory", "ansible"],
+        ["make", "--no-print-directory", *targets],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -54,7 +54,13 @@ def ahead(*wanted: releases.Release) -> None:
         check=False,
     )
     if done.returncode:
-        raise images.NoImage(f"Ansible cannot be installed:\n{done.stdout}{done.stderr}"[-3000:])
+        words = f"{done.stdout}{done.stderr}"[-3000:]
+        raise images.NoImage(f"make {' '.join(targets)} ended with {done.returncode}:\n{words}")
+
+
+def ahead(*wanted: releases.Release) -> None:
+    """Install Ansible and build releases; needs the network. Raises NoImage."""
+    make("ansible")
     for release in wanted:
         release.folder()
 

@@ -35,6 +35,7 @@ MAIN_SERVICE = "headwater.service"
 POLL_S = 0.25
 MAX_STARTS = 3
 """A service that was started so often and is not up will not become well by waiting."""
+STOP_ATTEMPTS = 5
 JOURNAL_LINES = 15
 COMMAND_TIMEOUT_S = 120
 QUESTION_TIMEOUT_S = 10
@@ -304,23 +305,30 @@ class Host:
         services = manifest.services
         if any(path.endswith(".socket") for path in changed):
             # A socket cannot change while its service holds it; starting the service starts it.
-            self._act(
-                "stop sockets", lambda: self.manager.run("stop", *manifest.sockets, *services)
-            )
+            self._act("stop sockets", lambda: self._stop([*manifest.sockets, *services]))
         self.manager.run("reset-failed", *services)
         self._act(
             f"restart {' '.join(services)}",
             lambda: self.manager.run("restart", "--no-block", *services),
         )
 
+    def _stop(self, units: Sequence[str]) -> None:
+        """Stop sockets and services in one step, again if a connection came in between."""
+        for _ in range(STOP_ATTEMPTS):
+            self.manager.run("stop", *units)
+            states = {self.manager.show(unit).get("ActiveState") for unit in units}
+            if states <= {"inactive", "failed"}:
+                return
+
     def _remove_stale(self, old: Deployed | None, new: Deployed) -> None:
         if old is None:
             return
         units = [unit for unit in old.manifest.units if unit not in new.manifest.units]
         if units:
-            self._act(
-                f"disable {' '.join(units)}", lambda: self.manager.run("disable", "--now", *units)
-            )
+            # A service that runs needs its sockets: both go in one step, and it is started again.
+            holders = new.manifest.services if any(u.endswith(".socket") for u in units) else []
+            self.manager.run("disable", *units)
+            self._act(f"stop {' '.join(units)}", lambda: self._stop([*units, *holders]))
         for name in set(old.contents) - set(new.contents):
             self.at(name).unlink(missing_ok=True)
             self.actions.append(f"remove {name}")
@@ -425,8 +433,7 @@ class Host:
         if copy is None:
             return
         database = copy.with_name(copy.name.partition(".before-upgrade-")[0])
-        units = [*state.manifest.sockets, *state.manifest.services]
-        self.manager.run("stop", *units)
+        self._stop([*state.manifest.sockets, *state.manifest.services])
         owner = database.stat()
         aside = (
             f"{database.name}.set-aside-{datetime.fromtimestamp(self.clock(), UTC):%Y%m%dT%H%M%SZ}"
