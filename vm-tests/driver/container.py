@@ -90,7 +90,8 @@ class Container(BaseMachine):
             # Together with the path: else /proc/sys/net is read-only.
             "--private-network",
             *(f"--capability={_CAPABILITIES}", "--system-call-filter=bpf"),
-            *("--bind=/dev/net/tun", "--link-journal=no", "--console=read-only"),
+            *(["--bind=/dev/net/tun"] if Path("/dev/net/tun").exists() else []),
+            *("--link-journal=no", "--console=read-only"),
             *("--resolv-conf=off", "--timezone=off", "--boot"),
         ]
         with self._console.open("ab") as console:

@@ -9,6 +9,7 @@ Source: unshare(1), pid_namespaces(7): when the first process of a pid namespace
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,21 +29,34 @@ _UNSHARE = (
 )
 
 
+_PROGRAMS = {
+    "systemd-nspawn": "systemd-container",
+    "mmdebstrap": "mmdebstrap",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "ip": "iproute2",
+}
+
+
 class Forbidden(Exception):
-    """The kernel, or who we are, does not allow namespaces."""
+    """The kernel, who we are, or what is installed does not allow machines."""
 
 
 def require() -> None:
     """Raise Forbidden, with the reason, where stories cannot run."""
     if os.geteuid() != 0:
         raise Forbidden("not root")
+    for program, package in _PROGRAMS.items():
+        if shutil.which(program) is None:
+            raise Forbidden(f"no {program} (Debian: {package})")
     trial = [*_UNSHARE, "sh", "-c", "mount -t tmpfs tmpfs /run && mount -t cgroup2 c /mnt"]
     try:
         done = subprocess.run(trial, capture_output=True, text=True, timeout=30, check=False)
     except OSError as error:
         raise Forbidden(str(error)) from error
     if done.returncode:
-        raise Forbidden(done.stderr.strip() or f"unshare ended with {done.returncode}")
+        words = done.stderr.strip().splitlines() or [f"unshare ended with {done.returncode}"]
+        raise Forbidden(words[0])
 
 
 def command(arguments: Sequence[str]) -> list[str]:
