@@ -20,15 +20,19 @@ from statistics import median
 
 import msgspec
 
+from appliance.netmap.encoded import Encoder
 from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
 from appliance.policy.document import decode
 from appliance.policy.routes import RouteTable, elect
 from appliance.policy.ssh import ssh_policy
-from appliance.records import Node, NodeID, User, UserID
+from appliance.records import Node, NodeID, Tailnet, TailnetID, User, UserID
+from appliance.tailnet import policies
+from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
 from tests.bench.table import Figure, show
 
+CAPVER = 148
 SIZES = (100, 1000, 5000)
 GROUPS = 50
 RULES = 300
@@ -191,6 +195,7 @@ def _measure(size: int, repeats: int) -> list[Figure]:
 
     found.append(figure("routes for one viewer, from scratch", "ms", timed(routed)))
     found.append(figure("SSH rules of one node", "ms", timed(lambda: ssh_policy(state, tagged))))
+    found += [figure(name, "ms", values) for name, values in _told(text, users, nodes, repeats)]
     tracemalloc.start()
     held = compile(policy, users, nodes)
     compiled_mb = tracemalloc.get_traced_memory()[0] / 1e6
@@ -202,6 +207,42 @@ def _measure(size: int, repeats: int) -> list[Figure]:
         figure("memory of compiled state", "MB", (compiled_mb,), MEMORY_MB.get(size)),
         figure("memory with every filter", "MB", (told_mb,), MEMORY_MB.get(size)),
     ]
+
+
+def _told(
+    text: str, users: dict[UserID, User], nodes: dict[NodeID, Node], repeats: int
+) -> list[tuple[str, tuple[float, ...]]]:
+    """Measure what a change costs to the last byte: settled, then told to every node."""
+    ids = Sequences(user=len(users), node=len(nodes))
+    edit = Edit(Snapshot(Tailnet(TailnetID(1), "bench", "tail.example.net", NOW)), ids)
+    for user in users.values():
+        edit.put(user)
+    for each in nodes.values():
+        edit.put(each)
+    policy = decode(text)
+    edit.set_policy(policy, compile(policy, users, nodes))
+    snapshot = edit.finish()[0]
+    snapshot = policies.settle(snapshot, snapshot)
+    encoder, rng = Encoder(), random.Random(2)
+    for viewer in snapshot.nodes:
+        encoder.full(snapshot, viewer, CAPVER, zstd=True)
+    times: dict[str, list[float]] = {"a join, told to all": [], "a new home relay, told to all": []}
+    for turn in range(repeats):
+        newest = ids.next_node()
+        for name, record in (
+            ("a join, told to all", node(newest, len(users), rng)),
+            ("a new home relay, told to all", replace(nodes[NodeID(7)], home_derp=turn + 1)),
+        ):
+            edit = Edit(snapshot, ids)
+            edit.put(record)
+            drafted = edit.finish()[0]
+            started = time.process_time()
+            settled = policies.settle(snapshot, drafted)
+            for viewer in snapshot.nodes:
+                encoder.delta(snapshot, settled, viewer, CAPVER, zstd=True)
+            times[name].append(1000 * (time.process_time() - started))
+            snapshot = settled
+    return [(name, tuple(values)) for name, values in times.items()]
 
 
 def main() -> None:
