@@ -314,7 +314,7 @@ class Server:
         other = derived.other_addresses(wanted, [s.getsockname()[:2] for s in given or ()])
         if given and other:
             log.warning(
-                "systemd's sockets are not those of the settings: render the units anew",
+                "systemd's sockets are not those of the settings; renew and restart their units",
                 extra={"reason": ", ".join(other)},
             )
 

@@ -18,6 +18,7 @@ in
     ./settings.nix
     ./service.nix
     ./relay.nix
+    ./sockets.nix
     ./firewall.nix
     ./secrets.nix
     ./upgrade.nix

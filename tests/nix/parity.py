@@ -23,6 +23,8 @@ SYSTEMD = 257
 
 ONLY_ON_DEBIAN = frozenset({f"{facts.FIREWALL_UNIT}.service"})
 """NixOS has a firewall of its own; which ports are open is compared."""
+ONLY_ON_NIXOS = frozenset({"headwater-sockets.service"})
+"""How NixOS gets changed sockets restarted; Ansible does it itself."""
 OF_THE_PLATFORM = frozenset({"Environment"})
 """NixOS gives every service a PATH, the locale archive and the time zones: its Python needs them.
 Besides, X-… directives, which no systemd reads: how a provisioner decides what to restart."""
@@ -84,7 +86,7 @@ def _units(nixos: Box, debian: Rendered) -> Iterator[str]:
         for path, file in debian.files.items()
         if path.startswith(facts.UNIT_DIR)
     }
-    for name in sorted({*theirs, *ours} - ONLY_ON_DEBIAN):
+    for name in sorted({*theirs, *ours} - ONLY_ON_DEBIAN - ONLY_ON_NIXOS):
         if name not in theirs or name not in ours:
             yield f"{name}: only on {'Debian' if name in ours else 'NixOS'}"
             continue

@@ -72,6 +72,21 @@ def test_a_warm_setting_reloads_and_a_cold_one_restarts(nixpkgs: str) -> None:
     assert triggers(metrics={"listen": "127.0.0.1:1"})["restart"] != before["restart"]
 
 
+def test_changed_sockets_are_restarted_and_only_they(nixpkgs: str) -> None:
+    def trigger(**changes: Any) -> Any:
+        found = server(nixpkgs, settings={**SETTINGS, **changes})
+        return found["triggers"]["headwater-sockets"]["reload"]
+
+    before = trigger()
+    assert trigger(log={"level": "debug"}) == before
+    assert trigger(database_url="postgresql://hw@db/hw") == before
+    assert trigger(listen=["0.0.0.0:8443"]) != before
+    assert trigger(metrics={"listen": "127.0.0.1:1"}) != before
+    found = unit(server(nixpkgs), "headwater-sockets.service")
+    [reload] = found["Service", "ExecReload"]
+    assert reload.endswith("/bin/systemctl try-restart headwater*.socket")
+
+
 def test_secrets_are_credentials_and_never_settings(nixpkgs: str) -> None:
     found = server(
         nixpkgs,
@@ -94,6 +109,7 @@ def test_a_separate_relay_is_a_unit_of_its_own(nixpkgs: str) -> None:
         "headwater.service",
         "headwater.socket",
         "headwater-local.socket",
+        "headwater-sockets.service",
         "headwater-relay.service",
         "headwater-relay.socket",
         "headwater-relay-stun.socket",

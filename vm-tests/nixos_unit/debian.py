@@ -14,8 +14,9 @@ from tests.nix import evaluation
 
 SITE = json.loads((Path(__file__).parent.parent / "two_nodes" / "site.json").read_text())
 
-# Where the evaluation without nixpkgs says that the program is.
-PACKAGE = "/nix/store/00000000000000000000000000000000-headwater"
+# Where the evaluation without nixpkgs says that packages are.
+STORE = "/nix/store/00000000000000000000000000000000-"
+PACKAGE = STORE + "headwater"
 
 
 def NEEDS() -> str:  # noqa: N802  # the driver looks for this name
@@ -35,8 +36,10 @@ def _box() -> Spec:
     files[f"{facts.CONFIG_DIR}/config.json"] = json.dumps(made["settings"])
     wanted = " ".join(name for name, text in units.items() if "WantedBy=" in text)
     script = f"""
-        mkdir -p {PACKAGE}
+        mkdir -p {PACKAGE} {STORE}systemd {STORE}coreutils
         ln -s /opt/headwater/current/bin {PACKAGE}/bin
+        ln -s /usr/bin {STORE}systemd/bin
+        ln -s /usr/bin {STORE}coreutils/bin
         groupadd --system {user["group"]}
         useradd --system --gid {user["group"]} --home-dir {user["home"]} {facts.USER}
         systemctl enable --quiet {wanted}

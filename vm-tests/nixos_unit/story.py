@@ -19,4 +19,20 @@ def story(machines: Machines) -> None:
         assert "/nix/store/" in started, started
         said = machines.server.succeed(f"systemd-analyze security --no-pager {UNIT} | tail -n 1")
         machines.say(said.strip())
+    with machines.subtest("changed sockets are taken over by a reload of their unit"):
+        # What NixOS does in a switch: new unit files, then the units whose triggers changed.
+        before = machines.server.get_unit_info(UNIT)["InvocationID"]
+        machines.server.succeed(
+            "sed -i 's/^Backlog=/ListenStream=0.0.0.0:444\\n&/' /etc/systemd/system/headwater.socket",
+            "systemctl daemon-reload",
+            "systemctl reload headwater-sockets.service",
+        )
+        machines.server.wait_for_unit(UNIT)
+        assert machines.server.get_unit_info(UNIT)["InvocationID"] != before
+        machines.server.wait_for_open_port(444)
+    with machines.subtest("no unit of ours failed"):
+        failed = machines.server.succeed(
+            "systemctl list-units --failed --plain --no-legend 'headwater*'"
+        )
+        assert failed.strip() == "", failed
     two_nodes.story(machines)

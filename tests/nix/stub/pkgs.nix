@@ -13,7 +13,8 @@ in
 {
   inherit lib;
   headwater = fake "headwater";
-  jq = fake "jq";
+  coreutils = fake "coreutils";
+  systemd = fake "systemd";
   nixos-rebuild = fake "nixos-rebuild";
   formats.json = _: json;
   writeText = file;
