@@ -34,7 +34,9 @@ def names() -> str:
     """Name every package that the tree mentions, for the stand-in of pkgs."""
     found: set[str] = set()
     for file in (Path(NIXPKGS) / "nixos").rglob("*.nix"):
-        found.update(re.findall(r"\bpkgs\.([A-Za-z_][\w'-]*)", file.read_text(errors="replace")))
+        text = file.read_text(errors="replace")
+        found.update(re.findall(r"\bpkgs\.([A-Za-z_][\w'-]*)", text))
+        found.update(re.findall(r'mkPackageOption pkgs "([\w-]+)"', text))
     return json.dumps(sorted(found))
 
 
@@ -73,6 +75,23 @@ def test_a_wrong_setting_fails_in_the_real_tree_too() -> None:
     found = box({**site.definition(), "settings": wrong})
     assert len(found["failed"]) == 1
     assert "services.headwater.settings.state_dir: found" in found["failed"][0]
+
+
+def test_a_node_enrols_by_the_tree_s_own_service() -> None:
+    node = {
+        "enable": True,
+        "serverUrl": "https://hw.example.com",
+        "authKeyFile": "/run/secrets/key",
+        "hostname": "web-1",
+        "caFile": "/etc/ssl/hw-ca.pem",
+    }
+    found = box({}, node=json.dumps(node))
+    assert found["failed"] == []
+    assert found["client"] == {"SSL_CERT_FILE": "/etc/ssl/hw-ca.pem"}
+    script = found["enrolment"]
+    assert "/run/secrets/key" in script
+    for flag in ("--login-server=https://hw.example.com", "--hostname=web-1"):
+        assert flag in script
 
 
 @pytest.mark.parametrize("story", STORIES)

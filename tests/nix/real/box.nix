@@ -1,6 +1,6 @@
 # Evaluates our modules inside NixOS's own module tree; gives the same as ../box.nix, as far as
 # ../parity.py looks at it. With pkgs/ in the checkout the packages are the real ones.
-{ nixpkgs, names ? "[]", definition ? "{}", host ? "" }:
+{ nixpkgs, names ? "[]", definition ? "{}", node ? "{}", host ? "" }:
 let
   lib = import (nixpkgs + "/lib");
   whole = builtins.pathExists (nixpkgs + "/pkgs/top-level/default.nix");
@@ -17,6 +17,7 @@ let
         nixpkgs.pkgs = pkgs;
         documentation.enable = false;
         services.headwater = builtins.fromJSON definition;
+        services.headwater-node = builtins.fromJSON node;
       }
     ] ++ (if host == "" then [
       {
@@ -39,7 +40,9 @@ in
   failed = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
   inherit (config) warnings;
   units = lib.mapAttrs (_: unit: unit.text) (lib.filterAttrs (name: _: lib.hasPrefix "headwater" name) config.systemd.units);
-  settings = config.services.headwater.settings;
+  settings = if config.services.headwater.enable then config.services.headwater.settings else null;
+  enrolment = config.systemd.services.tailscaled-autoconnect.script or "";
+  client = lib.filterAttrs (name: _: name == "SSL_CERT_FILE") (config.systemd.services.tailscaled.environment or { });
   etc = builtins.attrNames (ours config.environment.etc);
   firewall = { inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts; };
   users = {
