@@ -67,7 +67,7 @@ def _parse() -> argparse.Namespace:
     inside = commands.add_parser("inside")
     inside.add_argument("story")
     inside.add_argument("--plan", type=Path, required=True)
-    inside.add_argument("--owner", type=int, required=True)
+    inside.add_argument("--owner", required=True)
     return parser.parse_args()
 
 

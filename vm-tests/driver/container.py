@@ -50,7 +50,7 @@ class Container(BaseMachine):
         layers: list[Path],
         hosts: str,
         gateway: str,
-        owner: int,
+        owner: str,
     ) -> None:
         super().__init__(name, spec, number, log)
         self.root = sandbox.WORK / name / "root"
@@ -199,5 +199,8 @@ class Container(BaseMachine):
     def end(self) -> None:
         """Take everything of it away."""
         if self._process is not None and self._process.poll() is None:
+            # All processes of the machine end with its first one; nspawn's end alone would not do.
+            with suppress(ProcessLookupError):
+                os.kill(self.leader or self._process.pid, signal.SIGKILL)
             self._process.kill()
             self._process.wait(POWER_OFF_S)

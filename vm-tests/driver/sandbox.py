@@ -12,12 +12,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 NAMED = "headwater-vm-"
+
+# No story has this long to make its machines.
+ABANDONED_S = 3600
+DYING_S = 5
 
 # Where machines keep what they write: in memory, so that nothing is left on disk either.
 WORK = Path("/run/headwater-vm")
@@ -81,22 +86,31 @@ def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True, timeout=30)
 
 
-def cgroup(owner: int, machine: str) -> Path:
+def cgroup(owner: str, machine: str) -> Path:
     """Make a control group for a machine: without one nspawn takes over the root of them all."""
     made = CGROUPS / f"{NAMED}{owner}" / machine
     made.mkdir(parents=True, exist_ok=True)
     return made
 
 
-def sweep(alive: Sequence[int] = ()) -> None:
-    """Inside: remove the empty control groups of drivers that are gone.
+def sweep(owner: str = "") -> None:
+    """Inside: remove the empty control groups of a story, or those of drivers that were killed.
 
-    Process numbers of the outside cannot be looked up here, but a group that has processes in it
-    cannot be removed either, so nothing can go wrong.
+    These cannot be told by their process numbers from in here, but by their age.
     """
-    for group in CGROUPS.glob(f"{NAMED}*"):
-        if int(group.name.removeprefix(NAMED)) in alive:
-            continue
-        for folder, _, _ in os.walk(group, topdown=False):
-            with suppress(OSError):
-                Path(folder).rmdir()
+    oldest = time.time() - ABANDONED_S
+    for group in CGROUPS.glob(f"{NAMED}{owner or '*'}"):
+        if owner:
+            # The machines' last processes are still on their way out.
+            ends = time.monotonic() + DYING_S
+            while group.exists() and time.monotonic() < ends:
+                _remove(group)
+                time.sleep(0.02)
+        elif group.stat().st_mtime < oldest:
+            _remove(group)
+
+
+def _remove(group: Path) -> None:
+    for folder, _, _ in os.walk(group, topdown=False):
+        with suppress(OSError):
+            Path(folder).rmdir()

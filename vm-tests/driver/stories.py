@@ -99,7 +99,14 @@ def in_sandbox(
     with tempfile.NamedTemporaryFile("w", suffix=".json") as plan_file:
         json.dump(planned, plan_file)
         plan_file.flush()
-        arguments = ["inside", story.name, "--plan", plan_file.name, "--owner", str(os.getpid())]
+        arguments = [
+            "inside",
+            story.name,
+            "--plan",
+            plan_file.name,
+            "--owner",
+            f"{os.getpid()}-{story.name}",
+        ]
         yield subprocess.Popen(
             sandbox.command(arguments),
             stdin=subprocess.DEVNULL,
@@ -109,7 +116,7 @@ def in_sandbox(
         )
 
 
-def run_inside(name: str, plan_file: Path, owner: int) -> int:
+def run_inside(name: str, plan_file: Path, owner: str) -> int:
     """Run a story in the sandbox that this process is in; give its exit code."""
     sandbox.lay_out()
     sandbox.sweep()
@@ -136,7 +143,7 @@ def run_inside(name: str, plan_file: Path, owner: int) -> int:
     finally:
         for machine in machines.values():
             machine.end()
-        sandbox.sweep()
+        sandbox.sweep(owner)
     return 1 if failed else 0
 
 
@@ -150,7 +157,7 @@ def _start(machines: Mapping[str, BaseMachine]) -> None:
 
 
 def _make(
-    story: Story, planned: Mapping[str, list[str]], log: Log, owner: int
+    story: Story, planned: Mapping[str, list[str]], log: Log, owner: str
 ) -> dict[str, BaseMachine]:
     hosts = network.hosts(story.machines)
     numbers = {name: number for number, name in enumerate(sorted(story.machines), 1)}
