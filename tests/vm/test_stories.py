@@ -14,10 +14,7 @@ PORTABLE = {"driver.face", "driver.client", "driver.tailnet", "driver.routers", 
 """What a NixOS VM test has too: all of these speak to the machine's shell only."""
 
 ABOUT_DEBIAN = {
-    **dict.fromkeys(
-        ("ansible_bookworm", "ansible_nodes", "ansible_trixie", "ansible_upgrade"),
-        "Ansible is for Debian",
-    ),
+    **{name: "Ansible is for Debian" for name in STORIES if name.startswith("ansible_")},
     "nixos_unit": "NixOS' unit on another system",
     "two_nodes_debian12": "Debian 12",
 }
