@@ -27,9 +27,7 @@ in
   packages = {
     inherit headwater;
     default = headwater;
-    # Our own wheel. The whole wheelhouse for Debian is made by `nix run .#release`: its wheels are
-    # those that PyPI has for Debian's Pythons, locked by requirements/run.txt, and not Nix's.
-    wheel = headwater.dist;
+    wheelhouse = pkgs.callPackage ./wheelhouse.nix { };
     docs = pkgs.runCommand "headwater-docs" { } ''
       cp -r ${../docs} "$out"
       chmod -R u+w "$out" && rm -rf "$out"/*.py "$out"/__pycache__

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.nix import wheels
 from tests.nix.evaluation import EVALUATION_S, HERE, ROOT, needs_nix
 
 pytestmark = needs_nix
@@ -21,6 +22,8 @@ PARTS = (
     "flake.nix",
     "nix",
     "appliance",
+    "release",
+    "requirements",
     "docs",
     "vm-tests",
     "pyproject.toml",
@@ -96,7 +99,7 @@ def test_every_output_of_the_flake_evaluates(flake: Path) -> None:
         "nixosConfigurations.metal",
         "overlays.default",
         "packages.x86_64-linux.headwater",
-        "packages.x86_64-linux.wheel",
+        "packages.x86_64-linux.wheelhouse",
         "packages.x86_64-linux.docs",
         "apps.x86_64-linux.dev",
         "apps.x86_64-linux.release",
@@ -133,3 +136,9 @@ def test_the_flake_on_the_page_evaluates(flake: Path) -> None:
         disko="headwater/disko",
     )
     assert done.stdout.strip() == '"toplevel"', done.stderr
+
+
+def test_the_hash_of_the_wheels_is_of_the_locked_ones() -> None:
+    known = json.loads(wheels.PLACE.read_text())
+    said = "after `make lock`, with the tools of a release: python -m tests.nix.wheels"
+    assert known["requirements"] == wheels.requirements_digest(), said

@@ -42,12 +42,12 @@
       };
       pkgs = system: self':
         let
-          all = lib.genAttrs [ "curl" "deadnix" "git" "gnumake" "go" "netcat-openbsd" "nftables" "nix" "nixfmt-rfc-style" "openssl" "statix" ] made // {
+          all = lib.genAttrs [ "curl" "cacert" "deadnix" "git" "gnumake" "go" "netcat-openbsd" "nftables" "nix" "nixfmt-rfc-style" "openssl" "statix" ] made // {
             inherit lib system;
             python3 = python;
             buildGoModule = builder "go";
             mkShell = builder "shell";
-            runCommand = name: attributes: text: builtins.seq text (made name);
+            runCommand = name: attributes: text: builtins.seq (force attributes) (builtins.seq text (made name));
             writeText = name: text: builtins.seq text (made name);
             writeShellScript = name: text: builtins.seq text (made name);
             testers.runNixOSTest = test: builtins.seq
