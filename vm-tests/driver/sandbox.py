@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-NAMED = "headwater-vm-"
+NAMED = "headwater-story-"
 
 # No story has this long to make its machines.
 ABANDONED_S = 3600
