@@ -73,6 +73,8 @@ bump: $(VENV)/run.stamp
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m docs.generate
+	@if command -v nix-instantiate >/dev/null; then $(BIN)/python -m tests.nix.reference; \
+		else echo "docs/nixos-options.md is left as it is: no nix-instantiate here"; fi
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench $(ARGS)

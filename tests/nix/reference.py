@@ -10,7 +10,7 @@ PAGE = ROOT / "docs" / "nixos-options.md"
 
 HEAD = """# Options of the NixOS modules
 
-*This page is generated from `nix/module/` (`python -m tests.nix.reference`); a test keeps the two equal.*
+*This page is generated from `nix/module/` (`make docs`); a test keeps the two equal.*
 
 [nixos.md](nixos.md) says how to use them. `services.headwater.settings` takes every key of
 [configuration.md](configuration.md).

@@ -8,4 +8,4 @@ from tests.nix.reference import PAGE, page
 
 @needs_nix
 def test_the_page_of_options_is_current() -> None:
-    assert PAGE.read_text() == page(), "write it anew: python -m tests.nix.reference"
+    assert PAGE.read_text() == page(), "write it anew: make docs"
