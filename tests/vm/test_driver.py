@@ -170,15 +170,12 @@ def test_sources_of_one_line_are_read_too(tmp_path: Path) -> None:
     assert images.debian_sources("trixie", place)[0] == "deb http://m.example/debian trixie main"
 
 
-def test_a_host_that_is_not_debian_uses_debians_own_archive(
+def test_a_host_that_is_not_debian_leaves_it_to_mmdebstrap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(images.MIRROR_VARIABLE, raising=False)
     place = apt(tmp_path, main="deb http://archive.example/ubuntu noble main\n")
-    assert images.debian_sources("trixie", place) == [
-        f"deb {images.DEBIAN} trixie main",
-        f"deb {images.DEBIAN} trixie-updates main",
-    ]
+    assert images.debian_sources("trixie", place) == []
 
 
 def test_mirror_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,6 @@ CACHE_VARIABLE = "HEADWATER_VM_CACHE"
 MIRROR_VARIABLE = "HEADWATER_VM_MIRROR"
 
 DEFAULT_CACHE = "/var/cache/headwater-vm"
-DEBIAN = "http://deb.debian.org/debian"
 
 # A slow mirror, not a hanging one.
 BUILD_S = 900
@@ -168,7 +167,10 @@ def prune() -> None:
 
 
 def debian_sources(suite: str, apt: Path = Path("/etc/apt")) -> list[str]:
-    """The apt sources of a Debian release, from the mirrors that the host uses itself."""
+    """The apt sources of a Debian release, from the mirrors that the host uses itself.
+
+    None where the host uses none, as on Ubuntu: mmdebstrap knows where Debian is.
+    """
     archive = os.environ.get(MIRROR_VARIABLE) or ""
     security = ""
     for uri, suites, components in _host_sources(apt):
@@ -177,7 +179,8 @@ def debian_sources(suite: str, apt: Path = Path("/etc/apt")) -> list[str]:
             archive = archive or uri
         elif "main" in components and any(each.endswith("-security") for each in suites):
             security = security or uri
-    archive = archive or DEBIAN
+    if not archive:
+        return []
     lines = [f"deb {archive} {suite} main", f"deb {archive} {suite}-updates main"]
     if security:
         lines.append(f"deb {security} {suite}-security main")
