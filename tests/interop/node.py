@@ -247,7 +247,11 @@ class Node:
                     raise
                 continue
             if answer["Err"]:
-                raise NodeError(f"{self.name}: ping {ip}: {answer['Err']}")
+                # "unknown peer": its engine learns of a peer after its status does.
+                if time.monotonic() >= ends:
+                    raise NodeError(f"{self.name}: ping {ip}: {answer['Err']}")
+                await asyncio.sleep(PING_EVERY_S)
+                continue
             return Ping(answer["Endpoint"], answer["DERPRegionID"], answer["LatencySeconds"])
 
     async def ping_until_direct(self, ip: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Ping:
