@@ -45,6 +45,7 @@ def _run_backend(copy: Path, made: Path, moment: int) -> None:
         capture_output=True,
         text=True,
         check=False,
+        umask=0o022,  # permissions of files are in the wheel
     )
     if done.returncode:
         raise ReleaseError(f"the wheel could not be built:\n{done.stdout}{done.stderr}")
