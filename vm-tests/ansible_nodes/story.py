@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from driver import releases
 from driver.ansible import Controller
 from driver.face import Machines
 from driver.tailnet import Server
 
 
 def story(machines: Machines) -> None:
-    """Enrol two machines, leave them alone, set an option."""
+    """Enrol two machines, leave them alone, set an option; put a relay on a third."""
     controller = Controller(machines)
     server = Server(machines["server"])
     server.ready()
@@ -59,3 +60,21 @@ def story(machines: Machines) -> None:
         assert controller.play("site", {"headwater_nodes": nodes[:1]}, **options).changed == 1
         assert controller.play("site", {"headwater_nodes": nodes[:1]}, **options).changed == 0
         nodes[1].wait_until_succeeds("tailscale status | grep -q gate", timeout=30)
+
+    with machines.subtest("the same role makes a host a relay"):
+        relay = machines["relay"]
+        relay.wait_for_unit("multi-user.target")
+        site = {
+            "server_url": server.url,
+            "tls": {"mode": "local_ca"},
+            "derp": {"server": {"region_id": 901, "region_code": "far", "host": "relay"}},
+        }
+        settings: dict[str, Any] = {
+            "headwater_role": "relay",
+            "headwater_settings": site,
+            "headwater_release_dir": str(releases.current().folder()),
+        }
+        controller.play("site", {"headwater": [relay]}, **settings)
+        relay.succeed("systemctl is-active headwater-relay.service")
+        relay.fail("systemctl cat headwater.service")
+        assert controller.play("site", {"headwater": [relay]}, **settings).changed == 0
