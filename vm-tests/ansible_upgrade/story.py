@@ -70,6 +70,15 @@ def story(machines: Machines) -> None:
         server.online(left, right)
         left.stream_moves("all along")
 
+    with machines.subtest("the controller is cut off in the middle: the host ends it alone"):
+        switched = f"readlink /opt/headwater/current | grep -qF {BROKEN.version}"
+        controller.cut_off("upgrade", hosts, switched, **wanted(BROKEN))
+        machine.wait_until_fails(switched, timeout=60)
+        machine.wait_until_succeeds("headwater health", timeout=60)
+        runs(NEWER)
+        server.online(left, right)
+        left.stream_moves("all along")
+
     with machines.subtest("the next run with the good release finds nothing to do"):
         assert controller.play("site", hosts, **wanted(NEWER)).changed == 0
 

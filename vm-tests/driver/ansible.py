@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,30 @@ class Controller:
                 f"{playbook}.yml: ended with {played.code}, not {hoped}:\n{played.text}"
             )
         return played
+
+    def cut_off(
+        self, playbook: str, hosts: Mapping[str, Sequence[Machine]], when: str, **variables: Any
+    ) -> None:
+        """Run a playbook, and take the controller away once a command succeeds on the first host."""
+        machine = next(iter(hosts.values()))[0]
+        inventory = self._home / "inventory.json"
+        inventory.write_text(json.dumps(self._inventory(hosts, variables)))
+        process = subprocess.Popen(
+            [str(ANSIBLE), "-i", str(inventory), str(PLAYBOOKS / f"{playbook}.yml")],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            machine.wait_until_succeeds(when, timeout=PLAY_S)
+            assert process.poll() is None, "it ended before it could be cut off"
+        finally:
+            # With it go its workers, and the local ends of its connections.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._say(f"ansible-playbook {playbook}.yml: cut off")
 
     def _inventory(
         self, hosts: Mapping[str, Sequence[Machine]], variables: Mapping[str, Any]

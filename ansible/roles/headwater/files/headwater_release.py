@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -573,6 +574,7 @@ def alone(base: Path) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give its exit code."""
     options = _parse(arguments)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # whoever deploys may be cut off
     host = Host(options.base, timeout_s=options.timeout, settle_s=options.settle)
     try:
         with alone(host.base):
