@@ -74,6 +74,12 @@ class Host:
             server.fail("test -e /opt/headwater")
             server.fail("ls -d /tmp/headwater-*")
 
+        with machines.subtest("nor is one that would lock the operator out"):
+            by_ssh = json.dumps({"ansible_connection": "ssh", "ansible_port": 2222})
+            played = play("site", "-e", by_ssh, fails=True, **wanted)
+            assert "the firewall would close port 2222" in played.text
+            assert "unreachable=0" in played.text
+
         with machines.subtest("the first run ends with a server that is well"):
             play("site", **wanted)
             server.succeed("headwater health", "headwater users create alice")
@@ -116,6 +122,29 @@ class Host:
             play("site", **cold)
             assert server.get_unit_info("headwater.service")["MainPID"] != running
             server.succeed("curl -sf http://127.0.0.1:9090/metrics | grep -q headwater_")
+
+        with machines.subtest("a certificate of one's own is a secret, and is nowhere else"):
+            pair = server.succeed("cat /var/lib/headwater/tls/server.pem")
+            authority = Path("/run/headwater-ca.pem")
+            authority.write_text(server.succeed("cat /var/lib/headwater/tls/ca.pem"))
+            own = {
+                **cold,
+                "headwater_settings": {**SITE, "tls": {"cert_file": "pair", "key_file": "pair"}},
+                "headwater_secrets": {"pair": pair},
+                "headwater_verify_ca_file": str(authority),
+            }
+            played = play("site", "-vvv", "--diff", **own)
+            line = pair.splitlines()[1]
+            assert line not in played.text
+            assert line not in server.succeed("journalctl --no-pager -q")
+            server.fail(f"grep -rlF {line} /etc /opt --exclude-dir=secrets")
+            assert server.succeed("stat -c %a%U /etc/headwater/secrets/pair") == "400root\n"
+            assert play("site", **own).changed == 0
+            renewed = {**own, "headwater_secrets": {"pair": f"{pair}\n"}}
+            running = server.get_unit_info("headwater.service")["MainPID"]
+            assert play("site", **renewed).changed
+            assert server.get_unit_info("headwater.service")["MainPID"] != running
+            play("site", **cold)
 
         with machines.subtest("settings with which it does not become well are taken back"):
             # Good as a file, but this certificate is not there.
