@@ -10,7 +10,8 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from headwater_release import Host, Systemd
+from headwater_release import Host
+from headwater_state import Systemd
 
 CONFIG = "/etc/headwater/config.json"
 UNIT = "/etc/systemd/system/headwater.service"

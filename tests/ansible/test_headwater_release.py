@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from headwater_release import Refused, alone, main
+from headwater_release import alone, main
+from headwater_state import Refused
 
 from tests.ansible.host import CONFIG, SECRET, SOCKET, TABLE, UNIT, Box, write_database
 

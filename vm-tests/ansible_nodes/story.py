@@ -37,6 +37,8 @@ def story(machines: Machines) -> None:
 
     with machines.subtest("with one both enrol and reach each other"):
         with_key = {**wanted, "headwater_node_auth_key_file": str(folder / "node.key")}
+        controller.play("site", hosts, "--check", "--diff", **with_key)
+        nodes[0].fail("tailscale ip -4")
         played = controller.play("site", hosts, "-vvv", "--diff", **with_key)
         for one, other in (nodes, reversed(nodes)):
             one.wait_until_succeeds(f"tailscale ping --c 1 --timeout 5s {other.name}", timeout=60)

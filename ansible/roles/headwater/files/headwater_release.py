@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -B
 """Change what runs on this host as one step that succeeds or is taken back.
 
 ``apply VERSION`` makes the files that a deploy has written, and a release under
@@ -20,16 +20,26 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from headwater_state import (
+    REFUSED,
+    Deployed,
+    Manifest,
+    Outcome,
+    Refused,
+    Systemd,
+    ask,
+    oldest_reader,
+    write,
+)
 
 BASE = Path("/opt/headwater")
 MAIN_SERVICE = "headwater.service"
@@ -37,100 +47,10 @@ POLL_S = 0.25
 MAX_STARTS = 3
 """A service that was started so often and is not up will not become well by waiting."""
 STOP_ATTEMPTS = 5
-JOURNAL_LINES = 15
-COMMAND_TIMEOUT_S = 120
 QUESTION_TIMEOUT_S = 10
 """No question to a release takes longer on a host that is well."""
-ROLLED_BACK, FAILED, REFUSED = 3, 4, 2
 
 SCHEMA_CODE = "from appliance.store import schema; print(schema.SCHEMA_VERSION)"
-
-
-class Refused(Exception):
-    """It cannot be done; nothing was changed. The text says what to do."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a deploy consists of, beside the release: written by it as deployed.json."""
-
-    config: str
-    files: list[str] = field(default_factory=list)
-    watched: list[str] = field(default_factory=list)
-    """Secrets: a change of theirs needs a restart, but their contents are kept nowhere else."""
-    sockets: list[str] = field(default_factory=list)
-    services: list[str] = field(default_factory=list)
-    firewall: str = ""
-    """The unit that loads our table; empty where the firewall is somebody else's."""
-
-    @property
-    def units(self) -> list[str]:
-        """All units that are enabled."""
-        return [*self.sockets, *self.services, *([self.firewall] if self.firewall else [])]
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """One state of the host: a release, and the files that went with it."""
-
-    version: str
-    manifest: Manifest
-    contents: dict[str, tuple[int, str]]
-    """Mode and text of each file."""
-    digests: dict[str, str]
-    previous: str = ""
-    """The release that ran before this one."""
-    since: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> Deployed:
-        """Read what ``dump`` wrote."""
-        raw = json.loads(text)
-        raw["manifest"] = Manifest(**raw["manifest"])
-        raw["contents"] = {path: (mode, body) for path, (mode, body) in raw["contents"].items()}
-        return cls(**raw)
-
-    def dump(self) -> str:
-        """Give it as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
-
-
-class Systemd:
-    """What is asked of the service manager of this host."""
-
-    def run(self, *arguments: str) -> str:
-        """Run systemctl; what it complains about shows in the units' state."""
-        return _ask(["systemctl", *arguments]) or ""
-
-    def show(self, unit: str) -> dict[str, str]:
-        """Give a unit's properties."""
-        names = "ActiveState,MainPID,ExecMainPID"
-        said = _ask(["systemctl", "show", f"--property={names}", unit]) or ""
-        lines = said.splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line)
-
-    def journal(self, units: Sequence[str], since: float) -> list[str]:
-        """Give the last lines of some units."""
-        which = [f"--unit={unit}" for unit in units]
-        command = ["journalctl", "--no-pager", "--output=cat", f"--lines={JOURNAL_LINES}"]
-        said = _ask([*command, f"--since=@{int(since)}", *which]) or ""
-        return said.splitlines()
-
-
-@dataclass
-class Outcome:
-    """What happened, for people and for the playbook."""
-
-    result: str
-    version: str
-    actions: list[str] = field(default_factory=list)
-    reason: str = ""
-    journal: list[str] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0: it runs as wanted. 3: taken back. 4: neither is well."""
-        return {"rolled-back": ROLLED_BACK, "failed": FAILED}.get(self.result, 0)
 
 
 class Host:
@@ -290,9 +210,9 @@ class Host:
     def _activate_files(self, changed: set[str], manifest: Manifest) -> None:
         folders = {str(Path(path).parent) for path in changed}
         if "/etc/sysusers.d" in folders:
-            self._act("accounts", lambda: _ask(["systemd-sysusers"]))
+            self._act("accounts", lambda: ask(["systemd-sysusers"]))
         if "/etc/tmpfiles.d" in folders:
-            self._act("directories", lambda: _ask(["systemd-tmpfiles", "--create"]))
+            self._act("directories", lambda: ask(["systemd-tmpfiles", "--create"]))
         if "/etc/sysctl.d" in folders:
             self._act("sysctl", lambda: self.manager.run("restart", "systemd-sysctl.service"))
         if any(_is_unit(path) for path in changed):
@@ -384,7 +304,7 @@ class Host:
     def _answers(self, state: Deployed) -> bool:
         command = str(self.base / "releases" / state.version / "bin/headwater")
         return (
-            _ask([command, "health", "-c", str(self.at(state.manifest.config))], QUESTION_TIMEOUT_S)
+            ask([command, "health", "-c", str(self.at(state.manifest.config))], QUESTION_TIMEOUT_S)
             is not None
         )
 
@@ -392,13 +312,13 @@ class Host:
         previous = "" if before is None else before.previous
         if before is not None and before.version != now.version:
             previous = before.version
-            _write(self.base / f"releases/{before.version}/deployed.json", before.dump(), 0o600)
+            write(self.base / f"releases/{before.version}/deployed.json", before.dump(), 0o600)
         if before is not None:
-            _write(self.base / "before.json", before.dump(), 0o600)
+            write(self.base / "before.json", before.dump(), 0o600)
         state = Deployed(
             now.version, now.manifest, now.contents, now.digests, previous, self.clock()
         )
-        _write(self.base / "good.json", state.dump(), 0o600)
+        write(self.base / "good.json", state.dump(), 0o600)
 
     # ── the way back ─────────────────────────────────────────────────────────────────────────
 
@@ -408,17 +328,17 @@ class Host:
         self.actions.append(f"not well: {reason}")
         back = self._go_to(bad, good, began)
         if back.result == "applied":
-            _write(self.base / "good.json", good.dump(), 0o600)
+            write(self.base / "good.json", good.dump(), 0o600)
             return Outcome("rolled-back", good.version, self.actions, reason, journal)
         reason = f"{reason}; then, back at {good.version}: {back.reason}"
         return Outcome("failed", good.version, self.actions, reason, journal)
 
     def _go_to(self, old: Deployed, new: Deployed, copy_since: float | None) -> Outcome:
         for name, (mode, text) in new.contents.items():
-            _write(self.at(name), text, mode)
+            write(self.at(name), text, mode)
         # As the playbook writes it, which would see a change otherwise.
         manifest = json.dumps(asdict(new.manifest), indent=1, sort_keys=True) + "\n"
-        _write(self.base / "deployed.json", manifest, 0o644)
+        write(self.base / "deployed.json", manifest, 0o644)
         try:
             self._restore_database(new, copy_since)
         except Refused as refusal:
@@ -458,9 +378,9 @@ class Host:
         database = self._database(state)
         if database is None or not database.exists():
             return None
-        oldest_reader = _oldest_reader(database)
-        said = _ask([str(self._python(state.version)), "-c", SCHEMA_CODE])
-        if oldest_reader is None or said is None or oldest_reader <= int(said):
+        oldest = oldest_reader(database)
+        said = ask([str(self._python(state.version)), "-c", SCHEMA_CODE])
+        if oldest is None or said is None or oldest <= int(said):
             return None
         copies = [
             path
@@ -485,7 +405,7 @@ class Host:
     def _database(self, state: Deployed) -> Path | None:
         command = str(self.base / "releases" / state.version / "bin/headwater")
         config = state.manifest.config
-        said = _ask([command, "config", "show", "-o", "json", str(self.at(config))])
+        said = ask([command, "config", "show", "-o", "json", str(self.at(config))])
         if said is None:
             return None
         settings: dict[str, Any] = json.loads(said)
@@ -519,55 +439,19 @@ def _is_firewall(path: str, unit: str) -> bool:
     return path.endswith((".nft", f"/{unit}"))
 
 
-def _oldest_reader(database: Path) -> int | None:
-    """Give the oldest schema whose programs can work with a database; None if it does not say."""
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            row = connection.execute("SELECT oldest_reader FROM schema_state").fetchone()
-    except sqlite3.Error:
-        return None
-    return int(row[0]) if row else None
-
-
-def _ask(command: Sequence[str], timeout_s: float = COMMAND_TIMEOUT_S) -> str | None:
-    """Give what a program says, or None if it fails in any way."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
-            cwd="/",
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """Write a file all at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    trial = path.with_name(f".{path.name}.new")
-    trial.unlink(missing_ok=True)
-    descriptor = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    trial.chmod(mode)
-    trial.replace(path)
-
-
 @contextmanager
-def alone(base: Path) -> Iterator[None]:
-    """Let only one at a time change this host. Raises Refused."""
+def alone(base: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Let only one at a time change this host; wait for another one to end. Raises Refused."""
+    deadline = time.monotonic() + patience_s
     with (base / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused("another deploy is under way on this host") from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Refused("another deploy is under way on this host") from None
+            time.sleep(POLL_S)
         yield
 
 
@@ -577,7 +461,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # whoever deploys may be cut off
     host = Host(options.base, timeout_s=options.timeout, settle_s=options.settle)
     try:
-        with alone(host.base):
+        # A deploy that was cut off ends by itself, within about this time.
+        with alone(host.base, options.timeout):
             answer = _run(host, options)
     except Refused as refusal:
         answer = Outcome("refused", host.current, reason=str(refusal))
