@@ -190,15 +190,21 @@ async def test_routes_are_approved_steered_and_taken_over(trio: Trio, figure: Fi
     await trio.set(acls=[OPEN_RULE], autoApprovers={"routes": {LAN: ["tag:router"]}})
     key = await lab.auth_key("--reusable", "--tags", "tag:router")
     first, second = [await lab.join(name, key=key) for name in ("first", "second")]
-    for router in (first, second):
-        offered = {"AdvertiseRoutes": [LAN], "AdvertiseRoutesSet": True}
-        await router.call("edit_prefs", prefs=offered)
+    offered = {"AdvertiseRoutes": [LAN], "AdvertiseRoutesSet": True}
 
     async def carries(router: Node) -> bool:
         found = (await peers(trio.laptop)).get(router.name, {})
         return LAN in (found.get("AllowedIPs") or ()) and found.get("PrimaryRoutes") == [LAN]
 
+    # Whoever serves a route first carries it, and keeps it.
+    await first.call("edit_prefs", prefs=offered)
     await until(lambda: carries(first))
+    await second.call("edit_prefs", prefs=offered)
+
+    async def serves(router: Node) -> bool:
+        return LAN in (await lab.listed(router))["approvedRoutes"]
+
+    await until(lambda: serves(second))
     assert not await carries(second)
     first.kill()
     figure("taken over after", await until(lambda: carries(second), 30.0))
