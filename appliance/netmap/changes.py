@@ -9,22 +9,17 @@ which fields of a peer can be patched, and which changes a client overlooks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from itertools import compress
-from operator import is_not
-from typing import TypeVar
 
 from appliance.netmap.peers import peer_hostinfo, shown_last_seen
 from appliance.netmap.users import profile
 from appliance.records import Node, NodeID, Presence, UserID
+from appliance.tailnet.differences import compare, differing
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import DiscoKey
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Resend(Enum):
@@ -101,8 +96,8 @@ def changes(old: Snapshot, new: Snapshot) -> Changes:
     """
     if old is new:
         return _NO_CHANGES
-    added, dropped, nodes = _compare(old.nodes, new.nodes)
-    near = frozenset().union(added, dropped, nodes, _differing(old.presence, new.presence))
+    added, dropped, nodes = compare(old.nodes, new.nodes)
+    near = frozenset().union(added, dropped, nodes, differing(old.presence, new.presence))
     renamed = old.tailnet.domain != new.tailnet.domain
     transitions: dict[NodeID, Transition] = {}
     for node_id in old.nodes.keys() if renamed else near:
@@ -124,7 +119,7 @@ _NO_CHANGES = Changes(frozenset(), frozenset(), {}, frozenset(), frozenset())
 
 def touched(old: Snapshot, new: Snapshot) -> frozenset[NodeID]:
     """Give all nodes that came, went, or have another record or presence."""
-    return _differing(old.nodes, new.nodes) | _differing(old.presence, new.presence)
+    return differing(old.nodes, new.nodes) | differing(old.presence, new.presence)
 
 
 def transition(was: Node, now: Node, before: Presence, after: Presence) -> Transition | None:
@@ -191,34 +186,8 @@ def _patch_record(was: Node, now: Node, patch: dict[str, object]) -> None:
         patch["key_signature"] = now.key_signature
 
 
-def _compare(
-    old: Mapping[K, V], new: Mapping[K, V]
-) -> tuple[frozenset[K], frozenset[K], Iterable[K]]:
-    """Give keys added, keys dropped, and common keys whose value is another object."""
-    if old is new:
-        return frozenset(), frozenset(), ()
-    known, keys = list(old), list(new)
-    if known == keys[: len(known)]:
-        # The rule: a copied mapping keeps its order, and what is new stands at its end.
-        same_place = map(is_not, new.values(), old.values())
-        return frozenset(keys[len(known) :]), frozenset(), list(compress(known, same_place))
-    find = old.get
-    return (
-        frozenset(new.keys() - old.keys()),
-        frozenset(old.keys() - new.keys()),
-        [key for key, value in new.items() if find(key, value) is not value],
-    )
-
-
-def _differing(old: Mapping[K, V], new: Mapping[K, V]) -> frozenset[K]:
-    """Give the keys that are new, gone, or have another object as their value."""
-    return frozenset().union(*_compare(old, new))
-
-
 def _changed_profiles(old: Snapshot, new: Snapshot) -> frozenset[UserID]:
-    added, _, differing = _compare(old.users, new.users)
+    added, _, others = compare(old.users, new.users)
     return added.union(
-        user_id
-        for user_id in differing
-        if profile(old.users[user_id]) != profile(new.users[user_id])
+        user_id for user_id in others if profile(old.users[user_id]) != profile(new.users[user_id])
     )

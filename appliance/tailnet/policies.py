@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from itertools import compress
-from operator import is_not
-from typing import TypeVar
 
 from appliance.policy.admission import Admitted
 from appliance.policy.approvers import Approvals
@@ -21,10 +18,9 @@ from appliance.policy.language import Background, Policy
 from appliance.policy.routes import RouteTable, elect
 from appliance.records import Node, NodeID, PolicyText, Role, Settings, User, UserID
 from appliance.tailnet import routes
+from appliance.tailnet.differences import differing
 from appliance.tailnet.snapshot import Edit, Snapshot
 
-K = TypeVar("K")
-V = TypeVar("V")
 _NOTHING = Background()
 
 
@@ -118,20 +114,12 @@ def _compiled(old: Snapshot, new: Snapshot) -> Compiled:
         known = background(new)
     elif nodes is new.nodes:
         return base
-    nodes_changed, users_changed = _differing(nodes, new.nodes), _differing(users, new.users)
+    nodes_changed, users_changed = differing(nodes, new.nodes), differing(users, new.users)
     return recompile(base, new.policy, new.users, new.nodes, nodes_changed, users_changed, known)
 
 
 def _is_of(compiled: Compiled, policy: Policy) -> bool:
     return compiled.state is not None and compiled.state.program.policy is policy
-
-
-def _differing(old: Mapping[K, V], new: Mapping[K, V]) -> list[K]:
-    if old is new:
-        return []
-    gone = old.keys() - new.keys()
-    came = compress(new, map(is_not, new.values(), map(old.get, new)))
-    return [*came, *gone]
 
 
 def _routes(old: Snapshot, new: Snapshot, compiled: Compiled) -> RouteTable | None:
