@@ -57,13 +57,6 @@ def attributes(state: State, node_id: NodeID) -> Attributes:
     return found
 
 
-def peer_attributes(state: State, node_id: NodeID) -> Attributes:
-    """Give what others are told of a node's attributes: whether it may be suggested as exit."""
-    if state.routes(node_id).exits:
-        return {SUGGEST_EXIT_NODE: ()}
-    return {}
-
-
 def may_hide_ipv4(state: State) -> bool:
     """Tell whether the policy keeps back any node's IPv4 address."""
     policy = state.program.policy

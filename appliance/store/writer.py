@@ -10,6 +10,7 @@ Not for transactions (``store``). Blocking; runs in the database's thread only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, assert_never
@@ -125,7 +126,7 @@ def _forget_policies(connection: Connection, tailnet_id: object) -> None:
     connection.execute(delete(table).where(table.c.tailnet_id == tailnet_id, table.c.id < last))
 
 
-class _Statement:
+class _Statement(ABC):
     """A statement text that repeats a group of placeholders once per row."""
 
     def __init__(self, columns: Sequence[str], table: Table, dialect: Dialect) -> None:
@@ -140,8 +141,9 @@ class _Statement:
         group = f"({', '.join([mark] * len(columns))})"
         self._texts = {size: self._text(", ".join([group] * size)) for size in BLOCK_ROWS}
 
+    @abstractmethod
     def _text(self, groups: str) -> str:
-        raise NotImplementedError
+        """Give the statement for these groups of placeholders."""
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Execute for all rows, in blocks."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
@@ -15,15 +16,26 @@ from typing import Any
 
 import msgspec
 
-from appliance.policy import approvers, compile, nodeattrs, selftest  # noqa: A004 - its name
+from appliance import netmap
+from appliance.policy import approvers, nodeattrs, selftest
+from appliance.policy.compile import OPEN
 from appliance.policy.document import decode
 from appliance.policy.flows import COMPANIONS
-from appliance.policy.language import Background
+from appliance.policy.language import Background, Policy
 from appliance.policy.mistakes import PolicyError
-from appliance.policy.routes import Elections, RouteTable, elect
 from appliance.policy.ssh import ssh_policy
-from appliance.policy.state import State
-from appliance.records import Node, NodeID, Role, User, UserID
+from appliance.records import (
+    Node,
+    NodeID,
+    Presence,
+    Role,
+    Tailnet,
+    TailnetID,
+    User,
+    UserID,
+)
+from appliance.tailnet import policies
+from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
 
@@ -65,11 +77,10 @@ def answer(case: Case) -> Case:
     failures = selftest.run(policy, users, nodes, background)
     if failures:
         return {"id": case["id"], "rejected": True, "message": selftest.describe(failures)}
-    compiled = compile.compile(policy, users, nodes, background)
+    snapshot = _settled(users, nodes, policy, background)
+    compiled = snapshot.compiled
     state = compiled.state
     assert state is not None
-    elections = elect(state, lambda _: True)
-    table = RouteTable(state, elections)
     auto_update = bool(case["settings"].get("devices_auto_updates_on", False))
     return {
         "id": case["id"],
@@ -86,8 +97,8 @@ def answer(case: Case) -> Case:
             name: {
                 "rules": _rules(compiled.packet_filter(ids[name])),
                 "ssh": _built(ssh_policy(state, ids[name]).rules),
-                "peers": _peers(compiled, table, ids[name]),
-                "self": _self(state, elections, ids[name]),
+                "peers": _peers(snapshot, ids[name]),
+                "self": _seen(netmap.view(snapshot, ids[name]).node, snapshot.nodes[ids[name]]),
                 "caps": {
                     **dict.fromkeys(BASELINE),
                     "default-auto-update": [auto_update],
@@ -142,39 +153,48 @@ def _rules(rules: tuple[tailcfg.FilterRule, ...]) -> Any:
     return built
 
 
-def _peers(compiled: compile.Compiled, table: RouteTable, viewer: NodeID) -> Case:
-    state = compiled.state
-    assert state is not None
-    sight, routes = compiled.sight(viewer), table.seen(viewer)
+def _settled(
+    users: dict[UserID, User], nodes: dict[NodeID, Node], policy: Policy, background: Background
+) -> Snapshot:
+    """Give the tailnet under the policy, everybody online, as the server publishes it."""
+    edit = Edit(Snapshot(Tailnet(TailnetID(1), "recorded", "example.com", NOW)), Sequences())
+    for user in users.values():
+        edit.put(replace(user, role=background.roles[user.id]))
+    for node in nodes.values():
+        edit.put(node)
+        edit.set_presence(node.id, Presence(online=True, sessions=1))
+    edit.set_settings(replace(edit.settings, email_domains=background.domains))
+    edit.set_policy(policy, OPEN)
+    drafted = edit.finish()[0]
+    return policies.settle(drafted, drafted)
+
+
+def _peers(snapshot: Snapshot, viewer: NodeID) -> Case:
+    """Give what the node's own netmap says of its peers."""
     shown: Case = {}
-    for node_id, node in state.nodes.items():
-        if node_id == viewer or not sight.shows(node_id):
-            continue
-        entry: Case = {}
-        if node_id in routes:
-            entry["routes"] = [str(route) for route in routes[node_id].allowed]
-            entry["primary"] = [str(route) for route in routes[node_id].primary]
-        caps = _values(nodeattrs.peer_attributes(state, node_id))
-        if caps:
-            entry["caps"] = caps
-        if nodeattrs.hides_ipv4(state, viewer, node_id):
-            entry["addrs"] = [f"{node.ipv6}/128"]
+    for node_id, peer in netmap.view(snapshot, viewer).peers.items():
+        node = snapshot.nodes[node_id]
+        entry = _seen(peer, node)
+        if not entry["routes"]:
+            del entry["routes"], entry["primary"]
+        if peer.cap_map:
+            entry["caps"] = _values(peer.cap_map)
         shown[node.name] = entry
     return shown
 
 
-def _self(state: State, elections: Elections, node_id: NodeID) -> Case:
-    routes = state.routes(node_id)
+def _seen(told: tailcfg.Node, node: Node) -> Case:
+    """Give the routes that a netmap says of a node, and its addresses if one is kept back."""
     entry: Case = {
-        "routes": [str(route) for route in (*routes.subnets, *routes.exits)],
-        "primary": [str(r) for r in routes.subnets if elections.primary(r) == node_id],
+        "routes": [str(r) for r in told.allowed_ips or () if r not in told.addresses],
+        "primary": [str(route) for route in told.primary_routes],
     }
-    if nodeattrs.hides_ipv4(state, node_id, node_id):
-        entry["addrs"] = [f"{state.nodes[node_id].ipv6}/128"]
+    if len(told.addresses) != len(node.addresses):
+        entry["addrs"] = [str(address) for address in told.addresses]
     return entry
 
 
-def _values(attributes: nodeattrs.Attributes) -> Case:
+def _values(attributes: Mapping[str, tuple[msgspec.Raw, ...]]) -> Case:
     return {
         name: [json.loads(bytes(value)) for value in values] or None
         for name, values in attributes.items()
