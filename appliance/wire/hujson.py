@@ -34,6 +34,10 @@ Path: TypeAlias = "tuple[str | int, ...]"
 # No possessive groups: Python before 3.11.5 (Debian 12 has 3.11.2) takes them to match less than they
 # do. None of these can go back far: what may follow a repetition is never what it repeats.
 _GAP = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/)*")
+# What stands between most values: one look instead of three. A comment, or the end of what is
+# being read, behind it makes them miss.
+_COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?![ \t\r\n/\]}])")
+_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*(?![ \t\r\n/])")
 _PLAIN_STRING = re.compile(r'"([^"\\\x00-\x1f]*)"')
 _STRING_BODY = re.compile(r'"(?:[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -59,13 +63,24 @@ class HuJSONError(ProtocolError):
 
 
 @dataclass(slots=True)
-class _Mark:
-    """Where a value starts, and the same for all in it; ``names`` is where the names start."""
+class _Members:
+    """Where an object starts, its names, and the values of its members."""
 
     offset: int
-    members: dict[str, _Mark] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
-    items: list[_Mark] = field(default_factory=list)
+    values: dict[str, _Mark] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Items:
+    """Where an array starts, and its elements."""
+
+    offset: int
+    values: list[_Mark] = field(default_factory=list)
+
+
+_Mark: TypeAlias = "_Members | _Items | int"
+"""Where a value starts, and the same for all in it; a number for what has nothing in it."""
 
 
 class Document:
@@ -93,22 +108,26 @@ class Document:
             if below is None:
                 break
             mark = below
-        return self._lines.spot(mark.offset)
+        return self._lines.spot(mark if isinstance(mark, int) else mark.offset)
 
     def name_spot(self, *path: str | int) -> Spot:
         """Tell where the name of the member at this path stands; else as ``spot`` does."""
         mark: _Mark | None = self._marks
         for step in path[:-1]:
             mark = _step(mark, step) if mark is not None else None
-        if mark is not None and path and path[-1] in mark.names:
+        if isinstance(mark, _Members) and path and path[-1] in mark.names:
             return self._lines.spot(mark.names[str(path[-1])])
         return self.spot(*path)
 
 
 def _step(mark: _Mark, step: str | int) -> _Mark | None:
-    if isinstance(step, str):
-        return mark.members.get(step)
-    return mark.items[step] if 0 <= step < len(mark.items) else None
+    match mark, step:
+        case _Members(values=members), str():
+            return members.get(step)
+        case _Items(values=items), int() if 0 <= step < len(items):
+            return items[step]
+        case _:
+            return None
 
 
 class _Lines:
@@ -158,7 +177,8 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
-        self.path: list[str | int] = []
+        self.path: list[str | list[JSON]] = []
+        """Names, and arrays as far as they are read: their next index is their length."""
         self.duplicates: list[tuple[Path, int]] = []
         if len(text) > MAX_TEXT_CHARS:
             raise self.error(f"the text is longer than {MAX_TEXT_CHARS} characters", MAX_TEXT_CHARS)
@@ -193,17 +213,21 @@ class _Parser:
             raise self.error("the comment has no end")
 
     def value(self) -> tuple[JSON, _Mark]:
-        first = self.text[self.position : self.position + 1]
-        mark = _Mark(self.position)
+        start = self.position
+        plain = _PLAIN_STRING.match(self.text, start)
+        if plain is not None:
+            self.position = plain.end()
+            return plain[1], start
+        first = self.text[start : start + 1]
         if first == "{":
-            return self.object(mark), mark
+            return self.object()
         if first == "[":
-            return self.array(mark), mark
+            return self.array()
         if first == '"':
-            return self.string(), mark
+            return self.string(), start
         if first == "-" or first.isdigit():
-            return self.number(), mark
-        return self.constant(), mark
+            return self.number(), start
+        return self.constant(), start
 
     def constant(self) -> bool | None:
         word = _WORD.match(self.text, self.position)
@@ -220,6 +244,10 @@ class _Parser:
 
     def more(self, end: str, what: str) -> bool:
         """Step over the comma behind a member, or over the end of its object or array."""
+        comma = _COMMA.match(self.text, self.position)
+        if comma is not None:
+            self.position = comma.end()
+            return True
         self.skip_gap()
         here = self.text[self.position : self.position + 1]
         if here == ",":
@@ -230,43 +258,57 @@ class _Parser:
             raise self.error(f"unexpected {self.shown()}, want ',' or {end!r} after {what}")
         return here != end
 
-    def object(self, mark: _Mark) -> dict[str, JSON]:
+    def colon(self) -> None:
+        """Step over the colon behind a name."""
+        colon = _COLON.match(self.text, self.position)
+        if colon is not None:
+            self.position = colon.end()
+            return
+        self.skip_gap()
+        if self.text[self.position : self.position + 1] != ":":
+            raise self.error(f"unexpected {self.shown()}, want ':' after the name")
+        self.position += 1
+        self.skip_gap()
+
+    def object(self) -> tuple[dict[str, JSON], _Members]:
         members: dict[str, JSON] = {}
+        mark = _Members(self.position)
         self.enter()
         going = self.text[self.position : self.position + 1] != "}"
+        self.path.append("")
         while going:
             start = self.position
             if self.text[start : start + 1] != '"':
                 raise self.error(f"unexpected {self.shown()}, want a name in double quotes")
-            name = self.string()
-            self.skip_gap()
-            if self.text[self.position : self.position + 1] != ":":
-                raise self.error(f"unexpected {self.shown()}, want ':' after the name")
-            self.position += 1
-            self.skip_gap()
-            self.path.append(name)
+            name = self.path[-1] = self.string()
+            self.colon()
             if name in members:
-                self.duplicates.append((tuple(self.path), start))
-            members[name], mark.members[name] = self.value()
+                self.duplicates.append((self.here(), start))
+            members[name], mark.values[name] = self.value()
             mark.names[name] = start
-            self.path.pop()
             going = self.more("}", "the value")
+        self.path.pop()
         self.position += 1
-        return members
+        return members, mark
 
-    def array(self, mark: _Mark) -> list[JSON]:
+    def array(self) -> tuple[list[JSON], _Items]:
         items: list[JSON] = []
+        mark = _Items(self.position)
         self.enter()
         going = self.text[self.position : self.position + 1] != "]"
+        self.path.append(items)
         while going:
-            self.path.append(len(items))
             item, below = self.value()
             items.append(item)
-            mark.items.append(below)
-            self.path.pop()
+            mark.values.append(below)
             going = self.more("]", "the element")
+        self.path.pop()
         self.position += 1
-        return items
+        return items, mark
+
+    def here(self) -> Path:
+        """Give the path of the value that is being read."""
+        return tuple(step if isinstance(step, str) else len(step) for step in self.path)
 
     def string(self) -> str:
         plain = _PLAIN_STRING.match(self.text, self.position)
