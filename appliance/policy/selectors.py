@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from appliance.policy import spans
 from appliance.policy.mistakes import Reader
@@ -143,18 +143,11 @@ class Names:
         """Give the selector for a word, or what is wrong with it."""
         if word == "*":
             return Selector(Kind.EVERYONE, written=word), ""
-        for start, find in (
-            ("autogroup:", self._autogroup),
-            ("tag:", self._tag),
-            ("group:", self._group),
-            ("user:", self._domain),
-            ("svc:", self._service),
-            ("ipset:", self._ipset),
-        ):
-            if word.startswith(start):
-                selector, problem, known = find(word)
-                near = reader.suggest(word, known) if selector is None and known else ""
-                return selector, problem + near
+        find = self._finders.get(word.partition(":")[0]) if ":" in word else None
+        if find is not None:
+            selector, problem, known = find(self, word)
+            near = reader.suggest(word, known) if selector is None and known else ""
+            return selector, problem + near
         if word.count("@") == 1:
             return Selector(Kind.USER, word.lower(), written=word), ""
         span = self.hosts.get(word.removeprefix("host:")) or spans.parse(word)
@@ -203,6 +196,16 @@ class Names:
         if word in self.ipsets:
             return Selector(Kind.ADDRESSES, "", self.ipsets[word], word), "", ()
         return None, f'ipset not found: "{word}"', self.ipsets
+
+    _finders: ClassVar[Mapping[str, Callable[[Names, str], _Found]]] = {
+        "autogroup": _autogroup,
+        "tag": _tag,
+        "group": _group,
+        "user": _domain,
+        "svc": _service,
+        "ipset": _ipset,
+    }
+    """What a word may begin with, before its first colon."""
 
 
 def foreign_domain(domain: str) -> str:
