@@ -131,6 +131,11 @@ class _Bench:
         self._ports: dict[tuple[int, tuple[int, ...]], int] = {}
         self._told: dict[NodeID, SSHRules] = {}
         self._named: dict[int, tuple[SSHRules, Mapping[str, list[int]]]] = {}
+        # By identity: the sources of a word are kept, and so are the rules of a device.
+        self._told_where: dict[
+            tuple[tuple[str, ...], int], tuple[list[tuple[SSHRules, str]], list[str]]
+        ] = {}
+        self._matching: dict[tuple[int, int], set[tuple[int, ...]]] = {}
 
     def _make_up(self, policy: Policy) -> None:
         """Give a device to every user and tag that has none.
@@ -339,21 +344,33 @@ class _Bench:
             return
         if not (claim.accept or claim.deny or claim.check):
             yield Failure(claim.place, "neither accept, deny nor check: nothing is tested")
-        devices: set[NodeID] = set()
-        for word in claim.dst:
-            found = self._devices(word, sources)
-            if not found:
-                yield Failure(claim.place, f'destination "{word}" is no device')
-            devices.update(found)
-        # Devices with the same rules answer alike; the first speaks for all.
-        told = {
-            id(rules): (rules, each)
-            for each in sorted(devices, reverse=True)
-            for rules in (self._rules(each),)
-        }
-        for rules, node_id in reversed(told.values()):
-            for problem in self._logins_of(claim, sources, rules, self._nodes[node_id].name):
+        told, strange = self._told_at(claim.dst, sources)
+        for word in strange:
+            yield Failure(claim.place, f'destination "{word}" is no device')
+        for rules, name in told:
+            for problem in self._logins_of(claim, sources, rules, name):
                 yield Failure(claim.place, problem)
+
+    def _told_at(
+        self, words: tuple[str, ...], sources: list[reach.End]
+    ) -> tuple[list[tuple[SSHRules, str]], list[str]]:
+        """Give the rules at the named devices, and the words that name none.
+
+        Devices with the same rules answer alike; the first speaks for all.
+        """
+        key = words, id(sources)
+        if key not in self._told_where:
+            found = {word: self._devices(word, sources) for word in words}
+            devices = {each for named in found.values() for each in named}
+            self._work += len(devices)
+            told = {
+                id(rules): (rules, self._nodes[each].name)
+                for each in sorted(devices, reverse=True)
+                for rules in (self._rules(each),)
+            }
+            strange = [word for word in words if not found[word]]
+            self._told_where[key] = list(reversed(told.values())), strange
+        return self._told_where[key]
 
     def _devices(self, word: str, sources: list[reach.End]) -> list[NodeID]:
         span = spans.parse(word)
@@ -369,9 +386,7 @@ class _Bench:
     def _logins_of(
         self, claim: SSHClaim, sources: list[reach.End], rules: SSHRules, name: str
     ) -> Iterator[str]:
-        named = self._numbers(rules)
-        ends = {tuple(named.get(address_text(end.address), ())) for end in sources}
-        self._work += len(sources) // 2
+        ends = self._matches(sources, rules)
         wanted = (
             *(("ALLOWED", user) for user in claim.accept),
             *(("DENIED", user) for user in claim.deny),
@@ -389,6 +404,17 @@ class _Bench:
                     got = "ALLOWED via check"
                 if got != expected and not (expected == "ALLOWED" and action is not None):
                     yield f"{claim.src}/{user or chr(34) * 2} -> {name}: expected {expected}, got {got}"
+
+    def _matches(self, sources: list[reach.End], rules: SSHRules) -> set[tuple[int, ...]]:
+        """Give which rules name a source, by their numbers, for every kind of source there is."""
+        key = id(sources), id(rules)
+        known = self._matching.get(key)
+        if known is None:
+            self._work += len(sources)
+            named = self._numbers(rules)
+            known = {tuple(named.get(address_text(end.address), ())) for end in sources}
+            self._matching[key] = known
+        return known
 
     def _rules(self, node_id: NodeID) -> SSHRules:
         """Give the rules that a device is told of."""
