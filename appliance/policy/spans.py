@@ -78,12 +78,32 @@ _PLAIN_IPV4 = re.compile(
     r"(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})"
     r"(?:/(0|[1-9][0-9]?))?"
 )
+_PLAIN_IPV6 = re.compile(r"([0-9a-fA-F:]{2,39})(?:/(0|[1-9][0-9]{0,2}))?")
 
 
 def parse(text: str) -> Span | None:
     """Read an address, a prefix (host bits are dropped) or a range ``low-high``; None if neither."""
     plain = _PLAIN_IPV4.fullmatch(text)
-    return _parse_any(text) if plain is None else _ipv4(*plain.groups("32"))
+    if plain is not None:
+        return _ipv4(*plain.groups("32"))
+    plain = _PLAIN_IPV6.fullmatch(text)
+    span = None if plain is None else _ipv6(*plain.groups("128"))
+    return _parse_any(text) if span is None else span
+
+
+def _ipv6(address: str, bits: str) -> Span | None:
+    """Read the usual forms; None for what may be no address after all."""
+    head, gap, tail = address.partition("::")
+    left, right = head.split(":") if head else [], tail.split(":") if tail else []
+    missing = 8 - len(left) - len(right)
+    if (missing < 1 if gap else missing) or int(bits) > 128:
+        return None
+    parts = [*left, *("0" * missing), *right]
+    if not all(1 <= len(part) <= 4 for part in parts):
+        return None
+    low = int("".join(part.zfill(4) for part in parts), 16)
+    hosts = (1 << 128 - int(bits)) - 1
+    return Span(6, low & ~hosts, low | hosts)
 
 
 def _ipv4(*parts: str) -> Span | None:
