@@ -6,14 +6,16 @@ whole filters. ``selftest`` and ``explain`` ask it. Sits on ``state``.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from appliance.policy import spans
-from appliance.policy.bits import of
+from appliance.policy.bits import union
 from appliance.policy.flows import Flow
-from appliance.policy.ports import DEFAULT_PROTOCOLS
+from appliance.policy.ports import DEFAULT_PROTOCOLS, Ports
 from appliance.policy.state import State
 from appliance.records import Address, Node, UserID
 
@@ -96,17 +98,59 @@ def verdicts(
             yield Verdict(flow, miss)
 
 
-def opened(state: State, port: int, protocols: Iterable[int] = ()) -> int:
-    """Give the flows that let packets to this port through, whoever sends them.
+class Openings:
+    """Which flows let packets to a port through, whoever sends them: asked for many ports.
 
-    Without protocols one of the default ones is enough.
+    Keeps what changes from port to port, and the whole set at every ``STRIDE``-th change: policies
+    may have a rule for every port, and as many claims about ports.
     """
-    wanted = frozenset(protocols)
-    return of(
-        flow.number
-        for flow in state.program.flows
-        if not flow.is_login and flow.capabilities is None and _miss(flow, port, wanted) is None
-    )
+
+    STRIDE = 64
+
+    def __init__(self, state: State) -> None:
+        self._by_protocols: defaultdict[tuple[int, ...], int] = defaultdict(int)
+        changes: defaultdict[int, int] = defaultdict(int)
+        for flow in state.program.flows:
+            if flow.is_login or flow.capabilities is not None:
+                continue
+            bit = 1 << flow.number
+            self._by_protocols[flow.protocols] |= bit
+            for first, last in _merged(flow.ports):
+                changes[first] ^= bit
+                changes[last + 1] ^= bit
+        self._ports = sorted(changes)
+        self._changes = [changes[port] for port in self._ports]
+        self._whole: list[int] = []
+        opened = 0
+        for place, change in enumerate(self._changes):
+            if place % self.STRIDE == 0:
+                self._whole.append(opened)
+            opened ^= change
+
+    def at(self, port: int, protocols: Iterable[int] = ()) -> int:
+        """Give the flows; without protocols one of the default ones is enough."""
+        upto = bisect_right(self._ports, port)
+        start = (upto - 1) // self.STRIDE if upto else 0
+        found = self._whole[start] if upto else 0
+        for change in self._changes[start * self.STRIDE : upto]:
+            found ^= change
+        wanted = frozenset(protocols) or DEFAULT_PROTOCOLS
+        return found & union(
+            flows
+            for known, flows in self._by_protocols.items()
+            if not wanted.isdisjoint(known or DEFAULT_PROTOCOLS)
+        )
+
+
+def _merged(ports: Iterable[Ports]) -> list[tuple[int, int]]:
+    """Give the same ports as ranges that neither overlap nor touch."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ports):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def _miss(flow: Flow, port: int | None, protocols: frozenset[int]) -> Miss | None:

@@ -34,12 +34,13 @@ from appliance.wire.tailcfg.message import address_text
 
 SSHRules: TypeAlias = "tuple[tailcfg.SSHRule, ...]"
 
-MAX_WORK = 1_000_000
-"""Comparisons that all claims together may take; a second of work. Sources that the rules do not
-tell apart count once, so a policy would need thousands of claims about every device."""
-FLOWS_A_STEP = 16
-"""Rules whose ports are looked at in the time of one comparison."""
-STEPS_FOR_ATTRIBUTES = 16
+MAX_WORK = 500_000
+"""Comparisons that all claims together may take; half a second of work. Sources that the rules do
+not tell apart count once, so a policy would need thousands of claims about every device."""
+TEXTS_A_STEP = 3
+"""Addresses that are looked up in the time of one comparison."""
+RULES_A_STEP = 4
+PRINCIPALS_A_STEP = 16
 MADE_UP_ID = 1 << 60
 """Above any id that a store gives, so that made-up nodes meet no real ones."""
 TESTED_PROTOCOLS = frozenset({6, 17, 132})
@@ -128,9 +129,13 @@ class _Bench:
         self._known: dict[str, list[reach.End]] = {}
         self._kinds_of: dict[int, tuple[list[reach.End], list[_Ends]]] = {}
         self._end_of: dict[Address, reach.End] = {}
+        self._openings = reach.Openings(self._state)
         self._ports: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._alike: dict[int, tuple[list[reach.End], list[_Ends]]] = {}
+        self._asked: dict[NodeID, object] = {}
+        self._texts: dict[int, list[str]] = {}
         self._told: dict[NodeID, SSHRules] = {}
-        self._named: dict[int, tuple[SSHRules, Mapping[str, list[int]]]] = {}
+        self._named: dict[int, tuple[SSHRules, Mapping[str, tuple[int, ...]]]] = {}
         # By identity: the sources of a word are kept, and so are the rules of a device.
         self._told_where: dict[
             tuple[tuple[str, ...], int], tuple[list[tuple[SSHRules, str]], list[str]]
@@ -179,7 +184,7 @@ class _Bench:
 
     def claim(self, claim: Claim) -> Iterator[Failure]:
         """Test one claim of ``tests``."""
-        sources, problem = self._sources(claim.src, claim.attributes)
+        sources, problem = self._sources(claim.src)
         if problem:
             yield Failure(claim.place, problem)
             return
@@ -194,29 +199,33 @@ class _Bench:
             return
         if not claim.accept and not claim.deny:
             yield Failure(claim.place, "neither accept nor deny: nothing is tested")
+        kinds = self._kinds(sources)
+        if claim.attributes:
+            kinds = self._kinds_with(sources, claim.attributes)
         for is_accept, words in ((True, claim.accept), (False, claim.deny)):
             for word in words:
-                problem = self._test(claim, sources, word, protocols, is_accept=is_accept)
+                ends, port, problem = self._destinations(word, sources)
+                if problem:
+                    yield Failure(claim.place, f'"{word}": {problem}')
+                    continue
+                others, opened = self._kinds(ends), self._opened(port, protocols)
+                problem = self._test(claim, word, kinds, others, opened, is_accept=is_accept)
                 if problem:
                     yield Failure(claim.place, problem)
 
     def _test(
         self,
         claim: Claim,
-        sources: list[reach.End],
         word: str,
-        protocols: tuple[int, ...],
+        kinds: list[_Ends],
+        others: list[_Ends],
+        opened: int,
         *,
         is_accept: bool,
     ) -> str:
-        destinations, port, problem = self._destinations(word, sources)
-        if problem:
-            return f'"{word}": {problem}'
-        kinds, others = self._kinds(sources), self._kinds(destinations)
         self._work += len(kinds) * len(others)
         if self.is_tired:
             return ""
-        opened = self._opened(port, protocols)
         answers: set[bool] = set()
         for src in kinds:
             for dst in others:
@@ -251,30 +260,46 @@ class _Bench:
             known = self._kinds_of[id(ends)] = ends, list(by_standing.values())
         return known[1]
 
+    def _kinds_with(
+        self, ends: list[reach.End], attributes: Mapping[str, str | float | bool]
+    ) -> list[_Ends]:
+        """Put those together that are answered alike, when these attributes are said of all."""
+        known = self._alike.get(id(ends))
+        if known is None:
+            self._work += len(ends)
+            alike: dict[tuple[object, ...], _Ends] = {}
+            for end in ends:
+                key = (end.address.version, end.starts, end.ends, self._asked_of(end.node))
+                alike.setdefault(key, _Ends(end, set())).owners.add(end.owner)
+            known = self._alike[id(ends)] = ends, list(alike.values())
+        program = self._state.program
+        self._work += len(known[1]) * (1 + program.conditions)
+        return [
+            _Ends(replace(kind.end, missed=program.missed(kind.end.node, attributes)), kind.owners)
+            for kind in known[1]
+        ]
+
+    def _asked_of(self, node: Node | None) -> object:
+        """Give what the postures ask of a node."""
+        if node is None:
+            return None
+        if node.id not in self._asked:
+            self._asked[node.id] = self._state.program.asked_of(node)
+        return self._asked[node.id]
+
     def _opened(self, port: int, protocols: tuple[int, ...]) -> int:
         """Give the flows that let packets to a port through."""
         key = port, protocols
         if key not in self._ports:
-            self._work += len(self._state.program.flows) // FLOWS_A_STEP
-            self._ports[key] = reach.opened(self._state, port, protocols)
+            self._ports[key] = self._openings.at(port, protocols)
         return self._ports[key]
 
-    def _sources(
-        self, word: str, attributes: Mapping[str, str | float | bool]
-    ) -> tuple[list[reach.End], str]:
+    def _sources(self, word: str) -> tuple[list[reach.End], str]:
         selector = self._read(word)
         if selector is None:
             return [], f'source "{word}" means nothing'
         ends = self._ends(selector)
-        if attributes:
-            # Said of the sources of this claim only.
-            self._work += STEPS_FOR_ATTRIBUTES * len(ends)
-            ends = [self._with(end, attributes) for end in ends]
         return ends, "" if ends else f'source "{word}" has no addresses'
-
-    def _with(self, end: reach.End, attributes: Mapping[str, str | float | bool]) -> reach.End:
-        missed = self._state.program.missed(end.node, attributes)
-        return replace(end, missed=missed)
 
     def _destinations(
         self, word: str, sources: list[reach.End]
@@ -338,7 +363,7 @@ class _Bench:
 
     def ssh_claim(self, claim: SSHClaim) -> Iterator[Failure]:
         """Test one claim of ``sshTests``: every login name, from every source, at every device."""
-        sources, problem = self._sources(claim.src, {})
+        sources, problem = self._sources(claim.src)
         if problem:
             yield Failure(claim.place, problem)
             return
@@ -393,7 +418,7 @@ class _Bench:
             *(("ALLOWED via check", user) for user in claim.check),
         )
         for numbers in ends:
-            self._work += len(wanted) * (1 + len(numbers) // FLOWS_A_STEP)
+            self._work += len(wanted) * (1 + len(numbers) // RULES_A_STEP)
             if self.is_tired:
                 return
             mine = tuple(rules[number] for number in dict.fromkeys(numbers))
@@ -410,9 +435,11 @@ class _Bench:
         key = id(sources), id(rules)
         known = self._matching.get(key)
         if known is None:
-            self._work += len(sources)
+            if id(sources) not in self._texts:
+                self._texts[id(sources)] = [address_text(end.address) for end in sources]
+            self._work += len(sources) // TEXTS_A_STEP
             named = self._numbers(rules)
-            known = {tuple(named.get(address_text(end.address), ())) for end in sources}
+            known = {named.get(text, ()) for text in self._texts[id(sources)]}
             self._matching[key] = known
         return known
 
@@ -424,17 +451,18 @@ class _Bench:
             rules = self._told[node_id] = ssh_policy(self._state, node_id).rules
         return rules
 
-    def _numbers(self, rules: SSHRules) -> Mapping[str, list[int]]:
+    def _numbers(self, rules: SSHRules) -> Mapping[str, tuple[int, ...]]:
         """Give the rules that name an address as source, by their numbers."""
         known = self._named.get(id(rules))
         if known is None:
             found: defaultdict[str, list[int]] = defaultdict(list)
             for number, rule in enumerate(rules):
-                self._work += len(rule.principals) // FLOWS_A_STEP
+                self._work += len(rule.principals) // PRINCIPALS_A_STEP
                 for principal in rule.principals:
                     found[principal.node_ip].append(number)
             # Kept with its rules, so that no others get their id.
-            known = self._named[id(rules)] = rules, found
+            numbers = {text: tuple(mine) for text, mine in found.items()}
+            known = self._named[id(rules)] = rules, numbers
         return known[1]
 
 
