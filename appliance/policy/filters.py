@@ -169,13 +169,13 @@ class Kept:
             return None
         if not self._own:
             # So that a rule for one user and one for the user's own devices become one.
-            self._own = {each.nodes: each for each in state.sources if not each.words}
+            self._own = {each.nodes: each for each in state.sources if each.is_of_nodes}
         nodes = state.bits_of(starters)
         known = self._own.get(nodes)
         if known is None:
             addresses = (a for other in starters for a in state.nodes[other].addresses)
             texts = tuple(sorted(address_text(address) for address in addresses))
-            known = self._own[nodes] = Sources(nodes, (), texts)
+            known = self._own[nodes] = Sources(nodes, (), texts=texts)
         return known
 
     def _packets(

@@ -88,16 +88,16 @@ class _Family:
         self._flows = dict(items)
         places = {point: number for number, point in enumerate(self._points)}
         size = len(self._points)
-        self._parts: list[list[Span]] = [[] for _ in range(2 * size)]
+        self._parts: dict[int, list[Span]] = {}
         for span, _ in items:
             left, right = places[span.low] + size, places[span.high + 1] + size
             while left < right:
                 if left & 1:
-                    self._parts[left].append(span)
+                    self._parts.setdefault(left, []).append(span)
                     left += 1
                 if right & 1:
                     right -= 1
-                    self._parts[right].append(span)
+                    self._parts.setdefault(right, []).append(span)
                 left >>= 1
                 right >>= 1
         self._joined: dict[int, Flows] = {}
@@ -120,7 +120,7 @@ class _Family:
         if place < len(self._points):
             return
         while place:
-            if self._parts[place]:
+            if place in self._parts:
                 yield place
             place >>= 1
 

@@ -36,7 +36,9 @@ class Standing:
     """What the flows say of a node, as sets of flow numbers; nodes with equal ones are one class.
 
     ``src``: flows that may start at it (or at a subnet behind it). ``dst``: flows that end at it.
-    ``listed``: numbers of sources that spell out its addresses. ``owner`` is set if a flow to
+    ``listed``: numbers of sources that spell out its addresses; ``picked4`` and ``picked6`` of those
+    that spell out one of them, for it lies in a prefix that is let in from devices in a posture
+    only. ``owner`` is set if a flow to
     ``autogroup:self`` serves the user: then ``self_dst`` are these flows and ``self_src`` those
     that may start at this node.
     """
@@ -47,6 +49,8 @@ class Standing:
     self_src: int = 0
     self_dst: int = 0
     owner: UserID | None = None
+    picked4: int = 0
+    picked6: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,9 @@ class Program:
         self.to_all = 0
         """Flows to ``*``: whoever may start one sees all."""
         self.internet = 0
-        self.picked: set[int] = set()
-        """Sources that list some addresses of devices in a posture: those in a literal span."""
+        self.picks = SpanTable()
+        """Spans that stand in sources with a posture, and these sources: of such a span only the
+        addresses of devices are let in, for nothing else can be in a posture."""
         self.via: list[Flow] = []
         self.paths: dict[Network, Path] = {}
         self.selves = of(flow.number for flow in self.flows if flow.is_self)
@@ -164,8 +169,7 @@ class Program:
             if selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
                 for span in spans_of(selector, self.background):
                     self.literals.enter(span, src=others | selves)
-                if flow.postures and not flow.is_login:
-                    self.picked.add(flow.source)
+                    self.picks.enter(span, src=listed if flow.postures else 0)
                 continue
             mention = self._mentions[selector.kind, selector.name]
             if selector.kind in PEOPLE:
@@ -213,6 +217,15 @@ class Program:
                 listed |= 0 if flow.is_login else 1 << flow.source
                 masks[names] = flows | 1 << flow.number, listed
         self._postured = [(names, *both) for names, both in masks.items()]
+        used = [self.policy.postures[name] for names, *_ in self._postured for name in names]
+        self.conditions = len(used) + sum(map(len, used))
+        """What it takes to say in which postures in use a node is: they and their conditions."""
+        self._asked = sorted({condition.name for conditions in used for condition in conditions})
+
+    def asked_of(self, node: Node) -> tuple[str | float | bool | None, ...]:
+        """Give what postures ask of a node; with the same answers it is in the same ones."""
+        known = attributes_of(node, self.background.attributes.get(node.id, {}))
+        return tuple(known.get(name) for name in self._asked)
 
     def keys_of(self, node: Node, users: Mapping[UserID, User]) -> list[Key]:
         """Give the keys that a node answers to by its tags or its owner."""
@@ -245,12 +258,21 @@ class Program:
         if routes.exits:
             dst |= self.internet | self.exit_literals
         own_src = own
+        picked4 = picked6 = 0
         if self._postured:
+            picked4, picked6 = self._picked(node.ipv4), self._picked(node.ipv6)
             for mask, sources in self._missed(node):
                 src &= ~mask
                 own_src &= ~mask
                 listed &= ~sources
-        return Standing(src, dst, listed, own_src, own, node.user_id if own else None)
+                picked4 &= ~sources
+                picked6 &= ~sources
+        owner = node.user_id if own else None
+        return Standing(src, dst, listed, own_src, own, owner, picked4, picked6)
+
+    def _picked(self, address: Address | None) -> int:
+        """Give the sources with a posture that name an address by a span."""
+        return 0 if address is None else self.picks.at(address).src
 
     def _named(self, node: Node, routes: Routes) -> Iterator[Flows]:
         """Give the flows that name an address of a node, or of a subnet behind it."""
@@ -339,11 +361,6 @@ class Program:
         if node is None or not self._postured:
             return union(flows for _, flows, _ in self._postured)
         return union(flows for flows, _ in self._missed(node, more))
-
-    def is_in_posture(self, names: frozenset[str], node: Node) -> bool:
-        """Tell whether a node is in one of these postures."""
-        known = attributes_of(node, self.background.attributes.get(node.id, {}))
-        return self._is_in_any(names, known)
 
     def _is_in_any(self, names: frozenset[str], known: Mapping[str, str | float | bool]) -> bool:
         return any(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from appliance.policy import spans
 from appliance.policy.bits import ones
@@ -38,6 +38,9 @@ FEW = 32
 
 MANY_FLIPS = 100_000
 """Bits that are flipped one by one; beyond, all are written at once."""
+
+_Spelled: TypeAlias = "tuple[int, tuple[str, ...], tuple[int, int]]"
+"""What a list of sources is made of: nodes, words, and the nodes with one of their addresses."""
 
 
 class Sight:
@@ -88,6 +91,9 @@ EVERYONE = Sight()
 NOBODY = Sight(frozenset())
 
 
+NOT_PICKED = 0, 0
+
+
 class Sources:
     """The addresses of one set of sources, as rules spell them; equal content, same object.
 
@@ -95,13 +101,19 @@ class Sources:
     texts that no rule of any node needs.
     """
 
-    __slots__ = ("_ids", "_nodes", "_texts", "nodes", "words")
+    __slots__ = ("_ids", "_nodes", "_texts", "nodes", "picked", "words")
 
     def __init__(
-        self, nodes: int, words: tuple[str, ...], texts: tuple[str, ...] | None = None
+        self,
+        nodes: int,
+        words: tuple[str, ...],
+        picked: tuple[int, int] = NOT_PICKED,
+        texts: tuple[str, ...] | None = None,
     ) -> None:
         self.nodes = nodes
         self.words = words
+        self.picked = picked
+        """Nodes of which it lists the IPv4 address alone, and those of which the IPv6 one."""
         self._texts = texts
         self._ids: Sequence[NodeID | None] = ()
         self._nodes: Mapping[NodeID, Node] = {}
@@ -114,7 +126,12 @@ class Sources:
     @property
     def is_empty(self) -> bool:
         """Tell whether it lists nothing."""
-        return not self.nodes and not self.words
+        return not self.nodes and self.is_of_nodes
+
+    @property
+    def is_of_nodes(self) -> bool:
+        """Tell whether it lists all addresses of its nodes, and nothing else."""
+        return not self.words and self.picked == NOT_PICKED
 
     @property
     def known_texts(self) -> tuple[str, ...] | None:
@@ -126,13 +143,18 @@ class Sources:
         """All addresses and ranges, sorted."""
         if self._texts is None:
             found = set(self.words)
-            for slot in ones(self.nodes):
-                node_id = self._ids[slot]
-                if node_id is not None:
-                    found.update(_texts(self._nodes[node_id]))
+            for node in self._at(self.nodes):
+                found.update(_texts(node))
+            v4, v6 = self.picked
+            found.update(address_text(node.ipv4) for node in self._at(v4) if node.ipv4)
+            found.update(address_text(node.ipv6) for node in self._at(v6) if node.ipv6)
             self._texts = tuple(sorted(found))
             self._ids, self._nodes = (), {}
         return self._texts
+
+    def _at(self, slots: int) -> Iterator[Node]:
+        found = (self._ids[slot] for slot in ones(slots))
+        return (self._nodes[node_id] for node_id in found if node_id is not None)
 
 
 class State:
@@ -145,6 +167,8 @@ class State:
         "listed_nodes",
         "nodes",
         "owned",
+        "picked4",
+        "picked6",
         "program",
         "routers",
         "sights",
@@ -171,6 +195,8 @@ class State:
         self.src_nodes = [0] * flows
         self.dst_nodes = [0] * flows
         self.listed_nodes = [0] * sources
+        self.picked4 = [0] * sources
+        self.picked6 = [0] * sources
         self.words: list[tuple[str, ...]] = [()] * sources
         self.sources: list[Sources] = []
         self.sights: dict[Standing, Sight] = {}
@@ -190,6 +216,8 @@ class State:
         other.src_nodes = list(self.src_nodes)
         other.dst_nodes = list(self.dst_nodes)
         other.listed_nodes = list(self.listed_nodes)
+        other.picked4 = list(self.picked4)
+        other.picked6 = list(self.picked6)
         other.words = list(self.words)
         other.sources = list(self.sources)
         other.sights = dict(self.sights)
@@ -234,9 +262,11 @@ class _Moves:
 
     def __init__(self) -> None:
         self.src: defaultdict[int, int] = defaultdict(int)
-        """For a set of flows, the slots where just these changed; so are ``dst`` and ``listed``."""
+        """For a set of flows, the slots where just these changed; so are the others."""
         self.dst: defaultdict[int, int] = defaultdict(int)
         self.listed: defaultdict[int, int] = defaultdict(int)
+        self.picked4: defaultdict[int, int] = defaultdict(int)
+        self.picked6: defaultdict[int, int] = defaultdict(int)
         self.sources = 0
         self.old_texts: dict[int, tuple[str, ...]] = {}
         self.new_texts: dict[int, tuple[str, ...]] = {}
@@ -263,6 +293,8 @@ def _changed(
     _flip(state.src_nodes, moves.src)
     _flip(state.dst_nodes, moves.dst)
     _flip(state.listed_nodes, moves.listed)
+    _flip(state.picked4, moves.picked4)
+    _flip(state.picked6, moves.picked6)
     is_first = not state.sources and bool(state.program.sources or not state.sights)
     _settle_sources(state, moves, everything=is_first or len(changed) > FEW)
     _settle_sights(state, moves, everything=len(changed) > FEW)
@@ -300,10 +332,14 @@ def _move(
     moves.src[before.src ^ after.src] ^= 1 << slot
     moves.dst[before.dst ^ after.dst] ^= 1 << slot
     moves.listed[before.listed ^ after.listed] ^= 1 << slot
+    moves.picked4[before.picked4 ^ after.picked4] ^= 1 << slot
+    moves.picked6[before.picked6 ^ after.picked6] ^= 1 << slot
     old_texts, new_texts = _texts(was), _texts(now)
     moves.sources |= before.listed ^ after.listed
+    moves.sources |= (before.picked4 ^ after.picked4) | (before.picked6 ^ after.picked6)
     if old_texts != new_texts:
-        moves.sources |= before.listed | after.listed
+        moves.sources |= before.listed | before.picked4 | before.picked6
+        moves.sources |= after.listed | after.picked4 | after.picked6
     # A slot may go from a node that left to one that joined.
     moves.old_texts.setdefault(slot, old_texts)
     moves.new_texts[slot] = new_texts
@@ -385,22 +421,19 @@ def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
     """Spell out anew the sources that name a moved node, or everyone if routes changed."""
     program = state.program
     if everything or moves.routes:
-        numbers: Iterable[int] = range(len(program.sources))
-    else:
-        numbers = program.picked
-    for number in numbers:
-        words = _words(state, program.sources[number])
-        if words != state.words[number]:
-            state.words[number] = words
-            moves.sources |= 1 << number
+        for number, source in enumerate(program.sources):
+            words = _words(state, source)
+            if words != state.words[number]:
+                state.words[number] = words
+                moves.sources |= 1 << number
     ids = tuple(state.ids)
     if everything or not state.sources:
-        pool: dict[tuple[int, tuple[str, ...]], Sources] = {}
+        pool: dict[_Spelled, Sources] = {}
         state.sources = [_spell(state, number, pool) for number in range(len(program.sources))]
     else:
         touched = list(ones(moves.sources))
         pool = {
-            (each.nodes, each.words): each
+            (each.nodes, each.words, each.picked): each
             for number, each in enumerate(state.sources)
             if not moves.sources >> number & 1
         }
@@ -413,7 +446,7 @@ def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
 def _words(state: State, source: Source) -> tuple[str, ...]:
     """Give what a list of sources says besides all addresses of nodes."""
     if source.postures:
-        return _picked(state, source)
+        return ()  # only devices can be in a posture
     selectors = source.selectors
     if any(selector.kind is Kind.DANGER_ALL for selector in selectors):
         return ("*",)
@@ -430,37 +463,18 @@ def _words(state: State, source: Source) -> tuple[str, ...]:
     return tuple(sorted(words))
 
 
-def _picked(state: State, source: Source) -> tuple[str, ...]:
-    """Give the addresses in literal spans that devices in the right posture have.
-
-    Only devices can be in a posture: of a prefix, these addresses are all that is let in.
-    """
-    program = state.program
-    wanted = [
-        span
-        for selector in source.selectors
-        if selector.kind in (Kind.ADDRESSES, Kind.SERVICE)
-        for span in spans_of(selector, program.background)
-    ]
-    if not wanted:
-        return ()
-    texts = {
-        address_text(address)
-        for node in state.nodes.values()
-        for address in node.addresses
-        if any(span.holds(address) for span in wanted)
-        and program.is_in_posture(source.postures, node)
-    }
-    return tuple(sorted(texts))
+def _spelled(state: State, number: int) -> _Spelled:
+    """Give what a list of sources is made of."""
+    words = state.words[number]
+    nodes = 0 if words == ("*",) else state.listed_nodes[number]
+    return nodes, words, (state.picked4[number], state.picked6[number])
 
 
-def _spell(state: State, number: int, pool: dict[tuple[int, tuple[str, ...]], Sources]) -> Sources:
-    nodes, words = state.listed_nodes[number], state.words[number]
-    if words == ("*",):
-        nodes = 0
-    known = pool.get((nodes, words))
+def _spell(state: State, number: int, pool: dict[_Spelled, Sources]) -> Sources:
+    key = _spelled(state, number)
+    known = pool.get(key)
     if known is None:
-        known = pool[nodes, words] = Sources(nodes, words)
+        known = pool[key] = Sources(*key)
     return known
 
 
@@ -468,13 +482,14 @@ def _respell(
     state: State,
     number: int,
     moves: _Moves,
-    pool: dict[tuple[int, tuple[str, ...]], Sources],
+    pool: dict[_Spelled, Sources],
 ) -> Sources:
     """Spell a list anew from the one before, taking out and putting in what moved."""
-    old = state.sources[number]
-    nodes, words = state.listed_nodes[number], state.words[number]
-    known = pool.get((nodes, words))
-    if known is not None or old.known_texts is None or words != old.words or words:
+    old, key = state.sources[number], _spelled(state, number)
+    nodes, words, picked = key
+    known = pool.get(key)
+    is_of_nodes = old.is_of_nodes and not words and picked == NOT_PICKED
+    if known is not None or old.known_texts is None or not is_of_nodes:
         # With words of its own an address may stand there twice, once for each reason.
         return known or _spell(state, number, pool)
     texts = list(old.known_texts)
@@ -486,7 +501,7 @@ def _respell(
         if nodes >> slot & 1:
             for text in come:
                 insort(texts, text)
-    known = pool[nodes, words] = Sources(nodes, words, tuple(texts))
+    known = pool[key] = Sources(nodes, words, texts=tuple(texts))
     return known
 
 

@@ -86,7 +86,12 @@ def heaviest(state: State) -> int:
     Cheap if all rules together list no more than one node may be told of: then it is their sum.
     """
     packets = state.program.packets
-    listed = [2 * nodes.bit_count() for nodes in state.listed_nodes]
+    picked = (
+        v4.bit_count() + v6.bit_count() for v4, v6 in zip(state.picked4, state.picked6, strict=True)
+    )
+    listed = [
+        2 * nodes.bit_count() + more for nodes, more in zip(state.listed_nodes, picked, strict=True)
+    ]
     sizes = [
         listed[flow.source] + len(state.words[flow.source]) if flow.source >= 0 else 0
         for flow in state.program.flows

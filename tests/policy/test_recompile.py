@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 from random import Random
 
 import pytest
@@ -88,6 +89,52 @@ def test_columns_are_the_same_whether_turned_or_flipped(
         assert after is not None
         states.append((after.src_nodes, after.dst_nodes, after.listed_nodes))
     assert states[0] == states[1]
+
+
+def test_devices_of_a_prefix_come_and_go_with_posture_and_address() -> None:
+    """Of a prefix, a rule with a posture lets in the addresses of devices that are in it."""
+    policy = read(
+        {
+            "tagOwners": {"tag:a": [], "tag:b": []},
+            "postures": {"posture:mac": ["node:os == 'macos'"]},
+            "acls": [
+                {
+                    "action": "accept",
+                    "src": ["100.64.0.0/24", "fd7a:115c:a1e0::2"],
+                    "dst": ["tag:a:22"],
+                    "srcPosture": ["posture:mac"],
+                }
+            ],
+        }
+    )
+    world = small_world()
+    mac, linux = tailcfg.Hostinfo(os="macOS"), tailcfg.Hostinfo(os="linux")
+    first, second = world.nodes[NodeID(1)], world.nodes[NodeID(2)]
+    compiled = compile(policy, world.users, dict(world.nodes))
+    assert compiled.packet_filter(NodeID(4)) == ()
+    for changed, wanted in (
+        (replace(first, hostinfo=mac), {str(first.ipv4)}),
+        (replace(second, hostinfo=mac), {str(first.ipv4), str(second.ipv4), str(second.ipv6)}),
+        # Another address in the prefix, then one beside it.
+        (
+            replace(first, hostinfo=mac, ipv4=IPv4Address("100.64.0.200")),
+            {"100.64.0.200", str(second.ipv4), str(second.ipv6)},
+        ),
+        (
+            replace(first, hostinfo=mac, ipv4=IPv4Address("100.64.1.1")),
+            {str(second.ipv4), str(second.ipv6)},
+        ),
+        (
+            replace(second, hostinfo=mac, ipv6=IPv6Address("fd7a:115c:a1e0::99")),
+            {str(second.ipv4)},
+        ),
+        (replace(second, hostinfo=linux), set()),
+    ):
+        world.nodes[changed.id] = changed
+        compiled = recompile(compiled, policy, world.users, dict(world.nodes), [changed.id])
+        rules = compiled.packet_filter(NodeID(4))
+        assert {text for rule in rules for text in rule.src_ips} == wanted
+        assert told(compiled) == told(compile(policy, world.users, world.nodes))
 
 
 def small_world() -> World:
