@@ -16,7 +16,7 @@ from appliance.policy.compile import Compiled, compile  # noqa: A004 - its name
 from appliance.policy.document import decode
 from appliance.policy.language import Background, Policy
 from appliance.policy.selftest import Failure
-from appliance.policy.weight import MAX_TOLD, heaviest
+from appliance.policy.weight import MAX_LOGINS_TOLD, MAX_TOLD, heaviest, heaviest_logins
 from appliance.records import Node, NodeID, User, UserID
 
 
@@ -55,17 +55,31 @@ def admit(
     in force, though a user whom its tests name may be gone since.
     """
     policy = decode(text, domains=background.domains)
-    failures = selftest.run(policy, users, nodes, background) if with_tests else ()
-    if failures:
-        raise TestsFailed(failures)
     compiled = compile(policy, users, nodes, background)
     # A policy that is in force already stays, though the tailnet may have grown.
-    if with_tests and compiled.state is not None:
-        told = heaviest(compiled.state)
-        if told > MAX_TOLD:
-            raise Invalid(
-                "policy-too-large",
-                f"the rules of one node would list {told} source addresses, more than {MAX_TOLD}: "
-                "join rules that have the same sources",
-            )
+    if with_tests:
+        _check_weight(compiled)
+        program = compiled.state.program if compiled.state is not None else None
+        failures = selftest.run(policy, users, nodes, background, program)
+        if failures:
+            raise TestsFailed(failures)
     return Admitted(text, policy, compiled)
+
+
+def _check_weight(compiled: Compiled) -> None:
+    """Refuse a policy that no node could be told of."""
+    if compiled.state is None:
+        return
+    told, logins = heaviest(compiled.state), heaviest_logins(compiled.state)
+    if told > MAX_TOLD:
+        raise Invalid(
+            "policy-too-large",
+            f"the rules of one node would list {told} source addresses, more than {MAX_TOLD}: "
+            "join rules that have the same sources",
+        )
+    if logins > MAX_LOGINS_TOLD:
+        raise Invalid(
+            "policy-too-large",
+            f"the SSH rules of one node would come to {logins} source addresses and users, more "
+            f"than {MAX_LOGINS_TOLD}: join rules that have the same sources",
+        )

@@ -47,6 +47,9 @@ MAX_ENTRIES = {
 held against each node attribute."""
 MAX_TAGS = 10_000
 """Tests make up a device for each that no device has."""
+MAX_POSTURES = 500
+MAX_CONDITIONS = 1000
+"""Postures, and conditions of all together: every node is held against each."""
 MAX_IPSET_ENTRIES = 5000
 MAX_IPSET_TURNS = 100
 """Entries of all IP sets together, and changes between adding and removing: each turn works on a
@@ -288,7 +291,13 @@ class _Document:
     def _postures(self) -> dict[str, tuple[postures.Condition, ...]]:
         value, path = self._part("postures")
         found: dict[str, tuple[postures.Condition, ...]] = {}
+        left = MAX_CONDITIONS
         for name, part in self._reader.members(value, path):
+            left -= len(part) if isinstance(part, list) else 0
+            if len(found) >= MAX_POSTURES or left < 0:
+                bound = f"more than {MAX_POSTURES} postures or {MAX_CONDITIONS} conditions in all"
+                self._reader.note((*path, name), bound, at_name=True)
+                break
             if not re.fullmatch(r"posture:[\w-]+", name):
                 text = f'postures["{name}"]: the name must start with "posture:"'
                 self._reader.note((*path, name), text, at_name=True)

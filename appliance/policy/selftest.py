@@ -24,8 +24,9 @@ from appliance.policy.ports import PortError, parse_ports, parse_protocol
 from appliance.policy.rulesections import split_target
 from appliance.policy.selectors import Kind, Names, Selector, Side, bare
 from appliance.policy.ssh import first_action, ssh_policy
-from appliance.policy.standing import Key, spans_of
+from appliance.policy.standing import Key, Program, spans_of
 from appliance.policy.state import first_state
+from appliance.policy.weight import MAX_LOGINS_TOLD, heaviest_logins
 from appliance.records import Address, Node, NodeID, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.hujson import decode_document
@@ -46,6 +47,10 @@ MADE_UP_ID = 1 << 60
 TESTED_PROTOCOLS = frozenset({6, 17, 132})
 _FAILED = "test(s) failed"
 _TOO_MUCH = "the tests ask for too much: let fewer of them name all devices on both sides"
+_TOO_MUCH_TOLD = (
+    "with a made-up device for each tag and user that has none, the SSH rules of one device come to "
+    "more sources than it could be told of"
+)
 _SIDE = Side(bare)
 
 
@@ -65,12 +70,18 @@ def run(
     users: Mapping[UserID, User],
     nodes: Mapping[NodeID, Node],
     background: Background,
+    program: Program | None = None,
 ) -> tuple[Failure, ...]:
-    """Test every claim of a policy against it; () means that all hold."""
+    """Test every claim of a policy against it; () means that all hold.
+
+    ``program`` is what was made of this policy and background already, if anything was.
+    """
     if not policy.tests and not policy.ssh_tests:
         return ()
-    bench = _Bench(policy, users, nodes, background)
+    bench = _Bench(policy, users, nodes, background, program)
     found: list[Failure] = []
+    if policy.ssh_tests and bench.is_told_too_much:
+        return (Failure(policy.ssh_tests[0].place, _TOO_MUCH_TOLD),)
     claims: tuple[Claim | SSHClaim, ...] = (*policy.tests, *policy.ssh_tests)
     for claim in claims:
         found += bench.claim(claim) if isinstance(claim, Claim) else bench.ssh_claim(claim)
@@ -101,6 +112,7 @@ class _Bench:
         users: Mapping[UserID, User],
         nodes: Mapping[NodeID, Node],
         background: Background,
+        program: Program | None,
     ) -> None:
         self._names = Names(
             groups=dict(policy.groups),
@@ -112,7 +124,7 @@ class _Bench:
         self._reader = Reader(decode_document("{}"))
         self._users, self._nodes = dict(users), dict(nodes)
         self._make_up(policy)
-        self._state = first_state(policy, background, self._users, self._nodes)
+        self._state = first_state(policy, background, self._users, self._nodes, program)
         self._state.kept = Kept()
         self._by_address: dict[Address, Node] = {
             address: node for node in self._nodes.values() for address in node.addresses
@@ -179,6 +191,11 @@ class _Bench:
     def is_tired(self) -> bool:
         """Tell whether the claims asked for too much; then the rest is not tested."""
         return self._work > MAX_WORK
+
+    @property
+    def is_told_too_much(self) -> bool:
+        """Tell whether a device would be told of more SSH rules than it could be."""
+        return heaviest_logins(self._state) > MAX_LOGINS_TOLD
 
     # ── tests ───────────────────────────────────────────────────────────────────────────────────
 
@@ -447,8 +464,8 @@ class _Bench:
         """Give the rules that a device is told of."""
         rules = self._told.get(node_id)
         if rules is None:
-            self._work += len(self._state.program.logins)
             rules = self._told[node_id] = ssh_policy(self._state, node_id).rules
+            self._work += len(self._state.program.logins) + len(rules)
         return rules
 
     def _numbers(self, rules: SSHRules) -> Mapping[str, tuple[int, ...]]:

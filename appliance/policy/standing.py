@@ -27,6 +27,8 @@ from appliance.records import Address, Network, Node, Role, User, UserID
 Key = tuple[Kind, str]
 _EVERYONE: Key = (Kind.EVERYONE, "")
 NO_MORE: Mapping[str, str | float | bool] = {}
+MAX_ANSWERS = 4096
+"""Different devices, to the eyes of postures, that are remembered: a tailnet has some dozens."""
 _UNLISTED = frozenset({Kind.EVERYONE, Kind.DANGER_ALL, Kind.ADDRESSES, Kind.SERVICE})
 """Sources that rules spell by words or addresses of their own, not by those of nodes."""
 
@@ -217,14 +219,21 @@ class Program:
                 listed |= 0 if flow.is_login else 1 << flow.source
                 masks[names] = flows | 1 << flow.number, listed
         self._postured = [(names, *both) for names, both in masks.items()]
-        used = [self.policy.postures[name] for names, *_ in self._postured for name in names]
-        self.conditions = len(used) + sum(map(len, used))
-        """What it takes to say in which postures in use a node is: they and their conditions."""
-        self._asked = sorted({condition.name for conditions in used for condition in conditions})
+        self._used = {name for names, *_ in self._postured for name in names}
+        used = [condition for name in self._used for condition in self.policy.postures[name]]
+        self._asked = sorted({condition.name for condition in used})
+        self._missed_by: dict[tuple[object, ...], tuple[tuple[int, int], ...]] = {}
+        self.conditions = len(used) + len(self._postured)
+        """What it takes to say in which postures in use a node is."""
 
-    def asked_of(self, node: Node) -> tuple[str | float | bool | None, ...]:
-        """Give what postures ask of a node; with the same answers it is in the same ones."""
-        known = attributes_of(node, self.background.attributes.get(node.id, {}))
+    def asked_of(
+        self, node: Node, more: Mapping[str, str | float | bool] = NO_MORE
+    ) -> tuple[str | float | bool | None, ...]:
+        """Give what postures ask of a node; with the same answers it is in the same ones.
+
+        ``more`` is known of it besides.
+        """
+        known = attributes_of(node, {**self.background.attributes.get(node.id, {}), **more})
         return tuple(known.get(name) for name in self._asked)
 
     def keys_of(self, node: Node, users: Mapping[UserID, User]) -> list[Key]:
@@ -344,14 +353,26 @@ class Program:
 
     def _missed(
         self, node: Node, more: Mapping[str, str | float | bool] = NO_MORE
-    ) -> list[tuple[int, int]]:
+    ) -> tuple[tuple[int, int], ...]:
         """Give the flows and sources whose postures the node is in none of."""
-        known = attributes_of(node, {**self.background.attributes.get(node.id, {}), **more})
-        return [
-            (flows, sources)
-            for names, flows, sources in self._postured
-            if not self._is_in_any(names, known)
-        ]
+        asked = self.asked_of(node, more)
+        found = self._missed_by.get(asked)
+        if found is None:
+            known = {k: v for k, v in zip(self._asked, asked, strict=True) if v is not None}
+            held = {
+                name
+                for name in self._used
+                if all(condition.holds(known) for condition in self.policy.postures[name])
+            }
+            found = tuple(
+                (flows, sources)
+                for names, flows, sources in self._postured
+                if names.isdisjoint(held)
+            )
+            if len(self._missed_by) >= MAX_ANSWERS:
+                self._missed_by.clear()
+            self._missed_by[asked] = found
+        return found
 
     def missed(self, node: Node | None, more: Mapping[str, str | float | bool] = NO_MORE) -> int:
         """Give the flows in whose postures a node is not; what is no node is in none.
@@ -361,12 +382,6 @@ class Program:
         if node is None or not self._postured:
             return union(flows for _, flows, _ in self._postured)
         return union(flows for flows, _ in self._missed(node, more))
-
-    def _is_in_any(self, names: frozenset[str], known: Mapping[str, str | float | bool]) -> bool:
-        return any(
-            all(condition.holds(known) for condition in self.policy.postures[name])
-            for name in names
-        )
 
 
 def via_spans(selector: Selector, routes: Routes, background: Background) -> tuple[str, ...]:

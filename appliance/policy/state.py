@@ -241,9 +241,10 @@ def first_state(
     background: Background,
     users: Mapping[UserID, User],
     nodes: Mapping[NodeID, Node],
+    program: Program | None = None,
 ) -> State:
-    """Compile from scratch."""
-    state = State(Program(policy, background))
+    """Compile from scratch; ``program`` is that of the same policy and background, if there is."""
+    state = State(program or Program(policy, background))
     return _changed(state, users, nodes, nodes.keys())
 
 

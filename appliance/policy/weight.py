@@ -24,6 +24,10 @@ MAX_SPELLED = 250_000
 MAX_TOLD = 1_000_000
 """Source addresses that the rules of one node may list; 15 MB on the wire, where a usual node of
 5,000 is told of some ten thousand."""
+MAX_LOGINS_TOLD = 250_000
+"""The same for SSH rules, a rule counted as some addresses; 10 MB on the wire, where a usual node
+is told of some thousand."""
+ADDRESSES_A_RULE = 4
 
 
 def problems(policy: Policy) -> Iterator[tuple[Spot, str]]:
@@ -101,5 +105,37 @@ def heaviest(state: State) -> int:
         return total
     return max(
         (sum(sizes[number] for number in ones(each.dst & packets)) for each in state.sizes),
+        default=0,
+    )
+
+
+def heaviest_logins(state: State) -> int:
+    """Give what the SSH rules of a node come to, in addresses, for the node with most."""
+    program = state.program
+    sizes: dict[int, int] = {}
+    for login in program.logins:
+        more = ADDRESSES_A_RULE
+        if login.recorders is not None:
+            more += 2 * state.dst_nodes[login.recorders.number].bit_count()
+        if login.others is not None:
+            number = login.others.number
+            nodes = state.src_nodes[number].bit_count()
+            # Cut by user there may be two rules for every source.
+            is_cut = program.by_user >> number & 1
+            sizes[number] = nodes * 2 * (2 + more) if is_cut else 2 * nodes + more
+        if login.own is not None:
+            nodes = max(map(len, state.owned.values()), default=0)
+            sizes[login.own.number] = 4 * nodes + 2 * more
+    total = sum(sizes.values())
+    if total <= MAX_LOGINS_TOLD:
+        return total
+    rest = ~program.packets
+    return max(
+        (
+            # A source is told of the rules that are cut by user, too.
+            sum(sizes.get(number, 0) for number in ones(told & rest))
+            for each in state.sizes
+            for told in (each.dst | each.self_dst | each.src & program.by_user,)
+        ),
         default=0,
     )
