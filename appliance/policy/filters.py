@@ -18,10 +18,11 @@ from appliance.policy.bits import ones
 from appliance.policy.flows import Flow
 from appliance.policy.ports import Ports
 from appliance.policy.selectors import Kind, Selector
+from appliance.policy.sources import Sources
 from appliance.policy.spans import Span
 from appliance.policy.spantable import is_internet
 from appliance.policy.standing import Standing, spans_of, via_spans
-from appliance.policy.state import Sources, State
+from appliance.policy.state import State
 from appliance.records import Network, Node, NodeID
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text, parse_prefix

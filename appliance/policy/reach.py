@@ -64,19 +64,13 @@ def end_of(state: State, address: Address, node: Node | None) -> End:
     program = state.program
     keys = program.keys_of(node, state.users) if node is not None else ()
     starts = program.starts_at(address, keys)
-    if _is_anyone(state, address):
+    if spans.among(state.anyone, address):
         starts |= program.from_everyone
     ends, owner = program.ends_at(address, keys), None
     if node is not None and not node.tags:
         ends, owner = ends | program.selves, node.user_id
     missed = program.missed(node)
     return End(address, node, starts, ends, missed, owner)
-
-
-def _is_anyone(state: State, address: Address) -> bool:
-    """Tell whether ``*`` as a source means this address: in the tailnet or a subnet of it."""
-    own = (spans.of_network(r) for each in state.routers.values() for r in each.subnets)
-    return any(span.holds(address) for span in (*spans.TAILNET, *own))
 
 
 def verdicts(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -93,6 +94,8 @@ class RouteTable:
     ) -> None:
         self.state = state
         self.elections = elections
+        self._known: dict[_Key, Seen] = {}
+        self._before: Mapping[_Key, Seen] = {} if before is None else before.known
         routes = {route for each in state.routers.values() for route in each.subnets}
         self._paths = {route: _path(state.program, route) for route in routes}
         program = state.program
@@ -108,8 +111,12 @@ class RouteTable:
         for path in self._paths.values():
             self._src |= path.towards
             self._dst |= path.back
-        self._known: dict[_Key, Seen] = {}
-        self._before: Mapping[_Key, Seen] = {} if before is None else before.known
+
+    def at(self, state: State) -> RouteTable:
+        """Give the table of another state in which no router differs, nor the policy."""
+        other = copy(self)
+        other.state = state
+        return other
 
     @property
     def known(self) -> Mapping[_Key, Seen]:

@@ -9,7 +9,8 @@ service for what ``*`` and ``autogroup:internet`` are spelled as.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -138,6 +139,13 @@ def union(spans: Iterable[Span]) -> tuple[Span, ...]:
         else:
             merged.append(span)
     return tuple(merged)
+
+
+def among(spans: Sequence[Span], address: Address) -> bool:
+    """Tell whether an address lies in one of spans that ``union`` gave."""
+    number = int(address)
+    at = bisect_right(spans, (address.version, number, _MAX[6])) - 1
+    return at >= 0 and spans[at].family == address.version and spans[at].high >= number
 
 
 def subtract(spans: Iterable[Span], holes: Iterable[Span]) -> tuple[Span, ...]:

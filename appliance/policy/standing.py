@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from appliance.policy import spans
@@ -53,6 +53,15 @@ class Standing:
     owner: UserID | None = None
     picked4: int = 0
     picked6: int = 0
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Of the fields: each of them is hashed for every class at every change else."""
+
+    def __post_init__(self) -> None:
+        parts = self.src, self.dst, self.listed, self.self_src, self.self_dst, self.owner
+        object.__setattr__(self, "_hash", hash((*parts, self.picked4, self.picked6)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from appliance.policy import spans
 from appliance.policy.bits import ones
 from appliance.policy.flows import Source
 from appliance.policy.language import Background, Policy
 from appliance.policy.selectors import Kind
+from appliance.policy.sources import NOT_PICKED, Sources, Spelled, texts_of
+from appliance.policy.spans import Span
 from appliance.policy.standing import (
     NO_ROUTES,
     Program,
@@ -27,7 +29,6 @@ from appliance.policy.standing import (
     spans_of,
 )
 from appliance.records import Node, NodeID, User, UserID
-from appliance.wire.tailcfg.message import address_text
 
 if TYPE_CHECKING:
     from appliance.policy.filters import Kept
@@ -38,9 +39,6 @@ FEW = 32
 
 MANY_FLIPS = 100_000
 """Bits that are flipped one by one; beyond, all are written at once."""
-
-_Spelled: TypeAlias = "tuple[int, tuple[str, ...], tuple[int, int]]"
-"""What a list of sources is made of: nodes, words, and the nodes with one of their addresses."""
 
 
 class Sight:
@@ -91,76 +89,11 @@ EVERYONE = Sight()
 NOBODY = Sight(frozenset())
 
 
-NOT_PICKED = 0, 0
-
-
-class Sources:
-    """The addresses of one set of sources, as rules spell them; equal content, same object.
-
-    Spelled out when first asked for: a policy with thousands of rules would else make millions of
-    texts that no rule of any node needs.
-    """
-
-    __slots__ = ("_ids", "_nodes", "_texts", "nodes", "picked", "words")
-
-    def __init__(
-        self,
-        nodes: int,
-        words: tuple[str, ...],
-        picked: tuple[int, int] = NOT_PICKED,
-        texts: tuple[str, ...] | None = None,
-    ) -> None:
-        self.nodes = nodes
-        self.words = words
-        self.picked = picked
-        """Nodes of which it lists the IPv4 address alone, and those of which the IPv6 one."""
-        self._texts = texts
-        self._ids: Sequence[NodeID | None] = ()
-        self._nodes: Mapping[NodeID, Node] = {}
-
-    def look_at(self, ids: Sequence[NodeID | None], nodes: Mapping[NodeID, Node]) -> None:
-        """Take these for the nodes in the slots; they must say the same of ``nodes`` as before."""
-        if self._texts is None:
-            self._ids, self._nodes = ids, nodes
-
-    @property
-    def is_empty(self) -> bool:
-        """Tell whether it lists nothing."""
-        return not self.nodes and self.is_of_nodes
-
-    @property
-    def is_of_nodes(self) -> bool:
-        """Tell whether it lists all addresses of its nodes, and nothing else."""
-        return not self.words and self.picked == NOT_PICKED
-
-    @property
-    def known_texts(self) -> tuple[str, ...] | None:
-        """The addresses, if anybody asked for them."""
-        return self._texts
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All addresses and ranges, sorted."""
-        if self._texts is None:
-            found = set(self.words)
-            for node in self._at(self.nodes):
-                found.update(_texts(node))
-            v4, v6 = self.picked
-            found.update(address_text(node.ipv4) for node in self._at(v4) if node.ipv4)
-            found.update(address_text(node.ipv6) for node in self._at(v6) if node.ipv6)
-            self._texts = tuple(sorted(found))
-            self._ids, self._nodes = (), {}
-        return self._texts
-
-    def _at(self, slots: int) -> Iterator[Node]:
-        found = (self._ids[slot] for slot in ones(slots))
-        return (self._nodes[node_id] for node_id in found if node_id is not None)
-
-
 class State:
     """Everything that follows from one policy for one set of nodes and users."""
 
     __slots__ = (
+        "_anyone",
         "dst_nodes",
         "ids",
         "kept",
@@ -190,6 +123,7 @@ class State:
         self.standings: dict[NodeID, Standing] = {}
         self.sizes: dict[Standing, int] = {}
         self.routers: dict[NodeID, Routes] = {}
+        """The routes of those that serve any: the same object while no such node changes."""
         self.owned: dict[UserID, tuple[NodeID, ...]] = {}
         flows, sources = len(program.flows), len(program.sources)
         self.src_nodes = [0] * flows
@@ -201,6 +135,11 @@ class State:
         self.sources: list[Sources] = []
         self.sights: dict[Standing, Sight] = {}
         self.kept: Kept | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what is only remembered."""
+        self._anyone: tuple[Span, ...] | None = None
 
     def copy(self) -> State:
         """Give a state that may be changed without changing this one."""
@@ -211,7 +150,7 @@ class State:
         other.ids = list(self.ids)
         other.standings = dict(self.standings)
         other.sizes = dict(self.sizes)
-        other.routers = dict(self.routers)
+        other.routers = self.routers
         other.owned = dict(self.owned)
         other.src_nodes = list(self.src_nodes)
         other.dst_nodes = list(self.dst_nodes)
@@ -222,7 +161,16 @@ class State:
         other.sources = list(self.sources)
         other.sights = dict(self.sights)
         other.kept = None
+        other.forget()
         return other
+
+    @property
+    def anyone(self) -> tuple[Span, ...]:
+        """What ``*`` means as a source: the tailnet and all subnets that are served."""
+        if self._anyone is None:
+            served = (each for routes in self.routers.values() for each in routes.subnets)
+            self._anyone = spans.union((*spans.TAILNET, *map(spans.of_network, served)))
+        return self._anyone
 
     def routes(self, node_id: NodeID) -> Routes:
         """Give the routes that a node serves."""
@@ -271,9 +219,11 @@ class _Moves:
         self.sources = 0
         self.old_texts: dict[int, tuple[str, ...]] = {}
         self.new_texts: dict[int, tuple[str, ...]] = {}
-        self.seen: list[tuple[int, Standing, Standing, bool]] = []
+        self.seen: list[tuple[int, Standing, Standing]] = []
         self.owners: set[UserID] = set()
         self.routes = False
+        self.routers = False
+        """Whether ``State.routers`` is a new one already."""
 
 
 _NOTHING = Standing()
@@ -316,11 +266,9 @@ def _move(
     is_new = node_id not in state.slots
     if now is not None:
         routes = routes_of(now)
-        if routes != state.routes(node_id):
-            moves.routes = True
-            state.routers.pop(node_id, None)
-            if routes is not NO_ROUTES:
-                state.routers[node_id] = routes
+        if routes is not NO_ROUTES or node_id in state.routers:
+            moves.routes |= routes != state.routes(node_id)
+            _set_routes(state, moves, node_id, routes)
         after = state.program.standing(now, state.users, routes)
         after = interned.setdefault(after, after)
         slot = _take_slot(state, node_id)
@@ -328,14 +276,16 @@ def _move(
         return
     else:
         slot = state.slots[node_id]
-        moves.routes |= state.routers.pop(node_id, None) is not None
+        if node_id in state.routers:
+            moves.routes = True
+            _set_routes(state, moves, node_id, NO_ROUTES)
     _count(state, node_id, before if not is_new else None, after if now is not None else None)
     moves.src[before.src ^ after.src] ^= 1 << slot
     moves.dst[before.dst ^ after.dst] ^= 1 << slot
     moves.listed[before.listed ^ after.listed] ^= 1 << slot
     moves.picked4[before.picked4 ^ after.picked4] ^= 1 << slot
     moves.picked6[before.picked6 ^ after.picked6] ^= 1 << slot
-    old_texts, new_texts = _texts(was), _texts(now)
+    old_texts, new_texts = texts_of(was), texts_of(now)
     moves.sources |= before.listed ^ after.listed
     moves.sources |= (before.picked4 ^ after.picked4) | (before.picked6 ^ after.picked6)
     if old_texts != new_texts:
@@ -344,12 +294,20 @@ def _move(
     # A slot may go from a node that left to one that joined.
     moves.old_texts.setdefault(slot, old_texts)
     moves.new_texts[slot] = new_texts
-    moves.seen.append((slot, before, after, is_new))
+    moves.seen.append((slot, before, after))
     if state.program.has_self:
         _own(state, moves, node_id, was, now)
     if now is None:
         state.ids[slot] = None
         del state.slots[node_id]
+
+
+def _set_routes(state: State, moves: _Moves, node_id: NodeID, routes: Routes) -> None:
+    if not moves.routers:
+        state.routers, moves.routers = dict(state.routers), True
+    state.routers.pop(node_id, None)
+    if routes is not NO_ROUTES:
+        state.routers[node_id] = routes
 
 
 def _take_slot(state: State, node_id: NodeID) -> int:
@@ -395,10 +353,6 @@ def _flip(column: list[int], changes: Mapping[int, int]) -> None:
         column[-number] ^= int(marks, 2)
 
 
-def _texts(node: Node | None) -> tuple[str, ...]:
-    return () if node is None else tuple(address_text(each) for each in node.addresses)
-
-
 def _own(state: State, moves: _Moves, node_id: NodeID, was: Node | None, now: Node | None) -> None:
     """Keep the list of each user's untagged nodes."""
     old = was.user_id if was is not None and not was.tags else None
@@ -429,7 +383,7 @@ def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
                 moves.sources |= 1 << number
     ids = tuple(state.ids)
     if everything or not state.sources:
-        pool: dict[_Spelled, Sources] = {}
+        pool: dict[Spelled, Sources] = {}
         state.sources = [_spell(state, number, pool) for number in range(len(program.sources))]
     else:
         touched = list(ones(moves.sources))
@@ -464,14 +418,14 @@ def _words(state: State, source: Source) -> tuple[str, ...]:
     return tuple(sorted(words))
 
 
-def _spelled(state: State, number: int) -> _Spelled:
+def _spelled(state: State, number: int) -> Spelled:
     """Give what a list of sources is made of."""
     words = state.words[number]
     nodes = 0 if words == ("*",) else state.listed_nodes[number]
     return nodes, words, (state.picked4[number], state.picked6[number])
 
 
-def _spell(state: State, number: int, pool: dict[_Spelled, Sources]) -> Sources:
+def _spell(state: State, number: int, pool: dict[Spelled, Sources]) -> Sources:
     key = _spelled(state, number)
     known = pool.get(key)
     if known is None:
@@ -483,7 +437,7 @@ def _respell(
     state: State,
     number: int,
     moves: _Moves,
-    pool: dict[_Spelled, Sources],
+    pool: dict[Spelled, Sources],
 ) -> Sources:
     """Spell a list anew from the one before, taking out and putting in what moved."""
     old, key = state.sources[number], _spelled(state, number)
@@ -521,11 +475,36 @@ def _settle_sights(state: State, moves: _Moves, *, everything: bool) -> None:
         for standing in list(known):
             _see(state, standing, ids, by_bits)
     else:
-        for standing, sight in list(known.items()):
-            if sight is not EVERYONE and _is_moved(standing, moves, state.program.packets):
-                _see(state, standing, ids, by_bits)
+        _follow(state, moves, ids, by_bits)
     for standing in missing:
         _see(state, standing, ids, by_bits)
+
+
+def _follow(
+    state: State, moves: _Moves, ids: tuple[NodeID | None, ...], by_bits: dict[int, Sight]
+) -> None:
+    """Let every class see the moved nodes that it sees now, and no longer those that it does not.
+
+    A moved node costs a look at each class, however many nodes and rules there are.
+    """
+    packets = state.program.packets
+    moved = [
+        (1 << slot, was.src & packets, was.dst & packets, now.src & packets, now.dst & packets)
+        for slot, was, now in moves.seen
+    ]
+    for standing, sight in list(state.sights.items()):
+        if sight is EVERYONE:
+            continue
+        if standing.owner is not None and standing.owner in moves.owners:
+            _see(state, standing, ids, by_bits)
+            continue
+        src, dst, bits, is_moved = standing.src, standing.dst, sight.bits, False
+        for bit, was_src, was_dst, now_src, now_dst in moved:
+            if bool(src & now_dst or dst & now_src) is not bool(src & was_dst or dst & was_src):
+                bits ^= bit
+                is_moved = True
+        if is_moved:
+            state.sights[standing] = _class(bits, ids, by_bits)
 
 
 def _see(
@@ -538,11 +517,14 @@ def _see(
     if standing.src & program.to_all or (standing.src | standing.dst) & program.opened:
         state.sights[standing] = EVERYONE
         return
-    bits = seen_by(state, standing)
+    state.sights[standing] = _class(seen_by(state, standing), ids, by_bits)
+
+
+def _class(bits: int, ids: tuple[NodeID | None, ...], by_bits: dict[int, Sight]) -> Sight:
     known = by_bits.get(bits)
     if known is None or not _same_nodes(known, bits, ids):
         known = by_bits[bits] = Sight.of_bits(bits, ids)
-    state.sights[standing] = known
+    return known
 
 
 def _same_nodes(sight: Sight, bits: int, ids: tuple[NodeID | None, ...]) -> bool:
@@ -563,14 +545,3 @@ def seen_by(state: State, standing: Standing) -> int:
             if (standing.self_src & its.self_dst | its.self_src & standing.self_dst) & packets:
                 bits |= 1 << state.slots[other]
     return bits
-
-
-def _is_moved(standing: Standing, moves: _Moves, packets: int) -> bool:
-    """Tell whether a class sees a moved node that it did not see before, or the reverse."""
-    if standing.owner is not None and standing.owner in moves.owners:
-        return True
-    src, dst = standing.src & packets, standing.dst & packets
-    return any(
-        bool(src & before.dst or dst & before.src) != bool(src & after.dst or dst & after.src)
-        for _, before, after, _ in moves.seen
-    )

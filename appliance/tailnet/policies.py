@@ -16,6 +16,7 @@ from appliance.policy.approvers import Approvals
 from appliance.policy.compile import OPEN, Compiled, compile, recompile  # noqa: A004 - its name
 from appliance.policy.language import Background, Policy
 from appliance.policy.routes import RouteTable, elect
+from appliance.policy.state import State
 from appliance.records import Node, NodeID, PolicyText, Role, Settings, User, UserID
 from appliance.tailnet import routes
 from appliance.tailnet.differences import differing
@@ -126,10 +127,10 @@ def _routes(old: Snapshot, new: Snapshot, compiled: Compiled) -> RouteTable | No
     state, before = compiled.state, old.routes
     if state is None:
         return None
-    if before is not None and before.state is state:
+    if before is not None and _has_same_routers(before.state, state):
         was, now = old.presence, new.presence
         if was is now or all(was.get(each) is now.get(each) for each in state.routers):
-            return before
+            return before if before.state is state else before.at(state)
 
     def is_usable(node_id: NodeID) -> bool:
         presence = new.presence_of(node_id)
@@ -139,3 +140,7 @@ def _routes(old: Snapshot, new: Snapshot, compiled: Compiled) -> RouteTable | No
     if before is not None and before.state is state and before.elections is elections:
         return before
     return RouteTable(state, elections, before)
+
+
+def _has_same_routers(old: State, new: State) -> bool:
+    return old is new or (old.program is new.program and old.routers is new.routers)

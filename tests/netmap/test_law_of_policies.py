@@ -16,7 +16,7 @@ from appliance import netmap
 from appliance.netmap.encoded import Encoder
 from appliance.policy.admission import admit
 from appliance.policy.compile import OPEN, compile  # noqa: A004 - its name
-from appliance.policy.routes import elect
+from appliance.policy.routes import RouteTable, elect
 from appliance.records import NodeID, Presence, Role, User, UserID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
@@ -61,6 +61,10 @@ def test_settled_is_as_compiled_from_scratch(seed: int) -> None:
         assert fresh.state is not None
         chosen = elect(fresh.state, lambda _: True).chosen
         assert snapshot.routes.elections.chosen.keys() == chosen.keys()
+        table = RouteTable(fresh.state, snapshot.routes.elections)
+        for viewer in snapshot.nodes:
+            assert dict(snapshot.routes.seen(viewer)) == dict(table.seen(viewer))
+            assert snapshot.routes.own(viewer) == table.own(viewer)
 
 
 def _hold(seed: int) -> int:
