@@ -18,15 +18,14 @@ from appliance.policy.bits import of, union
 from appliance.policy.flows import Flow, Login, flows_of, logins_of
 from appliance.policy.language import Background, Policy
 from appliance.policy.loginsections import local_part_domain
-from appliance.policy.postures import attributes_of
+from appliance.policy.postures import NO_MORE, attributes_of
 from appliance.policy.selectors import PEOPLE, Kind, Selector
 from appliance.policy.spans import Span
 from appliance.policy.spantable import Flows, SpanTable, is_internet
-from appliance.records import Address, Network, Node, Role, User, UserID
+from appliance.records import Address, AttributeValue, Network, Node, Role, User, UserID
 
 Key = tuple[Kind, str]
 _EVERYONE: Key = (Kind.EVERYONE, "")
-NO_MORE: Mapping[str, str | float | bool] = {}
 _UNLISTED = frozenset({Kind.EVERYONE, Kind.DANGER_ALL, Kind.ADDRESSES, Kind.SERVICE})
 """Sources that rules spell by words or addresses of their own, not by those of nodes."""
 
@@ -321,17 +320,17 @@ class Program:
         return {span for each in own for span in self.literals.spans_meeting(each)}
 
     def _missed(
-        self, node: Node, more: Mapping[str, str | float | bool] = NO_MORE
+        self, node: Node, more: Mapping[str, AttributeValue] = NO_MORE
     ) -> list[tuple[int, int]]:
         """Give the flows and sources whose postures the node is in none of."""
-        known = attributes_of(node, {**self.background.attributes.get(node.id, {}), **more})
+        known = attributes_of(node, more)
         return [
             (flows, sources)
             for names, flows, sources in self._postured
             if not self._is_in_any(names, known)
         ]
 
-    def missed(self, node: Node | None, more: Mapping[str, str | float | bool] = NO_MORE) -> int:
+    def missed(self, node: Node | None, more: Mapping[str, AttributeValue] = NO_MORE) -> int:
         """Give the flows in whose postures a node is not; what is no node is in none.
 
         ``more`` is known of it besides.
@@ -342,10 +341,9 @@ class Program:
 
     def is_in_posture(self, names: frozenset[str], node: Node) -> bool:
         """Tell whether a node is in one of these postures."""
-        known = attributes_of(node, self.background.attributes.get(node.id, {}))
-        return self._is_in_any(names, known)
+        return self._is_in_any(names, attributes_of(node))
 
-    def _is_in_any(self, names: frozenset[str], known: Mapping[str, str | float | bool]) -> bool:
+    def _is_in_any(self, names: frozenset[str], known: Mapping[str, AttributeValue]) -> bool:
         return any(
             all(condition.holds(known) for condition in self.policy.postures[name])
             for name in names
