@@ -8,6 +8,7 @@ from typing import cast
 
 import click
 
+from appliance.cli.attributes import attributes
 from appliance.cli.client import Plain
 from appliance.cli.nodenames import find_node, find_nodes, path_of
 from appliance.cli.output import confirm, emit, moment, parse_time, table
@@ -29,7 +30,12 @@ def nodes() -> None:
       headwater nodes list
       headwater nodes rename -i 3 build-server
       headwater nodes approve-routes -i 3 -r 10.1.0.0/16
+      headwater nodes attributes set build-server custom:level=4
     """
+
+
+nodes.add_command(attributes)
+nodes.aliases |= {"attribute": "attributes", "attrs": "attributes"}
 
 
 @nodes.verb("list", "ls", "show")
