@@ -89,7 +89,7 @@ def remove(edit: Edit, node_id: NodeID, name: str) -> Node:
 
 def without_expired(node: Node, now: datetime) -> Node:
     """Give the node with those of its attributes that last; the same object if all do."""
-    if not any(has_expired(each, now) for each in node.attributes):
+    if not node.attributes or not any(has_expired(each, now) for each in node.attributes):
         return node
     kept = (each for each in node.attributes if not has_expired(each, now))
     return replace(node, attributes=tuple(kept))
