@@ -61,6 +61,8 @@ class Condition:
     def _compare(self, known: AttributeValue, value: AttributeValue) -> bool:
         if self.name in _VERSIONS or (isinstance(known, str) and isinstance(value, str)):
             left, right = version_key(str(known)), version_key(str(value))
+            if not left or not right:
+                return False
             order = (left > right) - (left < right)
         elif isinstance(known, str | bool) or isinstance(value, str | bool):
             return False
