@@ -25,8 +25,9 @@ from appliance.policy.compile import compile  # noqa: A004 - its name
 from appliance.policy.document import MAX_TEXT_CHARS
 from appliance.policy.language import UNWRITTEN, Policy
 from appliance.policy.mistakes import PolicyError
-from appliance.records import PolicyText, PolicyTextID
+from appliance.records import Node, PolicyText, PolicyTextID
 from appliance.tailnet import policies
+from appliance.tailnet.differences import differing
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.watching import Unreadable, WatchedText
 
@@ -112,9 +113,17 @@ class _Failed:
     retry_at: float
 
     def is_worth_it(self, now: Snapshot) -> bool:
-        """Tell whether somebody came or went, so that tests may end otherwise."""
+        """Tell whether somebody came, went or became another, so that tests may end otherwise."""
         was = self.snapshot
-        return was.users is not now.users or was.nodes.keys() != now.nodes.keys()
+        if was.users is not now.users or was.nodes.keys() != now.nodes.keys():
+            return True
+        changed = differing(was.nodes, now.nodes)
+        return any(_tested_of(was.nodes[each]) != _tested_of(now.nodes[each]) for each in changed)
+
+
+def _tested_of(node: Node) -> tuple[object, ...]:
+    """Give what a policy's own tests look at, besides what the node reports of itself."""
+    return node.user_id, node.tags, node.addresses, node.approved_routes, node.attributes
 
 
 class PolicyKeeper:

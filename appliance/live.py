@@ -286,13 +286,17 @@ class LiveTailnet:
             self._publish(entries, self._tip)
 
     async def _tick_forever(self) -> None:
-        self._watching_since = self.clock()
         while True:
-            await self._tick()
+            await self.tick()
             await asyncio.sleep(TICK_S)
 
-    async def _tick(self) -> None:
-        now, since = self.clock(), self._watching_since
+    async def tick(self) -> None:
+        """Let happen what is due by now; before its doors open, a server waits for the first one.
+
+        A change that cannot be written is tried again at the next tick.
+        """
+        now = self.clock()
+        since = self._watching_since = self._watching_since or now
         if not clockwork.is_due(self.snapshot, now, since=since):
             return
         try:

@@ -25,6 +25,7 @@ FIELDS = (
     "by",
     "path",
     "source",
+    "attribute",
 )
 """Every field that a line may carry; a field of another name is a mistake that tests find."""
 

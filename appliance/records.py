@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import NewType
+from typing import NewType, TypeAlias
 
 from appliance.wire import tailcfg
 from appliance.wire.keys import DiscoKey, LockKey, MachineKey, NodeKey
@@ -23,6 +23,9 @@ PolicyTextID = NewType("PolicyTextID", int)
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
+
+AttributeValue: TypeAlias = "str | float | bool"
+"""What a posture attribute may be; a whole number may be an int."""
 
 TAGGED_USER_ID = UserID(2147455555)
 """The pseudo user that owns tagged nodes on the wire. Source: headscale, known to its API tools."""
@@ -98,13 +101,38 @@ class AuthKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Attribute:
+    """A posture attribute that somebody gave a node; ``expires_at`` None means that it stays."""
+
+    name: str
+    value: AttributeValue
+    expires_at: datetime | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Tell true from 1, which Python takes for equal: an equal record is not written."""
+        if not isinstance(other, Attribute):
+            return NotImplemented
+        return (
+            self.name == other.name
+            and self.value == other.value
+            and isinstance(self.value, bool) == isinstance(other.value, bool)
+            and self.expires_at == other.expires_at
+        )
+
+    def __hash__(self) -> int:
+        """Go with what is compared."""
+        return hash((self.name, self.value, self.expires_at))
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A device in the tailnet. Owned by a user or tagged, never both.
 
     ``name`` is its MagicDNS label (unique), ``hostname`` what the machine says of itself;
     ``name_pinned`` means that an administrator chose the name, so the machine cannot change it.
     ``home_derp`` 0 means unknown. ``expires_at`` None means never. ``hostinfo`` never carries
-    NetInfo: that is ``net_info``, kept when a later message leaves it out.
+    NetInfo: that is ``net_info``, kept when a later message leaves it out. ``attributes`` are those
+    that postures ask for and no client reports, in order of their names.
     """
 
     id: NodeID
@@ -132,6 +160,7 @@ class Node:
     approved_routes: tuple[Network, ...] = ()
     lock_key: LockKey | None = None
     key_signature: bytes = b""
+    attributes: tuple[Attribute, ...] = ()
 
     @property
     def is_tagged(self) -> bool:

@@ -200,7 +200,9 @@ class Server:
             self._begin(live.run(), f"tailnet {live.id}")
             self._begin(sessions.run(), f"map sessions {live.id}")
         for keeper in self.policies.values():
-            # Before any door opens, so that no node hears of an outdated policy.
+            # Before any door opens, so that no node hears of an outdated policy, nor of what it
+            # let through until a time that has passed meanwhile.
+            await keeper.live.tick()
             await keeper.look()
             self._begin(keeper.keep(), f"policy {keeper.live.id}")
 

@@ -17,7 +17,7 @@ from appliance.live import CommitFailed
 from appliance.policy.admission import TestsFailed
 from appliance.policy.language import UNWRITTEN
 from appliance.policy.mistakes import PolicyError
-from appliance.tailnet import policies
+from appliance.tailnet import attributes, policies
 from appliance.wire import tailcfg
 from tests.support.builder import node_named
 from tests.support.livehouse import House
@@ -270,6 +270,32 @@ async def test_failed_tests_are_tried_again_when_their_users_come(
     await keeper.look()
     assert keeper.refused == 1
     await house.create_user("bob")
+    await keeper.look()
+    assert keeper.status.trouble == ""
+    assert house.snapshot.policy_text is not None
+
+
+async def test_failed_tests_are_tried_again_when_a_device_becomes_another(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        '{"postures": {"posture:high": ["custom:level > 2"]},'
+        ' "acls": [{"action": "accept", "src": ["alice@"], "dst": ["*:*"],'
+        ' "srcPosture": ["posture:high"]}],'
+        ' "tests": [{"src": "alice@", "accept": ["10.0.0.1:22"]}]}'
+    )
+    clock = [0.0]
+    monkeypatch.setattr("appliance.governing._now", lambda: clock[0])
+    keeper = PolicyKeeper(house.live, PolicySource("settings", text=text))
+    await keeper.look()
+    assert "alice@ -> 10.0.0.1:22: expected ALLOWED" in keeper.status.trouble
+    await house.rename("laptop", "tablet")
+    clock[0] += RETRY_S
+    await keeper.look()
+    assert keeper.refused == 1
+    async with house.live.edit(by=LOCAL) as edit:
+        for node in list(edit.nodes.values()):
+            attributes.put(edit, node.id, "custom:level", 3, house.clock())
     await keeper.look()
     assert keeper.status.trouble == ""
     assert house.snapshot.policy_text is not None

@@ -132,10 +132,11 @@ def test_commands_in_the_pages_exist(capsys: pytest.CaptureFixture[str]) -> None
     ours = [line.split() for line in lines if line.startswith("headwater ")]
     assert ours
     for words in ours:
-        path = [word for word in words[1:3] if re.fullmatch(r"[a-z-]+", word)]
-        code = run([*path, "--help"])
-        if code:
-            code = run([*path[:1], "--help"])
+        path = [word for word in words[1:4] if re.fullmatch(r"[a-z-]+", word)]
+        code = 1
+        while path and code:
+            code = run([*path, "--help"])
+            path.pop()
         assert code == 0, words
         options = [word.split("=")[0] for word in words if word.startswith("--")]
         said = capsys.readouterr().out

@@ -360,11 +360,11 @@ async def test_grace_ends_and_ephemeral_nodes_go() -> None:
         await house.enter(name)
         await house.leave(name)
     house.clock.now += OFFLINE_GRACE
-    await house.live._tick()
+    await house.live.tick()
     assert not house.snapshot.presence_of(NodeID(1)).online
     assert set(house.snapshot.nodes) == {1, 2}
     house.clock.advance(minutes=5)
-    await house.live._tick()
+    await house.live.tick()
     assert set(house.snapshot.nodes) == {1}
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -375,10 +375,10 @@ async def test_ephemeral_nodes_survive_a_long_stop_of_the_server() -> None:
     house.clock.advance(hours=2)
     task = asyncio.create_task(house.live.run())
     await house.create_user("bob")
-    await house.live._tick()
+    await house.live.tick()
     assert set(house.snapshot.nodes) == {1}
     house.clock.advance(minutes=5)
-    await house.live._tick()
+    await house.live.tick()
     assert not house.snapshot.nodes
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -389,10 +389,10 @@ async def test_a_tick_that_cannot_be_written_is_tried_again(house: House) -> Non
         edit.put(replace(node_named(edit, "phone"), ephemeral=True))
     house.clock.advance(hours=1)
     house.store.refuse = lambda _batch: True
-    await house.live._tick()
+    await house.live.tick()
     assert set(house.snapshot.nodes) == {1, 2}
     house.store.refuse = lambda _batch: False
-    await house.live._tick()
+    await house.live.tick()
     assert set(house.snapshot.nodes) == {1}
 
 

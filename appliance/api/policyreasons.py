@@ -190,7 +190,7 @@ class _Question:
     def _unmet(self, place: Place, node: Node) -> Iterator[str]:
         """Say which conditions of a rule's postures a node does not meet."""
         program = self._state.program
-        known = attributes_of(node, program.background.attributes.get(node.id, {}))
+        known = attributes_of(node)
         names = {name for flow in program.flows if flow.place == place for name in flow.postures}
         for name in sorted(names):
             for each in program.policy.postures[name]:
@@ -329,7 +329,9 @@ def _holds(texts: tuple[str, ...], node: Node) -> bool:
 
 
 def _shown(value: str | float | bool) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _address(text: str) -> Address | None:

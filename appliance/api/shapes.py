@@ -1,7 +1,8 @@
 """The objects of the API as Structs, and how records become them.
 
 Exactly Headscale's member names and forms: ids are decimal strings, unset times null, lists never
-null, every member present. Source: headscale API version 1, 0.27 to 0.30.
+null, every member present. Source: headscale API version 1, 0.27 to 0.30;
+what it does not have is shaped as in the hosted service's API.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET, Struct, UnsetType
 
 from appliance import records
+from appliance.policy.postures import attributes_of
 from appliance.tailnet.keys import TEXT_PREFIX
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.keys import DiscoKey
@@ -77,6 +79,13 @@ class Node(Struct, frozen=True, kw_only=True, rename="camel"):
     tags: tuple[str, ...]
 
 
+class Attributes(Struct, frozen=True, kw_only=True):
+    """What is known of a node, by name, and until when. Source: the hosted service's API."""
+
+    attributes: dict[str, records.AttributeValue]
+    expiries: dict[str, datetime]
+
+
 TAGGED = User(id=str(records.TAGGED_USER_ID), name="tagged-devices", created_at=UNSET_TIME)
 """The pseudo user that owns tagged nodes in lists."""
 
@@ -140,6 +149,14 @@ def node(snapshot: Snapshot, record: records.Node, *, in_list: bool) -> Node:
         available_routes=tuple(str(route) for route in available),
         subnet_routes=_serving(snapshot, record),
         tags=record.tags,
+    )
+
+
+def attributes(record: records.Node) -> Attributes:
+    """Show all that postures can ask of a node."""
+    return Attributes(
+        attributes=dict(sorted(attributes_of(record).items())),
+        expiries={e.name: e.expires_at for e in record.attributes if e.expires_at is not None},
     )
 
 

@@ -8,7 +8,9 @@ from typing import cast
 
 import click
 
-from appliance.cli.client import Client, CommandFailed, Plain
+from appliance.cli.attributes import attributes
+from appliance.cli.client import Plain
+from appliance.cli.nodenames import find_node, find_nodes, path_of
 from appliance.cli.output import confirm, emit, moment, parse_time, table
 from appliance.cli.preauthkeys import split
 from appliance.cli.root import Group, Invocation
@@ -28,7 +30,12 @@ def nodes() -> None:
       headwater nodes list
       headwater nodes rename -i 3 build-server
       headwater nodes approve-routes -i 3 -r 10.1.0.0/16
+      headwater nodes attributes set build-server custom:level=4
     """
+
+
+nodes.add_command(attributes)
+nodes.aliases |= {"attribute": "attributes", "attrs": "attributes"}
 
 
 @nodes.verb("list", "ls", "show")
@@ -36,7 +43,7 @@ def nodes() -> None:
 @click.pass_obj
 def show(invocation: Invocation, user: str) -> None:
     """List nodes."""
-    found = _nodes(invocation.client(), user)
+    found = find_nodes(invocation.client(), user)
     emit(invocation.output, found, lambda: table(_COLUMNS, map(_row, found)))
 
 
@@ -46,7 +53,7 @@ def show(invocation: Invocation, user: str) -> None:
 def list_routes(invocation: Invocation, identifier: str) -> None:
     """List the routes that nodes offer, and which of them are approved and serving."""
     client = invocation.client()
-    found = [_node(client, identifier)] if identifier else _nodes(client)
+    found = [find_node(client, identifier)] if identifier else find_nodes(client)
     found = [n for n in found if n["availableRoutes"] or n["approvedRoutes"]]
     emit(
         invocation.output,
@@ -86,7 +93,7 @@ def expire(invocation: Invocation, identifier: str, expiry: str, *, disable: boo
             hint = "a time like 2030-01-31T12:00:00Z"
             raise click.BadParameter(hint, param_hint="--expiry") from error
     client = invocation.client()
-    node = client.post(f"{_path(client, identifier)}/expire", body)["node"]
+    node = client.post(f"{path_of(client, identifier)}/expire", body)["node"]
     emit(invocation.output, node, "Node expiry disabled" if disable else "Node expired")
 
 
@@ -97,7 +104,7 @@ def expire(invocation: Invocation, identifier: str, expiry: str, *, disable: boo
 def rename(invocation: Invocation, identifier: str, new_name: str) -> None:
     """Give a node the MagicDNS name NEW_NAME."""
     client = invocation.client()
-    path = f"{_path(client, identifier)}/rename/{segment(new_name)}"
+    path = f"{path_of(client, identifier)}/rename/{segment(new_name)}"
     emit(invocation.output, client.post(path)["node"], "Node renamed")
 
 
@@ -107,7 +114,7 @@ def rename(invocation: Invocation, identifier: str, new_name: str) -> None:
 def delete(invocation: Invocation, identifier: str) -> None:
     """Remove a node from the tailnet."""
     client = invocation.client()
-    node = _node(client, identifier)
+    node = find_node(client, identifier)
     if not confirm(f"Remove the node {node['givenName']!r}?", force=invocation.force):
         raise click.Abort
     emit(invocation.output, client.delete(f"/api/v1/node/{node['id']}"), "Node deleted")
@@ -120,7 +127,7 @@ def delete(invocation: Invocation, identifier: str) -> None:
 def tag(invocation: Invocation, identifier: str, tags: tuple[str, ...]) -> None:
     """Set a node's tags; the node then belongs to them, not to a user."""
     client = invocation.client()
-    path = f"{_path(client, identifier)}/tags"
+    path = f"{path_of(client, identifier)}/tags"
     emit(invocation.output, client.post(path, {"tags": split(tags)})["node"], "Node tagged")
 
 
@@ -131,7 +138,7 @@ def tag(invocation: Invocation, identifier: str, tags: tuple[str, ...]) -> None:
 def approve_routes(invocation: Invocation, identifier: str, routes: tuple[str, ...]) -> None:
     """Set which routes of a node are approved; what is not named loses its approval."""
     client = invocation.client()
-    path = f"{_path(client, identifier)}/approve_routes"
+    path = f"{path_of(client, identifier)}/approve_routes"
     node = client.post(path, {"routes": split(routes)})["node"]
     emit(invocation.output, node, "Routes updated")
 
@@ -163,24 +170,6 @@ _COLUMNS = (
     "Connected",
     "Expired",
 )
-
-
-def _nodes(client: Client, user: str = "") -> list[Plain]:
-    return cast(list[Plain], client.get("/api/v1/node", {"user": user})["nodes"])
-
-
-def _node(client: Client, identifier: str) -> Plain:
-    if identifier.isascii() and identifier.isdigit():
-        return cast(Plain, client.get(f"/api/v1/node/{identifier}")["node"])
-    for node in _nodes(client):
-        if node["givenName"] == identifier:
-            return node
-    raise CommandFailed(f"no node {identifier!r}", "see 'headwater nodes list'")
-
-
-def _path(client: Client, identifier: str) -> str:
-    is_id = identifier.isascii() and identifier.isdigit()
-    return f"/api/v1/node/{identifier if is_id else _node(client, identifier)['id']}"
 
 
 def _row(node: Plain) -> tuple[object, ...]:

@@ -26,7 +26,10 @@ _LATER: dict[str, str] = {
     "/machine/set-dns": "certificates for node names are not offered by this server yet",
     "/machine/id-token": "identity tokens are not offered by this server yet",
     "/machine/audit-log": "the audit log does not take entries of nodes yet",
-    "/machine/set-device-attr": "device attributes are not kept by this server yet",
+    "/machine/set-device-attr": (
+        "posture attributes are set by an administrator (headwater nodes attributes set): "
+        "a policy lets through by them, so no node sets its own"
+    ),
 }
 
 

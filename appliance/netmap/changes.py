@@ -64,6 +64,7 @@ UNSEEN = frozenset(
         "register_method",
         "name_pinned",
         "lock_key",
+        "attributes",
     }
 )
 """Fields of a record that no peer is told."""

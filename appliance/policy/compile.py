@@ -140,7 +140,7 @@ def recompile(
     ``changed_nodes`` came, went, or differ in anything; ``changed_users`` too (an e-mail, a name).
     Naming more than changed costs time and nothing else; if nothing changed that a policy looks
     at, ``old`` itself is the result. Another policy is compiled from scratch, and so is another
-    background (roles, domains, attributes).
+    background (roles, domains).
     """
     state = old.state
     if state is None or state.program.policy is not policy or not _is_same(state, background):
@@ -183,7 +183,8 @@ def _matters(state: State, was: Node | None, now: Node | None) -> bool:
         or (here is not there and here.routable_ips != there.routable_ips)
         or here.os != there.os
         or (
-            bool(state.program.policy.postures) and attributes_of(was, {}) != attributes_of(now, {})
+            bool(state.program.policy.postures)
+            and (was.attributes != now.attributes or attributes_of(was) != attributes_of(now))
         )
     )
 

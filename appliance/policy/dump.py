@@ -14,8 +14,7 @@ import msgspec
 
 from appliance.errors import Invalid
 from appliance.policy.language import Background
-from appliance.policy.postures import Value
-from appliance.records import Node, NodeID, Role, User, UserID
+from appliance.records import Attribute, Node, NodeID, Role, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
 
@@ -36,7 +35,7 @@ class DumpedUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class DumpedNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A node; ``offered`` and ``approved`` are routes."""
+    """A node; ``offered`` and ``approved`` are routes, ``attributes`` those that it was given."""
 
     id: int
     name: str
@@ -79,7 +78,7 @@ def encode(
             )
             for user in users.values()
         ),
-        nodes=tuple(_dumped(node, background) for node in nodes.values()),
+        nodes=tuple(_dumped(node) for node in nodes.values()),
         domains=tuple(sorted(background.domains)),
         services={
             name: tuple(str(address) for address in addresses)
@@ -89,7 +88,7 @@ def encode(
     return msgspec.json.format(msgspec.json.encode(dump), indent=1) + b"\n"
 
 
-def _dumped(node: Node, background: Background) -> DumpedNode:
+def _dumped(node: Node) -> DumpedNode:
     hostinfo = node.hostinfo
     return DumpedNode(
         id=node.id,
@@ -104,7 +103,7 @@ def _dumped(node: Node, background: Background) -> DumpedNode:
         version=hostinfo.ipn_version,
         auto_update=hostinfo.allows_update,
         state_encrypted=hostinfo.state_encrypted,
-        attributes=dict(background.attributes.get(node.id, {})),
+        attributes={each.name: each.value for each in node.attributes},
     )
 
 
@@ -123,9 +122,6 @@ def decode(data: bytes) -> tuple[dict[UserID, User], dict[NodeID, Node], Backgro
         }
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise Invalid("dump-unreadable", f"this is no dump of a tailnet: {error}") from error
-    attributes: dict[NodeID, Mapping[str, Value]] = {
-        NodeID(each.id): each.attributes for each in dump.nodes if each.attributes
-    }
     users = {
         UserID(each.id): User(UserID(each.id), each.name, _NEVER, email=each.email)
         for each in dump.users
@@ -135,7 +131,6 @@ def decode(data: bytes) -> tuple[dict[UserID, User], dict[NodeID, Node], Backgro
         roles={UserID(each.id): each.role for each in dump.users if each.role is not Role.MEMBER},
         guests=frozenset(UserID(each.id) for each in dump.users if each.guest),
         services=services,
-        attributes=attributes,
     )
     return users, nodes, background
 
@@ -165,4 +160,5 @@ def _node(each: DumpedNode) -> Node:
             routable_ips=tuple(ip_network(text) for text in each.offered),
         ),
         approved_routes=tuple(ip_network(text) for text in each.approved),
+        attributes=tuple(Attribute(*item) for item in sorted(each.attributes.items())),
     )

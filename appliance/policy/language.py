@@ -14,10 +14,10 @@ from datetime import timedelta
 import msgspec
 
 from appliance.policy.ports import Ports
-from appliance.policy.postures import Condition, Value
+from appliance.policy.postures import Condition
 from appliance.policy.selectors import Selector
 from appliance.policy.spans import Span
-from appliance.records import Address, Network, NodeID, Role, UserID
+from appliance.records import Address, AttributeValue, Network, Role, UserID
 from appliance.wire.hujson import Spot
 
 
@@ -26,15 +26,13 @@ class Background:
     """What policies depend on besides nodes and users; equal ones mean the same.
 
     ``domains`` are the e-mail domains that the tailnet owns. ``guests`` are users of other
-    tailnets to whom a device was shared. ``attributes`` are posture attributes that no client
-    reports (``custom:…``, ``ip:country``). ``services`` are the addresses of ``svc:`` names.
+    tailnets to whom a device was shared. ``services`` are the addresses of ``svc:`` names.
     """
 
     domains: frozenset[str] = frozenset()
     roles: Mapping[UserID, Role] = field(default_factory=dict)
     guests: frozenset[UserID] = frozenset()
     services: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
-    attributes: Mapping[NodeID, Mapping[str, Value]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ class Claim:
     accept: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     protocol: str = ""
-    attributes: Mapping[str, Value] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Device postures: conditions on what is known of a node.
 
-Not for where attributes come from beyond the node's own record (``language.Background``).
-Sits on ``records``. Source: the hosted service's public description of posture conditions
+Not for who may set attributes, and which (``tailnet.attributes``). Sits on ``records``.
+Source: the hosted service's public description of posture conditions
 (operators ``== != < <= > >= IN, NOT IN, IS SET, NOT SET``; all conditions of one posture hold
 together, a rule with several postures needs one of them).
 """
@@ -11,11 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from appliance.records import Node
-
-Value: TypeAlias = "str | float | bool"
+from appliance.records import AttributeValue, Node
 
 _CONDITION = re.compile(
     r"\s*(?P<name>[A-Za-z][\w:.-]*)\s*"
@@ -24,7 +21,11 @@ _CONDITION = re.compile(
     re.DOTALL,
 )
 _VALUE = re.compile(r"\s*(?:'([^']*)'|\"([^\"]*)\"|(-?[0-9]+(?:\.[0-9]+)?)|(true|false))\s*")
-_NAMESPACES = ("node:", "ip:", "custom:", "intune:", "jamf:", "fleet:", "falcon:", "kandji:")
+REPORTED = "node:"
+"""The namespace of what nodes report themselves."""
+GIVEN = ("custom:", "ip:", "intune:", "jamf:", "fleet:", "falcon:", "kandji:")
+"""The namespaces of what others say of a node: administrators, integrations."""
+_NAMESPACES = (REPORTED, *GIVEN)
 _VERSIONS = frozenset({"node:osVersion", "node:tsVersion"})
 
 
@@ -38,9 +39,9 @@ class Condition:
 
     name: str
     operator: str
-    values: tuple[Value, ...] = ()
+    values: tuple[AttributeValue, ...] = ()
 
-    def holds(self, attributes: Mapping[str, Value]) -> bool:
+    def holds(self, attributes: Mapping[str, AttributeValue]) -> bool:
         """Tell whether the condition is true; of an unknown attribute only NOT SET is."""
         known = attributes.get(self.name)
         match self.operator:
@@ -51,17 +52,22 @@ class Condition:
             case _ if known is None:
                 return False
             case "==" | "IN":
-                return any(known == value for value in self.values)
+                return any(_is_same(known, value) for value in self.values)
             case "!=" | "NOT IN":
-                return all(known != value for value in self.values)
+                return not any(_is_same(known, value) for value in self.values)
             case _:
                 return self._compare(known, self.values[0])
 
-    def _compare(self, known: Value, value: Value) -> bool:
+    def _compare(self, known: AttributeValue, value: AttributeValue) -> bool:
         if self.name in _VERSIONS or (isinstance(known, str) and isinstance(value, str)):
             left, right = version_key(str(known)), version_key(str(value))
+            if not left or not right:
+                return False
+            # What is not said is zero: 1.80 is 1.80.0.
+            longest = max(len(left), len(right))
+            left, right = (each + (0,) * (longest - len(each)) for each in (left, right))
             order = (left > right) - (left < right)
-        elif isinstance(known, str) or isinstance(value, str):
+        elif isinstance(known, str | bool) or isinstance(value, str | bool):
             return False
         else:
             order = (known > value) - (known < value)
@@ -71,6 +77,11 @@ class Condition:
             "<": order < 0,
             "<=": order <= 0,
         }[self.operator]
+
+
+def _is_same(known: AttributeValue, value: AttributeValue) -> bool:
+    """Compare two values; Python takes true for 1, postures do not."""
+    return known == value and isinstance(known, bool) == isinstance(value, bool)
 
 
 def version_key(text: str) -> tuple[int, ...]:
@@ -103,8 +114,8 @@ def parse(text: str) -> Condition:
     return Condition(name, operator, values)
 
 
-def _values(text: str) -> tuple[Value, ...]:
-    found: list[Value] = []
+def _values(text: str) -> tuple[AttributeValue, ...]:
+    found: list[AttributeValue] = []
     at = 0
     while at < len(text.rstrip()) or not found:
         match = _VALUE.match(text, at)
@@ -128,10 +139,18 @@ def _values(text: str) -> tuple[Value, ...]:
 _OS_NAMES = {"macOS": "macos", "darwin": "macos", "iOS": "ios", "tvOS": "tvos"}
 
 
-def attributes_of(node: Node, others: Mapping[str, Value]) -> dict[str, Value]:
-    """Give everything that is known of a node: what it reports itself, and ``others``."""
+NO_MORE: Mapping[str, AttributeValue] = {}
+
+
+def attributes_of(
+    node: Node, more: Mapping[str, AttributeValue] = NO_MORE
+) -> dict[str, AttributeValue]:
+    """Give everything that is known of a node: what it was given, what it reports, and ``more``.
+
+    The later ones go before the earlier ones.
+    """
     hostinfo = node.hostinfo
-    known: dict[str, Value] = {}
+    known = {each.name: each.value for each in node.attributes}
     if hostinfo.os:
         known["node:os"] = _OS_NAMES.get(hostinfo.os, hostinfo.os.lower())
     if hostinfo.os_version:
@@ -143,5 +162,5 @@ def attributes_of(node: Node, others: Mapping[str, Value]) -> dict[str, Value]:
         known["node:tsAutoUpdate"] = hostinfo.allows_update
     if hostinfo.state_encrypted is not None:
         known["node:tsStateEncrypted"] = hostinfo.state_encrypted
-    known.update(others)
+    known.update(more)
     return known

@@ -27,7 +27,7 @@ from appliance.policy.ssh import first_action, ssh_policy
 from appliance.policy.standing import Key, Program, spans_of
 from appliance.policy.state import first_state
 from appliance.policy.weight import MAX_LOGINS_TOLD, heaviest_logins
-from appliance.records import Address, Node, NodeID, User, UserID
+from appliance.records import Address, AttributeValue, Node, NodeID, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.hujson import decode_document
 from appliance.wire.keys import MachineKey, NodeKey
@@ -278,7 +278,7 @@ class _Bench:
         return known[1]
 
     def _kinds_with(
-        self, ends: list[reach.End], attributes: Mapping[str, str | float | bool]
+        self, ends: list[reach.End], attributes: Mapping[str, AttributeValue]
     ) -> list[_Ends]:
         """Put those together that are answered alike, when these attributes are said of all."""
         known = self._alike.get(id(ends))

@@ -12,21 +12,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TypeAlias
 
 from appliance.policy import spans
 from appliance.policy.bits import of, union
 from appliance.policy.flows import Flow, Login, flows_of, logins_of
 from appliance.policy.language import Background, Policy
 from appliance.policy.loginsections import local_part_domain
-from appliance.policy.postures import attributes_of
+from appliance.policy.postures import NO_MORE, attributes_of
 from appliance.policy.selectors import PEOPLE, Kind, Selector
 from appliance.policy.spans import Span
 from appliance.policy.spantable import Flows, SpanTable, is_internet
-from appliance.records import Address, Network, Node, Role, User, UserID
+from appliance.records import Address, AttributeValue, Network, Node, Role, User, UserID
 
 Key = tuple[Kind, str]
 _EVERYONE: Key = (Kind.EVERYONE, "")
-NO_MORE: Mapping[str, str | float | bool] = {}
+Asked: TypeAlias = "tuple[tuple[str, bool, AttributeValue], ...]"
+"""Attributes of a node: name, whether it is true or false (Python takes those for 1 and 0), value."""
 MAX_ANSWERS = 4096
 """Different devices, to the eyes of postures, that are remembered: a tailnet has some dozens."""
 _UNLISTED = frozenset({Kind.EVERYONE, Kind.DANGER_ALL, Kind.ADDRESSES, Kind.SERVICE})
@@ -231,19 +233,21 @@ class Program:
         self._used = {name for names, *_ in self._postured for name in names}
         used = [condition for name in self._used for condition in self.policy.postures[name]]
         self._asked = sorted({condition.name for condition in used})
-        self._missed_by: dict[tuple[object, ...], tuple[tuple[int, int], ...]] = {}
+        self._missed_by: dict[Asked, tuple[tuple[int, int], ...]] = {}
         self.conditions = len(used) + len(self._postured)
         """What it takes to say in which postures in use a node is."""
 
-    def asked_of(
-        self, node: Node, more: Mapping[str, str | float | bool] = NO_MORE
-    ) -> tuple[str | float | bool | None, ...]:
+    def asked_of(self, node: Node, more: Mapping[str, AttributeValue] = NO_MORE) -> Asked:
         """Give what postures ask of a node; with the same answers it is in the same ones.
 
         ``more`` is known of it besides.
         """
-        known = attributes_of(node, {**self.background.attributes.get(node.id, {}), **more})
-        return tuple(known.get(name) for name in self._asked)
+        known = attributes_of(node, more)
+        return tuple(
+            (name, isinstance(value, bool), value)
+            for name in self._asked
+            if (value := known.get(name)) is not None
+        )
 
     def keys_of(self, node: Node, users: Mapping[UserID, User]) -> list[Key]:
         """Give the keys that a node answers to by its tags or its owner."""
@@ -361,13 +365,13 @@ class Program:
         return {span for each in own for span in self.literals.spans_meeting(each)}
 
     def _missed(
-        self, node: Node, more: Mapping[str, str | float | bool] = NO_MORE
+        self, node: Node, more: Mapping[str, AttributeValue] = NO_MORE
     ) -> tuple[tuple[int, int], ...]:
         """Give the flows and sources whose postures the node is in none of."""
         asked = self.asked_of(node, more)
         found = self._missed_by.get(asked)
         if found is None:
-            known = {k: v for k, v in zip(self._asked, asked, strict=True) if v is not None}
+            known = {name: value for name, _, value in asked}
             held = {
                 name
                 for name in self._used
@@ -383,7 +387,7 @@ class Program:
             self._missed_by[asked] = found
         return found
 
-    def missed(self, node: Node | None, more: Mapping[str, str | float | bool] = NO_MORE) -> int:
+    def missed(self, node: Node | None, more: Mapping[str, AttributeValue] = NO_MORE) -> int:
         """Give the flows in whose postures a node is not; what is no node is in none.
 
         ``more`` is known of it besides.

@@ -1,7 +1,8 @@
 """Records to rows and back: one pair of functions per kind of record.
 
-Rows are dictionaries by column name. What stays structured (hostinfo, endpoints, tags, routes) is
-JSON text, keys and addresses are their own text forms. Not for SQL (``writer``, ``store``).
+Rows are dictionaries by column name. What stays structured (hostinfo, endpoints, tags, routes,
+attributes) is JSON text, keys and addresses are their own text forms. Not for SQL (``writer``,
+``store``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from appliance.records import (
+    Attribute,
     AuthKey,
     AuthKeyID,
     Network,
@@ -175,6 +177,7 @@ def node_to_row(tailnet_id: TailnetID, node: Node) -> Row:
         "approved_routes": _texts(node.approved_routes),
         "lock_key": _text_or_none(node.lock_key),
         "key_signature": node.key_signature,
+        "attributes": _attributes(node.attributes),
     }
 
 
@@ -209,6 +212,7 @@ def row_to_node(row: Loaded) -> Node:
         approved_routes=tuple(_network(text) for text in _read_texts(row["approved_routes"])),
         lock_key=None if lock_key is None else LockKey.parse(lock_key),
         key_signature=bytes(row["key_signature"]),
+        attributes=_read_attributes(row["attributes"]),
     )
 
 
@@ -237,6 +241,32 @@ _TEXTS = msgspec.json.Decoder(tuple[str, ...])
 
 def _read_texts(text: str) -> tuple[str, ...]:
     return () if text == "[]" else _TEXTS.decode(text)
+
+
+class _Attribute(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an attribute stands in the JSON text: the value keeps its type."""
+
+    name: str
+    value: str | int | float | bool
+    expires_at: datetime | None = None
+
+
+def _attributes(attributes: tuple[Attribute, ...]) -> str:
+    if not attributes:
+        return "[]"
+    stored = [_Attribute(each.name, each.value, each.expires_at) for each in attributes]
+    return msgspec.json.encode(stored).decode()
+
+
+_ATTRIBUTES = msgspec.json.Decoder(tuple[_Attribute, ...])
+
+
+def _read_attributes(text: str) -> tuple[Attribute, ...]:
+    if text == "[]":
+        return ()
+    return tuple(
+        Attribute(each.name, each.value, each.expires_at) for each in _ATTRIBUTES.decode(text)
+    )
 
 
 def _json(message: tailcfg.Hostinfo | tailcfg.NetInfo) -> str:

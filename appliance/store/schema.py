@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """What this program reads and writes: the number of the newest migration."""
 
 ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -151,6 +151,7 @@ nodes = Table(
     Column("approved_routes", Text, nullable=False),
     Column("lock_key", Text),
     Column("key_signature", LargeBinary, nullable=False),
+    Column("attributes", Text, nullable=False, server_default="[]"),
 )
 """``auth_key_id`` is no foreign key: a node outlives the key that it came with."""
 

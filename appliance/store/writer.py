@@ -30,7 +30,7 @@ from appliance.store.rows import (
 from appliance.tailnet.snapshot import Rows
 
 BLOCK_ROWS = (256, 64, 16, 4, 1)
-"""Rows per statement. 256 nodes are 6,700 parameters, of 32,766 that SQLite takes."""
+"""Rows per statement. 256 nodes are 6,900 parameters, of 32,766 that SQLite takes."""
 
 KEPT_POLICIES = 20
 """Policies kept of each tailnet: enough to go back by some days of work, 20 MB at most."""

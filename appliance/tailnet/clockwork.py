@@ -1,4 +1,6 @@
-"""What the passing of time does to a tailnet: grace times end, keys expire, ephemeral nodes go.
+"""What the passing of time does to a tailnet: what has a time to end ends.
+
+Grace times, keys, attributes; ephemeral nodes go.
 
 ``tick`` is called now and then with the time; it makes ordinary edits, so that expiry reaches the
 nodes as any other change does. No clock and no timers here.
@@ -10,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from appliance.records import Node, Presence
+from appliance.tailnet.attributes import without_expired
 from appliance.tailnet.snapshot import Edit, Snapshot
 
 OFFLINE_GRACE = timedelta(seconds=10)
@@ -20,6 +23,7 @@ def is_due(snapshot: Snapshot, now: datetime, *, since: datetime | None = None) 
     """Tell whether a ``tick`` at ``now`` would change anything."""
     return any(
         _after(snapshot, node, now, since) is not snapshot.presence_of(node.id)
+        or without_expired(node, now) is not node
         for node in snapshot.nodes.values()
     )
 
@@ -34,8 +38,11 @@ def tick(edit: Edit, now: datetime, *, since: datetime | None = None) -> None:
         presence = _after(edit, node, now, since)
         if presence is None:
             edit.drop(node)
-        elif presence is not edit.presence_of(node.id):
+            continue
+        if presence is not edit.presence_of(node.id):
             edit.set_presence(node.id, presence)
+        if (lasting := without_expired(node, now)) is not node:
+            edit.put(lasting)
 
 
 def _after(

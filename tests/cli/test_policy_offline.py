@@ -315,7 +315,7 @@ def test_explanation_says_which_condition_is_not_met(desk: Desk) -> None:
     Path("new.hujson").write_text("""{
       "postures": {
         "posture:mac": ["node:os IN ['macos', 'ios']", "node:tsVersion >= '1.60'"],
-        "posture:trusted": ["custom:level >= 3"],
+        "posture:trusted": ["custom:level >= 3", "custom:managed == true", "ip:country == 'DE'"],
       },
       "acls": [
         {"action": "accept", "src": ["autogroup:member"], "dst": ["100.64.0.3:443"],
@@ -323,13 +323,15 @@ def test_explanation_says_which_condition_is_not_met(desk: Desk) -> None:
       ],
     }""")
     tailnet = json.loads(json.dumps(TAILNET))
-    tailnet["nodes"][0] |= {"os": "linux", "version": "1.90.0"}
+    given = {"custom:level": 2.5, "custom:managed": False, "ip:country": "DE"}
+    tailnet["nodes"][0] |= {"os": "linux", "version": "1.90.0", "attributes": given}
     Path("tailnet.json").write_text(json.dumps(tailnet))
     out, _ = desk("explain", "laptop", "web-1:443", "-f", "new.hujson")
     assert out.splitlines()[1].endswith(
         "the source is in src but not in the posture: "
         "posture:mac wants node:os IN macos, ios, it is linux; "
-        "posture:trusted wants custom:level >= 3, it is not set"
+        "posture:trusted wants custom:level >= 3, it is 2.5; "
+        "posture:trusted wants custom:managed == true, it is false"
     )
 
 

@@ -33,6 +33,7 @@ ROUTES = [
     "/api/v1/policy/diff", "/api/v1/policy/explain", "/api/v1/policy/dump",
     "/api/v1/policy/status", "/api/v1/ssh/check", "/api/v1/ssh/check/{}/approve", "/api/v1/auth/approve",
     "/version", "/metrics", "/verify", "/{}",
+    "/api/v1/node/1/attributes", "/api/v1/node/{}/attributes", "/api/v1/node/2/attributes/{}",
 ]  # fmt: skip
 VALUES: list[object] = [
     None, 0, 1, 2, -1, 2**63, 1e400, True, "", "1", "2", "alice", "x" * 300, "\0", "a\0b", "\u202e",
@@ -40,11 +41,12 @@ VALUES: list[object] = [
     "{}", '{"acls":[]}', '{"acls":[{"action":"accept","src":["*"],"dst":["tag:a:22"]}]}', "owner",
     "100.64.0.1", "[fd7a:115c:a1e0::1]:22", "alice:*", "tag:web:443", "autogroup:self", "tcp",
     ["tag:a"], [1], ["10.0.0.0/8"], ["10.0.0.1/8", "x"], {}, "9" * 5000, "-0", " 1",
+    "custom:level", "custom:Level", "node:os", "ip:country", 10**400, 2.5,
 ]  # fmt: skip
 FIELDS = [
     "user", "name", "displayName", "email", "pictureUrl", "reusable", "ephemeral", "expiration",
     "expiry", "aclTags", "id", "tags", "routes", "NodePublic", "disableExpiry", "policy",
-    "against", "src", "dst", "protocol", "role", "x",
+    "against", "src", "dst", "protocol", "role", "x", "value", "comment",
 ]  # fmt: skip
 NO_POLICY_YET = ("GET", "/api/v1/policy")
 """Headscale answers this with a 500, and so consoles know what it means."""

@@ -28,6 +28,8 @@ HEARD_S = 1.5
 """A policy is distributed within a second, and the command that sets it takes its part."""
 BLOCKED_S = 2.0
 """How long we wait for a page that must not come."""
+LENT_S = 2
+"""How long an attribute lasts that goes by itself."""
 POLL_S = 0.05
 LAN = "10.77.0.0/16"
 OWNERS = {"tag:web": [f"{USER}@"], "tag:router": [f"{USER}@"]}
@@ -170,6 +172,30 @@ async def test_attributes_come_and_go(trio: Trio) -> None:
         return not await has(trio.laptop, "randomize-client-port")
 
     await until(lost, HEARD_S)
+
+
+async def test_a_posture_attribute_opens_until_it_expires(trio: Trio, figure: Figure) -> None:
+    rule = {
+        "action": "accept",
+        "src": [f"{USER}@"],
+        "dst": ["tag:web:80"],
+        "srcPosture": ["posture:oncall"],
+    }
+    await trio.set(acls=[rule], postures={"posture:oncall": ["custom:oncall == true"]})
+    for laptop in (trio.laptop, trio.older):
+        await until(lambda n=laptop: shows(trio, n), HEARD_S)  # type: ignore[misc]  # as above
+    give = ("nodes", "attributes", "set", trio.laptop.name, "custom:oncall=true")
+    await trio.lab.server.cli(*give)
+    await until(lambda: shows(trio, trio.laptop, trio.web), HEARD_S)
+    await until(lambda: reaches(trio.laptop, trio.web, 80))
+    assert await shows(trio, trio.older)
+    await trio.lab.server.cli(*give, "--expires", f"{LENT_S}s")
+    began = time.monotonic()
+    await until(lambda: shows(trio, trio.laptop), LENT_S + HEARD_S)
+    figure("closed after its time", time.monotonic() - began - LENT_S)
+    assert not await reaches(trio.laptop, trio.web, 80)
+    listed = await trio.lab.server.cli("nodes", "attributes", "list", trio.laptop.name)
+    assert "custom:oncall" not in listed["attributes"]
 
 
 async def test_hidden_ipv4_addresses(trio: Trio) -> None:

@@ -28,6 +28,7 @@ from appliance.records import (
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import DiscoKey, LockKey, MachineKey, NodeKey
+from tests.policy.worlds import random_given
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IPV4_BASE = IPv4Address("100.64.0.0")
@@ -288,6 +289,7 @@ def _vary(rng: Random, edit: Edit, node: Node, share: float) -> Node:
         "approved_routes": lambda: tuple(rng.sample(ROUTES, rng.randint(0, 3))),
         "lock_key": lambda: rng.choice((None, LockKey(rng.randbytes(32)))),
         "key_signature": lambda: rng.choice((b"", rng.randbytes(8))),
+        "attributes": lambda: random_given(rng),
         "owner": lambda: None,
     }
     if share:

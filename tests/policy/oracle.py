@@ -24,6 +24,19 @@ PRIVATE = [
 GLOBAL = ip_network("2000::/3")
 
 
+def is_in(posture: str, node: Node) -> bool:
+    """Tell whether a node is in one of the postures of ``worlds``."""
+    given = {each.name: each.value for each in node.attributes}
+    level, country = given.get("custom:level"), given.get("ip:country")
+    is_number = isinstance(level, int | float) and not isinstance(level, bool)
+    return {
+        "posture:mac": node.hostinfo.os == "macOS",
+        "posture:high": is_number and float(level or 0) >= 1,
+        "posture:one": is_number and level == 1 and country == "DE",
+        "posture:new": level is None and country is not None,
+    }[posture]
+
+
 class Oracle:
     """Answers for one document and one tailnet."""
 
@@ -103,7 +116,7 @@ class Oracle:
         if "srcPosture" not in rule:
             return True
         node = self.node_at(src)
-        return node is not None and node.hostinfo.os == "macOS"
+        return node is not None and any(is_in(name, node) for name in rule["srcPosture"])
 
     def is_own(self, words: list[str], src: Address, router: Node, dst: Address) -> bool:
         node = self.node_at(src)

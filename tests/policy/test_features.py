@@ -8,13 +8,14 @@ from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any
 
 import msgspec
+import pytest
 
-from appliance.policy import approvers, nodeattrs
+from appliance.policy import approvers, nodeattrs, postures
 from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
 from appliance.policy.language import Background
 from appliance.policy.routes import Elections, RouteTable, elect
 from appliance.policy.ssh import check_period, ssh_policy
-from appliance.records import Node, NodeID, Role, UserID
+from appliance.records import Attribute, AttributeValue, Node, NodeID, Role, UserID
 from tests.policy.worlds import node, read, user
 
 USERS = {UserID(1): user(1, "ann@example.com"), UserID(2): user(2, "bob@example.com")}
@@ -63,8 +64,46 @@ def test_posture_lets_only_devices_in_it() -> None:
     compiled = made(document, mac, linux, web)
     assert sources(compiled, 3) == [("100.64.0.1", "fd7a:115c:a1e0::1")]
     assert not compiled.sight(NodeID(2)).shows(NodeID(3))
-    raised = Background(DOMAINS, attributes={NodeID(2): {"custom:level": 3}})
-    assert "100.64.0.2" in sources(made(document, mac, linux, web, background=raised), 3)[0]
+    raised = replace(linux, attributes=(Attribute("custom:level", 3),))
+    assert "100.64.0.2" in sources(made(document, mac, raised, web), 3)[0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "holds"),
+    [
+        ("custom:x == 1", 1, True),
+        ("custom:x == 1", 1.0, True),
+        ("custom:x == 1", True, False),
+        ("custom:x == true", True, True),
+        ("custom:x == true", 1, False),
+        ("custom:x IN [1, 'a']", "a", True),
+        ("custom:x IN [0, 2]", False, False),
+        ("custom:x != 1", True, True),
+        ("custom:x NOT IN [1, 2]", True, True),
+        ("custom:x NOT IN [1, 2]", 2, False),
+        ("custom:x >= 1", True, False),
+        ("custom:x >= 1", "1", False),
+        ("custom:x >= '1.9'", "1.10", True),
+        ("custom:x >= '1.9.0'", "1.9", True),
+        ("custom:x > '1.9'", "1.9.0", False),
+        ("custom:x >= 'gold'", "silver", False),
+        ("custom:x <= '3'", "gold", False),
+        ("custom:x >= 'gold'", "3", False),
+        ("custom:x IS SET", False, True),
+        ("custom:x NOT SET", False, False),
+        ("custom:X == 1", 1, False),
+    ],
+)
+def test_given_attribute_meets_a_condition_of_its_own_type(
+    condition: str, value: AttributeValue, holds: bool
+) -> None:
+    given = replace(node(1), attributes=(Attribute("custom:x", value),))
+    assert postures.parse(condition).holds(postures.attributes_of(given)) is holds
+
+
+def test_nobody_overrides_what_a_node_reports() -> None:
+    lying = replace(node(1, os="linux"), attributes=(Attribute("node:os", "macos"),))
+    assert postures.attributes_of(lying)["node:os"] == "linux"
 
 
 def test_posture_follows_the_version_that_a_node_reports() -> None:

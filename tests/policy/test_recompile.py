@@ -14,7 +14,7 @@ from appliance.policy import nodeattrs
 from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
 from appliance.policy.routes import RouteTable, elect
 from appliance.policy.ssh import ssh_policy
-from appliance.records import NodeID, UserID
+from appliance.records import Attribute, NodeID, UserID
 from appliance.wire import tailcfg
 from tests.policy.worlds import (
     World,
@@ -180,6 +180,32 @@ def test_a_change_that_no_rule_looks_at_changes_no_object() -> None:
     nodes[NodeID(1)] = replace(nodes[NodeID(1)], hostname="other", home_derp=7)
     renamed = {**world.users, UserID(1): replace(world.users[UserID(1)], display_name="Ann")}
     assert recompile(before, POLICY, renamed, nodes, [NodeID(1)], [UserID(1)]) is before
+
+
+def test_an_attribute_matters_to_postures_only() -> None:
+    world = small_world()
+    given = replace(world.nodes[NodeID(1)], attributes=(Attribute("custom:level", 4),))
+    nodes = {**world.nodes, given.id: given}
+    before = compile(POLICY, world.users, world.nodes)
+    assert recompile(before, POLICY, world.users, nodes, [given.id]) is before
+    rule = {"action": "accept", "src": ["ann@example.com"], "dst": ["tag:a:22"]}
+    policy = read(
+        {
+            "tagOwners": {"tag:a": [], "tag:b": []},
+            "postures": {"posture:high": ["custom:level > 3"]},
+            "acls": [{**rule, "srcPosture": ["posture:high"]}],
+        }
+    )
+    shut = compile(policy, world.users, world.nodes)
+    told(shut)
+    opened = recompile(shut, policy, world.users, nodes, [given.id])
+    assert opened.sight(NodeID(1)).shows(NodeID(4))
+    assert not opened.sight(NodeID(2)).shows(NodeID(4))
+    assert opened.state is not None
+    assert shut.state is not None
+    assert opened.state.program is shut.state.program, "from scratch"
+    again = recompile(opened, policy, world.users, world.nodes, [given.id])
+    assert told(again) == told(shut)
 
 
 def test_nothing_changed_is_the_same_object() -> None:

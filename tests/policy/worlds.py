@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from random import Random
 from typing import Any
 
 from appliance.policy.document import decode
 from appliance.policy.language import Background, Policy
-from appliance.records import Node, NodeID, Role, User, UserID
+from appliance.records import Attribute, Node, NodeID, Role, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
 
@@ -23,6 +23,12 @@ LOGINS = ("ann@example.com", "bob@example.com", "cid@example.org", "dee@example.
 ROUTES = ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "192.168.0.0/24", "fd00:1::/64")
 EXITS = ("0.0.0.0/0", "::/0")
 HOSTS = {"h1": "10.1.2.3", "h2": "10.1.0.0/16", "h3": "100.64.0.3", "h4": "192.168.0.0/16"}
+POSTURES = {
+    "posture:mac": ("node:os == 'macos'",),
+    "posture:high": ("custom:level >= 1",),
+    "posture:one": ("custom:level == 1", "ip:country != 'FR'"),
+    "posture:new": ("custom:level NOT SET", "ip:country IN ['DE', 'FR']"),
+}
 PORTS = ("*", "22", "80,443", "100-200")
 Document = dict[str, Any]
 
@@ -87,7 +93,19 @@ def random_node(rng: Random, number: int, world: World) -> Node:
         routes += EXITS
     owner = rng.choice(sorted(world.users)) if world.users and rng.random() < 0.95 else None
     os = rng.choice(("linux", "macOS", "windows"))
-    return node(number, user=owner, tags=tags, routes=routes, os=os)
+    made = node(number, user=owner, tags=tags, routes=routes, os=os)
+    return replace(made, attributes=random_given(rng))
+
+
+def random_given(rng: Random) -> tuple[Attribute, ...]:
+    """Give the attributes of a node; values that Python takes for equal are among them."""
+    given = []
+    if rng.random() < 0.5:
+        given.append(Attribute("custom:level", rng.choice((0, 1, True, 2.5, 3, "3"))))
+    if rng.random() < 0.3:
+        at = NOW + timedelta(hours=rng.randint(1, 2)) if rng.random() < 0.5 else None
+        given.append(Attribute("ip:country", rng.choice(("DE", "FR")), at))
+    return tuple(given)
 
 
 def random_world(rng: Random, size: int) -> World:
@@ -109,7 +127,7 @@ def add_node(rng: Random, world: World) -> NodeID:
 
 def change(rng: Random, world: World) -> tuple[set[NodeID], set[UserID]]:
     """Change something; give what a caller of ``recompile`` would name."""
-    kind = rng.randrange(7)
+    kind = rng.randrange(9)
     if kind == 0 or not world.nodes:
         return {add_node(rng, world)}, set()
     node_id = rng.choice(sorted(world.nodes))
@@ -124,7 +142,9 @@ def change(rng: Random, world: World) -> tuple[set[NodeID], set[UserID]]:
         case 4:
             address = IPv4Address("100.64.0.0") + rng.randrange(300, 60000)
             world.nodes = {**world.nodes, node_id: replace(old, ipv4=address)}
-        case 5:
+        case 5 | 6:
+            world.nodes = {**world.nodes, node_id: replace(old, attributes=random_given(rng))}
+        case 7:
             user_id = rng.choice(sorted(world.users))
             login = rng.choice(LOGINS)
             world.users = {**world.users, user_id: user(user_id, login)}
@@ -142,7 +162,7 @@ def random_document(rng: Random) -> Document:
         "tagOwners": {tag: ["autogroup:admin"] for tag in TAGS},
         "hosts": dict(HOSTS),  # whoever gets the document may damage it
         "ipsets": {"ipset:s": ["add 10.1.0.0/16", "remove 10.1.2.0/24", "add h3"]},
-        "postures": {"posture:mac": ["node:os == 'macos'"]},
+        "postures": {name: list(conditions) for name, conditions in POSTURES.items()},
     }
     if rng.random() < 0.8:
         document["acls"] = [random_acl(rng) for _ in range(rng.randint(0, 5))]
@@ -184,7 +204,7 @@ def random_acl(rng: Random) -> Document:
     if rng.random() < 0.3:
         acl["proto"] = rng.choice(("tcp", "udp"))
     if rng.random() < 0.2:
-        acl["srcPosture"] = ["posture:mac"]
+        acl["srcPosture"] = rng.sample(sorted(POSTURES), rng.randint(1, 2))
     return acl
 
 

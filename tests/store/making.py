@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import strategies as st
 
 from appliance.records import (
+    Attribute,
     AuthKey,
     Network,
     Node,
@@ -100,6 +101,17 @@ net_infos = st.builds(
 )
 
 
+attributes = st.lists(
+    st.builds(
+        Attribute,
+        texts.map("custom:{}".format),
+        texts | st.booleans() | int64s | st.floats(allow_nan=False, allow_infinity=False),
+        maybe_times,
+    ),
+    max_size=3,
+).map(tuple)
+
+
 @st.composite
 def users(draw: st.DrawFn, ids: Sequences) -> User:
     """Draw a user."""
@@ -167,6 +179,7 @@ def nodes(draw: st.DrawFn, number: NodeID, edit: Edit) -> Node:
         approved_routes=draw(st.lists(networks, max_size=2).map(tuple)),
         lock_key=draw(st.none() | raw_keys.map(LockKey)),
         key_signature=draw(st.binary(max_size=40)),
+        attributes=draw(attributes),
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from appliance.policy.document import MAX_TEXT_CHARS
-from appliance.records import AuthKey, Node, NodeID
+from appliance.records import Attribute, AuthKey, Node, NodeID
 from appliance.store import schema
 from appliance.store.errors import DatabaseClosed, DatabaseDamaged
 from appliance.store.store import Database
@@ -225,6 +225,16 @@ async def test_a_node_and_its_user_go_in_one_edit(database: Database) -> None:
     (loaded,), _ = await database.load()
     assert not loaded.users
     assert not loaded.nodes
+
+
+async def test_an_attribute_keeps_the_type_of_its_value(database: Database) -> None:
+    node = making.node(Sequences())
+    for value in (True, 1, 1.0, "1", False):
+        written = replace(node, attributes=(Attribute("custom:x", value),))
+        await database.write(making.TAILNET.id, [Rows(puts=(making.TAILNET, written))])
+        (loaded,), _ = await database.load()
+        (attribute,) = loaded.nodes[node.id].attributes
+        assert (attribute.value, type(attribute.value)) == (value, type(value))
 
 
 async def test_text_that_no_database_keeps_is_mended(database: Database) -> None:

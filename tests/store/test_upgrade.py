@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
-from appliance.records import AuthKeyID, NodeID, RegisterMethod, Role, UserID
+from appliance.records import Attribute, AuthKeyID, NodeID, RegisterMethod, Role, UserID
 from appliance.store import engine, schema, upgrade
 from appliance.store.errors import DatabaseDamaged, DatabaseTooNew, StoreError
 from appliance.store.store import Database
@@ -25,13 +25,14 @@ from tests.store import making
 
 DUMPS = Path(__file__).parent / "dumps"
 
-LATER = '''"""A migration of the future."""
+NEXT = schema.SCHEMA_VERSION + 1
+LATER = f'''"""A migration of the future."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
-OLDEST_READER = 3
+revision = "{NEXT:04}"
+down_revision = "{schema.SCHEMA_VERSION:04}"
+OLDEST_READER = {NEXT}
 OLDEST_PROGRAM = "9.9.0"
 
 def upgrade() -> None:
@@ -131,17 +132,43 @@ async def test_users_of_the_first_schema_are_members_and_have_no_policy(tmp_path
     assert (snapshot.policy_text, ids.policy) == (None, 0)
 
 
+async def test_attributes_of_the_third_schema_load(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{restored(DUMPS / 'schema3.sql', tmp_path)}")
+    try:
+        await database.migrate()
+        (snapshot,), _ = await database.load()
+    finally:
+        await database.close()
+    assert snapshot.nodes[NodeID(1)].attributes == (
+        Attribute("custom:level", 4),
+        Attribute("custom:managed", True),
+        Attribute("custom:team", "Bücher", datetime(2026, 11, 30, 8, 0, 0, 250000, tzinfo=UTC)),
+        Attribute("ip:country", "DE"),
+    )
+    assert snapshot.nodes[NodeID(2)].attributes == ()
+
+
+async def test_nodes_of_the_second_schema_have_no_attributes(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{restored(DUMPS / 'schema2.sql', tmp_path)}")
+    try:
+        await database.migrate()
+        (snapshot,), _ = await database.load()
+    finally:
+        await database.close()
+    assert {node.attributes for node in snapshot.nodes.values()} == {()}
+
+
 def later_scripts(tmp_path: Path, text: str = LATER) -> Path:
     scripts = tmp_path / "migrations"
     shutil.copytree(upgrade.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "v0003_later.py").write_text(text)
+    (scripts / "versions" / f"v{NEXT:04}_later.py").write_text(text)
     return scripts
 
 
 async def migrated_by_the_future(database: Database, scripts: Path, at: datetime) -> Path | None:
     return await database._call(
         lambda: upgrade.migrate(
-            database._opened, database._connected(), at, scripts=scripts, version=3
+            database._opened, database._connected(), at, scripts=scripts, version=NEXT
         )
     )
 
@@ -163,7 +190,8 @@ async def test_an_upgrade_keeps_the_records_and_a_copy_of_before(tmp_path: Path)
     assert list(loaded.nodes.values()) == nodes
     assert again is None
     assert copy is not None
-    assert copy.name == "headwater.db.before-upgrade-20260301T123015Z-schema2"
+    stem = "headwater.db.before-upgrade-20260301T123015Z"
+    assert copy.name == f"{stem}-schema{schema.SCHEMA_VERSION}"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     older = Database.open(f"sqlite:///{copy}")
     try:

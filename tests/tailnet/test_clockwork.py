@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from appliance.records import NodeID, Presence
-from appliance.tailnet import clockwork, presence
+from appliance.records import Attribute, NodeID, Presence
+from appliance.tailnet import attributes, clockwork, presence
 from appliance.tailnet.snapshot import Edit
 from tests.support.builder import build, edit_of, node_named
 from tests.support.clock import NOON
@@ -82,6 +82,27 @@ def test_keys_expire_and_come_back(edit: Edit) -> None:
     edit.put(replace(laptop, expires_at=None))
     edit = tick(edit, SECOND)
     assert not edit.presence_of(FIRST).expired
+
+
+def test_attributes_go_when_their_time_is_over(edit: Edit) -> None:
+    later = NOON + timedelta(hours=1)
+    attributes.put(edit, FIRST, "custom:level", 4, NOON, expires_at=NOON + SECOND)
+    attributes.put(edit, FIRST, "custom:oncall", True, NOON, expires_at=later)
+    attributes.put(edit, FIRST, "custom:team", "ops", NOON)
+    edit = tick(edit, timedelta())
+    assert len(edit.nodes[FIRST].attributes) == 3
+    edit = tick(edit, SECOND)
+    assert [each.name for each in edit.nodes[FIRST].attributes] == ["custom:oncall", "custom:team"]
+    edit = tick(edit, timedelta(days=365))
+    assert edit.nodes[FIRST].attributes == (Attribute("custom:team", "ops"),)
+
+
+def test_attributes_and_presence_end_in_one_tick(edit: Edit) -> None:
+    attributes.put(edit, FIRST, "custom:level", 4, NOON, expires_at=NOON + SECOND)
+    edit.put(replace(edit.nodes[FIRST], expires_at=NOON + SECOND))
+    edit = tick(edit, SECOND)
+    assert edit.presence_of(FIRST).expired
+    assert edit.nodes[FIRST].attributes == ()
 
 
 def test_expiry_is_noted_at_once_where_it_is_decided(edit: Edit) -> None:

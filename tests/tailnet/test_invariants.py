@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from appliance.errors import Rejected
 from appliance.records import AuthKey, Node, NodeID, Settings, User
 from appliance.tailnet import (
+    attributes,
     checkin,
     clockwork,
     keys,
@@ -151,13 +152,15 @@ class Tailnet(RuleBasedStateMachine):
         assert not clockwork.is_due(self.snapshot, self.now)
         for node in self.snapshot.nodes.values():
             assert self.snapshot.presence_of(node.id).expired == node.is_expired(self.now)
+            assert not any(attributes.has_expired(each, self.now) for each in node.attributes)
 
-    @rule(index=indexes, verb=st.integers(0, 9), text=hostnames)
+    @rule(index=indexes, verb=st.integers(0, 12), text=hostnames)
     def administer(self, index: int, verb: int, text: str) -> None:
         node = self._some_node(index)
         if node is None:
             return
         edit = self._edit()
+        half_an_hour = timedelta(minutes=30)
         verbs: list[Callable[[], object]] = [
             lambda: nodes.rename(edit, node.id, names.sanitise(text)),
             lambda: nodes.follow_hostname(edit, node.id),
@@ -169,6 +172,11 @@ class Tailnet(RuleBasedStateMachine):
             lambda: nodes.move(edit, node.id, users.find_one(edit, name="bob").id),
             lambda: nodes.approve_routes(edit, node.id, [ip_network(f"10.{index}.0.0/16")]),
             lambda: nodes.backfill_addresses(edit, self.rng),
+            lambda: attributes.put(edit, node.id, f"custom:{index}", text, self.now),
+            lambda: attributes.put(
+                edit, node.id, "ip:country", text, self.now, expires_at=self.now + half_an_hour
+            ),
+            lambda: attributes.remove(edit, node.id, "ip:country"),
         ]
         try:
             verbs[verb]()

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from appliance.errors import Forbidden, Invalid, Rejected
-from appliance.records import TAGGED_USER_ID, AuthKey, Node, NodeID, Presence, Settings
-from appliance.tailnet import keys, nodes, registration
+from appliance.records import TAGGED_USER_ID, Attribute, AuthKey, Node, NodeID, Presence, Settings
+from appliance.tailnet import attributes, keys, nodes, registration
 from appliance.tailnet.snapshot import Edit, Sequences
 from appliance.wire import tailcfg
 from appliance.wire.keys import LockKey, MachineKey, NodeKey
@@ -119,6 +119,15 @@ def test_restart_with_the_same_key_changes_nothing(house: House) -> None:
     node = house.enrol("laptop", "n1", auth=auth)
     again = house.enrol("laptop", "n1", auth=auth)
     assert again is node
+
+
+def test_attributes_stay_with_the_node_and_go_to_no_other(house: House) -> None:
+    node = house.enrol("laptop", "n1", auth=house.key("alice"))
+    attributes.put(house.edit, node.id, "custom:level", 4, NOON)
+    again = house.enrol("laptop", "n2", auth=house.key("alice"), old="n1")
+    assert (again.id, again.attributes) == (node.id, (Attribute("custom:level", 4),))
+    other = house.enrol("laptop", "n3", auth=house.key("bob"))
+    assert (other.id != node.id, other.attributes) == (True, ())
 
 
 @pytest.mark.parametrize("deleted", [False, True])
