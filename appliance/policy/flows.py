@@ -179,6 +179,8 @@ def _of_grant(grant: Grant, postures: tuple[str, ...]) -> Iterator[_Draft]:
     if not grant.src or not grant.dst:
         return
     for is_self, dst in _parts(grant.dst):
+        if is_self and grant.via:
+            continue  # no router leads to the source's own devices
         for protocols, ports in _by_protocol(grant):
             yield _Draft(
                 grant.place,
@@ -210,7 +212,8 @@ def _capabilities(
         grant.place, grant.src, dst, postures, capabilities=grant.app, via=via, is_self=is_self
     )
     for offered, companion in COMPANIONS.items():
-        if offered in grant.app:
+        # Through ``via`` no capability is granted, so nothing is offered that could be announced.
+        if offered in grant.app and not via:
             src, towards = (grant.src, dst) if is_self else (dst, grant.src)
             yield _Draft(
                 grant.place,
