@@ -50,6 +50,19 @@ def test_nearest_rules_say_why_they_do_not_match() -> None:
     assert "no rule comes near" in str(explain(STATE, "n2", "n1"))
 
 
+def test_own_devices_are_no_destination_for_others() -> None:
+    """The source is in ``src``, so that this is not what is wrong."""
+    acls = [
+        {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:22"]},
+        {"action": "accept", "src": ["bob@example.com"], "dst": ["autogroup:self:80"]},
+    ]
+    state = compile(read({"acls": acls}), USERS, NODES, Background()).state
+    assert state is not None
+    (reason,) = explain(state, "n1", "n2:22").reasons
+    assert reason.place.index == 0
+    assert reason.miss == "the destination is not in dst"
+
+
 def test_long_lists_are_shortened() -> None:
     acls = [
         {
