@@ -27,13 +27,13 @@ RECORDER_PORT = 80
 """Where ``tsrecorder`` listens. Source: control-protocol.md 7.5 (HTTP to the recorder's address)."""
 MAX_KEPT = 10_000
 """Rules and policies kept for one state: some for each rule, user and set of tags."""
+UNUSED_URL = "https://unused"
+"""Clients put the URL of their own control server in its place. Source: control-protocol.md 7.4."""
 CHECK_PATH = "/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID?local_user=$LOCAL_USER"
 _NO_RECORDER = "session recording is required and no recorder can be reached"
 
 
-def ssh_policy(
-    state: State, node_id: NodeID, check_url: str = "https://unused"
-) -> tailcfg.SSHPolicy:
+def ssh_policy(state: State, node_id: NodeID, check_url: str = UNUSED_URL) -> tailcfg.SSHPolicy:
     """Give all SSH rules for a node, those that check before those that accept."""
     if state.kept is None:
         return tailcfg.SSHPolicy(rules=_told(state, node_id, check_url))
@@ -67,27 +67,33 @@ def _class(state: State, node_id: NodeID) -> tuple[object, ...]:
 
 
 def _told(state: State, node_id: NodeID, check_url: str) -> tuple[tailcfg.SSHRule, ...]:
-    checks: list[tailcfg.SSHRule] = []
-    accepts: list[tailcfg.SSHRule] = []
-    for login in state.program.logins:
-        (checks if login.rule.is_check else accepts).extend(
-            _rules(state, login, node_id, check_url)
-        )
-    return (*checks, *accepts)
+    logins = in_order(state)
+    return tuple(rule for each in logins for rule in rules_of(state, each, node_id, check_url))
+
+
+def in_order(state: State) -> Iterator[Login]:
+    """Give the SSH rules of the policy as nodes ask them: those that check come first."""
+    for is_check in (True, False):
+        for login in state.program.logins:
+            if login.rule.is_check is is_check:
+                yield login
 
 
 def check_period(state: State, src: NodeID, dst: NodeID, user: str) -> timedelta | None:
     """Give how long a check of this login stays good; None if no rule asks for one."""
-    policy = ssh_policy(state, dst)
     texts = {address_text(address) for address in state.nodes[src].addresses}
-    periods = [
-        login.rule.check_period if login.rule.check_period is not None else DEFAULT_CHECK_PERIOD
-        for login in state.program.logins
-        if login.rule.is_check
-        for rule in _rules(state, login, dst, "")
-        if decide((rule,), texts, user) is not None
-    ]
-    return periods[0] if periods and policy.rules else None
+    for login in in_order(state):
+        if not login.rule.is_check:
+            break
+        if decide(tuple(rules_of(state, login, dst)), texts, user) is not None:
+            return period_of(login)
+    return None
+
+
+def period_of(login: Login) -> timedelta:
+    """Give how long a check by this rule stays good; zero means that each login needs its own."""
+    period = login.rule.check_period
+    return DEFAULT_CHECK_PERIOD if period is None else period
 
 
 def decide(
@@ -106,9 +112,10 @@ def first_action(rules: Iterable[tailcfg.SSHRule], user: str) -> tailcfg.SSHActi
     return None
 
 
-def _rules(
-    state: State, login: Login, node_id: NodeID, check_url: str
+def rules_of(
+    state: State, login: Login, node_id: NodeID, check_url: str = UNUSED_URL
 ) -> Iterator[tailcfg.SSHRule]:
+    """Give what a node is told of one SSH rule of the policy."""
     standing, node = state.standings[node_id], state.nodes[node_id]
     if login.own is not None and standing.self_dst >> login.own.number & 1:
         key: tuple[object, ...] = ("own", login.own.number, standing.owner, check_url)
