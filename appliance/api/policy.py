@@ -56,11 +56,15 @@ class DiffBody(Struct, frozen=True, kw_only=True):
 
 
 class ExplainBody(Struct, frozen=True, kw_only=True):
-    """The body of a question; ``policy`` null means the one in force."""
+    """The body of a question; ``policy`` null means the one in force.
+
+    ``user`` asks about SSH logins as this local user.
+    """
 
     src: str = ""
     dst: str = ""
     protocol: str = ""
+    user: str = ""
     policy: str | None = None
 
 
@@ -165,7 +169,14 @@ async def explain(request: web.Request) -> web.Response:
         presence = snapshot.presence_of(node_id)
         return presence.online and not presence.expired
 
-    ask = partial(reasons.explain, src=body.src, dst=body.dst, protocol=body.protocol, is_up=is_up)
+    ask = partial(
+        reasons.explain,
+        src=body.src,
+        dst=body.dst,
+        protocol=body.protocol,
+        user=body.user,
+        is_up=is_up,
+    )
     if body.policy is None and snapshot.compiled.state is not None:
         # Here and not in a thread: nodes ask this compiled policy too, and it remembers answers.
         return answer(ask(snapshot.compiled, subjects, table=snapshot.routes))

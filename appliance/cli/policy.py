@@ -230,29 +230,39 @@ def diff(invocation: Invocation, file: str, named: str, against: str, *, exit_co
 @click.argument("src")
 @click.argument("dst")
 @click.option("--proto", default="", help="Protocol, by name or number (default: the usual ones).")
+@click.option("--user", default="", help="Ask whether SSH lets SRC log in as this local user.")
 @click.option(
     "-f", "--file", type=PATHS, default="", help="Ask about this policy, not the one in force."
 )
 @click.option("--exit-code", is_flag=True, help="End with 1 if it is denied.")
 @click.pass_obj
 def explain(
-    invocation: Invocation, src: str, dst: str, proto: str, file: str, *, exit_code: bool
+    invocation: Invocation,
+    src: str,
+    dst: str,
+    proto: str,
+    user: str,
+    file: str,
+    *,
+    exit_code: bool,
 ) -> None:
     """Say which rule lets SRC reach DST[:PORT], or which rules come near and why they miss.
 
     SRC and DST are nodes, users, tags, groups, hosts of the policy or addresses. Also says which
-    router leads there, and what SSH allows.
+    router leads there, and which rules for SSH let SRC log in, as whom, and how: 'accept' asks
+    nothing, 'check' asks for an approval that is good for some time.
 
     \b
     Example:
       headwater policy explain laptop web:443
       headwater policy explain alice@example.com tag:db:5432 --proto tcp
+      headwater policy explain laptop web --user root
       headwater policy explain laptop 10.1.0.9 -f new.hujson --tailnet tailnet.json
     """
     text = optional(file)
     source = text or PolicyFile("policy in force", "")
     try:
-        answer = _advised(lambda: desk(invocation).explain(text, src, dst, proto))
+        answer = _advised(lambda: desk(invocation).explain(text, src, dst, proto, user))
     except PolicyRefused as refusal:
         complain(source, refusal, invocation.output)
     emit(invocation.output, answer, lambda: policytext.explanation(answer))

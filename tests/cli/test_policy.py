@@ -152,6 +152,18 @@ LINES = [
     for line in block.splitlines()
 ]
 PAGE_POLICY = POLICY.replace("alice@", "alice@example.com")
+PAGE_LOGINS = """{
+  "tagOwners": {"tag:web": []},
+  "acls": [
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web:22"]}],
+  "ssh": [
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"],
+     "users": ["autogroup:nonroot"]},
+    {"action": "check", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["root"],
+     "checkPeriod": "1h"},
+  ],
+}
+"""
 
 
 @pytest.mark.usefixtures("folder")
@@ -159,6 +171,7 @@ def test_every_command_of_the_page_works(terminal: Terminal) -> None:
     terminal.inside(give_emails)
     Path("policy.hujson").write_text(PAGE_POLICY)
     Path("main.hujson").write_text("{}")
+    Path("ssh.hujson").write_text(PAGE_LOGINS)
     verbs = set()
     for line in LINES:
         program, noun, verb, *rest = shlex.split(line)
