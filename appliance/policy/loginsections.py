@@ -229,8 +229,8 @@ def tests(reader: Reader, _names: Names, value: JSON, path: Path) -> tuple[Claim
     found = []
     for index, (item, where) in enumerate(reader.items(value, path)):
         fields = reader.fields(item, where, known)
-        source = "user" if "user" in fields and "src" not in fields else "src"
-        accept = "allow" if "allow" in fields and "accept" not in fields else "accept"
+        source = reader.either(fields, where, "src", "user")
+        accept = reader.either(fields, where, "accept", "allow")
         here = {name: (*where, name_in(fields, name)) for name in known}
         proto = fields.get("proto")
         attributes: dict[str, str | float | bool] = {}
