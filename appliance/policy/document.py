@@ -184,6 +184,11 @@ class _Document:
             if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
                 text = f'hosts["{name}"]: a host name has letters, digits, "-", "_" and "."'
                 self._reader.note(where, text, at_name=True)
+            elif spans.parse(name) is not None:
+                text = (
+                    f'hosts["{name}"]: a name that is an address would hide what rules mean by it'
+                )
+                self._reader.note(where, text, at_name=True)
             if span is None:
                 text = f'hosts["{name}"]: want an IP address or a prefix'
                 self._reader.note(where, text)

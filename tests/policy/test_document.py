@@ -52,6 +52,8 @@ def test_every_mistake_is_told_with_its_place() -> None:
         ('{"groups": 1}', "expected an object, found a number"),
         ('{"hosts": {"h": "10.0.0"}}', "want an IP address or a prefix"),
         ('{"hosts": {"a b": "10.0.0.1"}}', "a host name has letters"),
+        ('{"hosts": {"10.0.0.1": "10.0.0.0/8"}}', "would hide what rules mean"),
+        ('{"hosts": {"10.0.0.1-10.0.0.9": "0.0.0.0/0"}}', "would hide what rules mean"),
         ('{"tagOwners": {"web": []}}', "must start with 'tag:'"),
         ('{"tagOwners": {"tag:1": []}}', "tag names must start with a letter, after 'tag:'"),
         ('{"tagOwners": {"tag:a": ["10.0.0.1"]}}', "an owner or approver is a user"),
