@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
 
-from appliance.policy.bits import ones
 from appliance.policy.explain import NEAREST, Reason, distance, shortened
 from appliance.policy.flows import Login
 from appliance.policy.loginsections import local_part_domain
 from appliance.policy.reach import End, Miss, Verdict, end_of, verdict_of, verdicts
-from appliance.policy.ssh import in_order, period_of, rules_of
+from appliance.policy.ssh import in_order, period_of, recorders_of, rules_of
 from appliance.policy.state import State
 from appliance.records import Node, NodeID
 from appliance.wire import tailcfg
@@ -124,10 +123,6 @@ def _told(state: State, src: Node, dst: Node) -> Iterator[tuple[Login, tailcfg.S
 def _granted(
     state: State, login: Login, ends: tuple[Node, Node], users: list[str], besides: list[str]
 ) -> Granted:
-    recorders = None
-    if login.recorders is not None:
-        slots = ones(state.dst_nodes[login.recorders.number])
-        recorders = tuple(each for slot in slots if (each := state.ids[slot]) is not None)
     one, other = (end_of(state, node.addresses[0], node) for node in ends)
     verdict = _verdict(login, one, other)
     return Granted(
@@ -135,8 +130,8 @@ def _granted(
         period=period_of(login) if login.rule.is_check else None,
         users=tuple(users),
         besides=tuple(besides),
-        recorders=recorders,
-        must_record=recorders is not None and login.rule.enforce_recorder,
+        recorders=None if login.recorders is None else recorders_of(state, login),
+        must_record=login.recorders is not None and login.rule.enforce_recorder,
         is_own=verdict is not None and verdict.miss is Miss.DESTINATION,
     )
 

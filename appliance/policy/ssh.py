@@ -293,15 +293,20 @@ def _action(state: State, login: Login, check_url: str) -> tailcfg.SSHAction:
     )
 
 
-def _recorders(state: State, login: Login) -> tuple[tailcfg.AddrPort, ...]:
+def recorders_of(state: State, login: Login) -> tuple[NodeID, ...]:
+    """Give the nodes that record sessions, in the order in which clients try them: the oldest first.
+
+    Not by slot, which says the same only until a node goes and another one takes its place.
+    """
     if login.recorders is None:
         return ()
-    found = []
-    for slot in ones(state.dst_nodes[login.recorders.number]):
-        node_id = state.ids[slot]
-        if node_id is not None:
-            found += [
-                tailcfg.AddrPort(address, RECORDER_PORT)
-                for address in state.nodes[node_id].addresses
-            ]
-    return tuple(found)
+    slots = ones(state.dst_nodes[login.recorders.number])
+    return tuple(sorted(each for slot in slots if (each := state.ids[slot]) is not None))
+
+
+def _recorders(state: State, login: Login) -> tuple[tailcfg.AddrPort, ...]:
+    return tuple(
+        tailcfg.AddrPort(address, RECORDER_PORT)
+        for node_id in recorders_of(state, login)
+        for address in state.nodes[node_id].addresses
+    )
