@@ -63,8 +63,9 @@ class Login(Struct, frozen=True, kw_only=True, rename="camel"):
     that no rule for the source names, and then ``besides`` are those named ones that it does not
     mean. ``check_period`` is how long an approval holds, as policies write it; empty for "accept".
     ``recorders`` null means that sessions are not recorded, an empty list that no node of the
-    tailnet is the recorder. ``own_devices``: the rule does not name the destination, which is told
-    of it because it is the owner's own and ``localpart:`` is in ``users``.
+    tailnet is the recorder; sessions are then refused if ``enforce_recorder``. ``own_devices``: the
+    rule does not name the destination, which is told of it because it is the owner's own and
+    ``localpart:`` is in ``users``.
     """
 
     action: str

@@ -112,7 +112,8 @@ def _recording(login: Plain) -> str:
         or_not = " or refused" if login["enforceRecorder"] else ""
         said = f"; recorded at {' or '.join(recorders)}{or_not}"
     elif recorders is not None:
-        said = "; no node is the recorder"
+        what = "every session is refused" if login["enforceRecorder"] else "nothing is recorded"
+        said = f"; no node is the recorder: {what}"
     if login["ownDevices"]:
         said += "; with localpart: the owner's own devices are told of it, too"
     return said

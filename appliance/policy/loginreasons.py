@@ -37,8 +37,9 @@ class Granted:
     ``users`` may hold ANY; then ``besides`` are the local users that it does not mean: they are
     refused, or another rule decides about them. ``period`` is how long a check stays good, zero
     asks at each login, None is no check. ``recorders`` None: sessions are not recorded; () is a
-    recorder that nobody is. ``is_own``: the destination is the source owner's own and the rule does
-    not name it; with ``localpart:`` it is told of the rule all the same.
+    recorder that nobody is: then there are no sessions if ``must_record``, else unrecorded ones.
+    ``is_own``: the destination is the source owner's own and the rule does not name it; with
+    ``localpart:`` it is told of the rule all the same.
     """
 
     reason: Reason
@@ -131,7 +132,7 @@ def _granted(
         users=tuple(users),
         besides=tuple(besides),
         recorders=None if login.recorders is None else recorders_of(state, login),
-        must_record=login.recorders is not None and login.rule.enforce_recorder,
+        must_record=login.rule.enforce_recorder,
         is_own=verdict is not None and verdict.miss is Miss.DESTINATION,
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from ipaddress import ip_address
 
 from appliance.policy.bits import ones
 from appliance.policy.flows import Login
@@ -30,6 +31,9 @@ MAX_KEPT = 10_000
 UNUSED_URL = "https://unused"
 """Clients put the URL of their own control server in its place. Source: control-protocol.md 7.4."""
 CHECK_PATH = "/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID?local_user=$LOCAL_USER"
+_NOBODY = tailcfg.AddrPort(ip_address("127.0.0.1"), 0)
+"""A recorder that nobody can reach: a client that is told of none records nothing and asks nobody,
+whatever is to happen on failure. Source: tailscale ssh/tailssh/tailssh.go, shouldRecord."""
 _NO_RECORDER = "session recording is required and no recorder can be reached"
 
 
@@ -272,7 +276,8 @@ def _local_part(state: State, login: Login, user_id: UserID | None) -> str:
 def _action(state: State, login: Login, check_url: str) -> tailcfg.SSHAction:
     recorders = _recorders(state, login)
     failure = None
-    if login.rule.enforce_recorder and login.recorders is not None:
+    if login.rule.enforce_recorder:
+        recorders = recorders or (_NOBODY,)
         failure = tailcfg.SSHRecorderFailureAction(
             reject_session_with_message=_NO_RECORDER,
             terminate_session_with_message=_NO_RECORDER,

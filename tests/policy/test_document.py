@@ -92,6 +92,8 @@ def test_every_mistake_is_told_with_its_place() -> None:
             '"dst": ["group:g"], "users": ["a"]}]}',
             'invalid dst "group:g": devices of users',
         ),
+        ('{"ssh": [{"action": "accept", "recorder": ["autogroup:self"]}]}', "name its tag"),
+        ('{"ssh": [{"action": "accept", "enforceRecorder": true}]}', "needs a recorder"),
         ('{"sshTests": [{"src": "", "dst": []}]}', "SSH tests entry must have at least one dst"),
     ],
 )

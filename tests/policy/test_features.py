@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any
 
 import msgspec
+import pytest
 
 from appliance.policy import approvers, nodeattrs
 from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
@@ -148,6 +149,29 @@ def test_recorders_and_what_happens_without_them() -> None:
     assert [str(each) for each in action.recorders] == ["100.64.0.3:80", "[fd7a:115c:a1e0::3]:80"]
     assert action.on_recording_failure is not None
     assert action.on_recording_failure.reject_session_with_message
+
+
+@pytest.mark.parametrize("kind", ["accept", "check"])
+def test_no_session_without_a_recorder_that_is_not_there(kind: str) -> None:
+    """A client that is told of no recorder records nothing, and asks nobody what to do then."""
+    rule = {"action": kind, "src": ["autogroup:member"], "dst": ["tag:a"], "users": ["root"]}
+    document = {"ssh": [{**rule, "recorder": ["tag:rec"], "enforceRecorder": True}]}
+    nodes = node(1, user=UserID(1)), node(2, tags=("tag:a",))
+    compiled = made(document, *nodes)
+    assert compiled.state is not None
+    action = ssh_policy(compiled.state, NodeID(2)).rules[0].action
+    assert action is not None
+    assert [str(each) for each in action.recorders] == ["127.0.0.1:0"]
+    assert action.on_recording_failure is not None
+    assert action.on_recording_failure.reject_session_with_message
+    recorder = node(3, tags=("tag:rec",))
+    more = {each.id: each for each in (*nodes, recorder)}
+    policy = compiled.state.program.policy
+    compiled = recompile(compiled, policy, USERS, more, {recorder.id}, (), Background(DOMAINS))
+    assert compiled.state is not None
+    action = ssh_policy(compiled.state, NodeID(2)).rules[0].action
+    assert action is not None
+    assert str(action.recorders[0]) == "100.64.0.3:80"
 
 
 def test_check_period_of_the_rule_that_matches() -> None:

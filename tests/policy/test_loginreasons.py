@@ -48,7 +48,8 @@ def is_same(found: Granted | None, action: tailcfg.SSHAction | None) -> bool:
     if found is None or action is None:
         return found is None and action is None
     is_told = action.hold_and_delegate != "", bool(action.recorders)
-    return is_told == (found.period is not None, bool(found.recorders))
+    is_recorded = bool(found.recorders) or found.must_record
+    return is_told == (found.period is not None, is_recorded)
 
 
 @settings(deadline=None, max_examples=150)
