@@ -298,11 +298,15 @@ class _Document:
                 text = f'postures["{name}"]: the name must start with "posture:"'
                 self._reader.note((*path, name), text, at_name=True)
             conditions = []
-            for text, where in self._reader.texts(part, (*path, name)):
+            texts = list(self._reader.texts(part, (*path, name)))
+            for text, where in texts:
                 try:
                     conditions.append(postures.parse(text))
                 except postures.ConditionError as error:
                     self._reader.note(where, f'postures["{name}"]: {error}')
+            if not texts:
+                text = f'postures["{name}"]: without a condition every device would be in it'
+                self._reader.note((*path, name), text, at_name=True)
             found[name] = tuple(conditions)
         self._names.postures.update(found)
         return found

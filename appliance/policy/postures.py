@@ -60,6 +60,8 @@ class Condition:
     def _compare(self, known: Value, value: Value) -> bool:
         if self.name in _VERSIONS or (isinstance(known, str) and isinstance(value, str)):
             left, right = version_key(str(known)), version_key(str(value))
+            if not left or not right:
+                return False  # what is no version is neither older nor newer
             order = (left > right) - (left < right)
         elif isinstance(known, str) or isinstance(value, str):
             return False
@@ -96,11 +98,24 @@ def parse(text: str) -> Condition:
         inner = rest.strip()
         if not (inner.startswith("[") and inner.endswith("]")):
             raise ConditionError(f"{operator} wants a list: ['a', 'b']")
-        return Condition(name, operator, _values(inner[1:-1]))
+        return Condition(name, operator, _folded(name, _values(inner[1:-1])))
     values = _values(rest)
     if len(values) != 1:
         raise ConditionError(f"{operator} wants one value")
-    return Condition(name, operator, values)
+    if operator not in ("==", "!=") and not _has_order(values[0]):
+        raise ConditionError(f"{operator} wants a number or a version such as '1.60'")
+    return Condition(name, operator, _folded(name, values))
+
+
+def _has_order(value: Value) -> bool:
+    return bool(version_key(value)) if isinstance(value, str) else not isinstance(value, bool)
+
+
+def _folded(name: str, values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Write names of systems as ``attributes_of`` does: ``!= 'Windows'`` must not let it in."""
+    if name != "node:os":
+        return values
+    return tuple(_os_name(value) if isinstance(value, str) else value for value in values)
 
 
 def _values(text: str) -> tuple[Value, ...]:
@@ -125,7 +140,9 @@ def _values(text: str) -> tuple[Value, ...]:
     return tuple(found)
 
 
-_OS_NAMES = {"macOS": "macos", "darwin": "macos", "iOS": "ios", "tvOS": "tvos"}
+def _os_name(text: str) -> str:
+    name = text.lower()
+    return "macos" if name == "darwin" else name
 
 
 def attributes_of(node: Node, others: Mapping[str, Value]) -> dict[str, Value]:
@@ -133,7 +150,7 @@ def attributes_of(node: Node, others: Mapping[str, Value]) -> dict[str, Value]:
     hostinfo = node.hostinfo
     known: dict[str, Value] = {}
     if hostinfo.os:
-        known["node:os"] = _OS_NAMES.get(hostinfo.os, hostinfo.os.lower())
+        known["node:os"] = hostinfo.os
     if hostinfo.os_version:
         known["node:osVersion"] = hostinfo.os_version
     version = version_key(hostinfo.ipn_version)
@@ -144,4 +161,7 @@ def attributes_of(node: Node, others: Mapping[str, Value]) -> dict[str, Value]:
     if hostinfo.state_encrypted is not None:
         known["node:tsStateEncrypted"] = hostinfo.state_encrypted
     known.update(others)
+    system = known.get("node:os")
+    if isinstance(system, str):
+        known["node:os"] = _os_name(system)
     return known
