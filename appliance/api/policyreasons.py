@@ -94,7 +94,8 @@ class Way(Struct, frozen=True, kw_only=True):
 class Pair(Struct, frozen=True, kw_only=True, rename="camel"):
     """The answer for one source and one destination.
 
-    ``ssh`` is null unless both are nodes and the port may be SSH's. ``ssh_nearest`` are the rules
+    ``ssh`` is null unless both are nodes and the port may be SSH's; ``ssh_more`` counts logins that
+    are left out. ``ssh_nearest`` are the rules
     that come near where none lets in, or not as the user who was asked about; ``ssh_blocked`` is
     true where one does, but packets to the port of SSH do not get through. ``way`` is null if the
     destination is a node, or if no router carries it: then ``unrouted`` is true.
@@ -106,6 +107,7 @@ class Pair(Struct, frozen=True, kw_only=True, rename="camel"):
     allowed: bool
     reasons: tuple[Reason, ...] = ()
     ssh: tuple[Login, ...] | None = None
+    ssh_more: int = 0
     ssh_nearest: tuple[Reason, ...] = ()
     ssh_blocked: bool = False
     way: Way | None = None
@@ -328,7 +330,12 @@ class _Question:
                 pair, ssh=(), ssh_nearest=tuple(self._reason(each, src) for each in near)
             )
         arrives = loginreasons.arrives(self._state, src, dst)
-        return replace(pair, ssh=tuple(map(self._login, found)), ssh_blocked=not arrives)
+        return replace(
+            pair,
+            ssh=tuple(map(self._login, found[: engine.MAX_REASONS])),
+            ssh_more=len(found[engine.MAX_REASONS :]),
+            ssh_blocked=not arrives,
+        )
 
     def _login(self, found: loginreasons.Granted) -> Login:
         place, recorders = found.reason.place, None

@@ -10,6 +10,9 @@ from typing import cast
 
 from appliance.cli.client import Plain
 
+MAX_WORDS = 12
+"""Local users that one line names."""
+
 _SIGNS = (
     ("peersGained", "+ sees"),
     ("peersLost", "- sees"),
@@ -82,6 +85,8 @@ def _logins(pair: Plain, user: str) -> Iterator[str]:
         return
     for login in logins:
         yield f"  SSH: {_login(login)} by {_place(login)}: {login['rule']}{_recording(login)}"
+    if pair["sshMore"]:
+        yield f"  SSH: … and by {pair['sshMore']} more rule(s): ask with --user"
     if logins and pair["sshBlocked"]:
         yield "  SSH: but no rule lets packets to port 22 through, so nobody gets that far"
     # Nobody asks about SSH who does not name its port, unless there are rules to tell of.
@@ -98,10 +103,15 @@ def _login(login: Plain) -> str:
     if period:
         how += " (at every login)" if period == "always" else f" (good for {period})"
     users, besides = cast(list[str], login["users"]), cast(list[str], login["besides"])
-    whom = ", ".join(users)
+    whom = _shortened(users)
     if "*" in users:
-        whom = f"any user but {', '.join(besides)}" if besides else "any user"
+        whom = f"any user but {_shortened(besides)}" if besides else "any user"
     return f"{how} as {whom}"
+
+
+def _shortened(words: list[str]) -> str:
+    more = len(words) - MAX_WORDS
+    return ", ".join(words[:MAX_WORDS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _recording(login: Plain) -> str:
@@ -110,7 +120,7 @@ def _recording(login: Plain) -> str:
     recorders = cast(list[str] | None, login["recorders"])
     if recorders:
         or_not = " or refused" if login["enforceRecorder"] else ""
-        said = f"; recorded at {' or '.join(recorders)}{or_not}"
+        said = f"; recorded at {_shortened(recorders)}{or_not}"
     elif recorders is not None:
         what = "every session is refused" if login["enforceRecorder"] else "nothing is recorded"
         said = f"; no node is the recorder: {what}"

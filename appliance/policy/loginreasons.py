@@ -55,18 +55,21 @@ def granted(state: State, src: Node, dst: Node, user: str = "") -> tuple[Granted
     """Say which rules let ``src`` in at ``dst``, in the order asked; as ``user``, or as anybody."""
     told = list(_told(state, src, dst))
     names = {user} if user else {ANY, *(name for _, rule in told for name in rule.ssh_users)}
-    deciding: dict[str, Login] = {}
+    undecided = set(names)
+    decided: dict[int, tuple[Login, list[str]]] = {}
     for login, rule in told:
-        for name in names - deciding.keys():
-            if rule.ssh_users.get(name, rule.ssh_users.get(ANY, "")):
-                deciding[name] = login
-    found = []
-    for login in dict.fromkeys(login for login, _ in told):
-        users = sorted(name for name, by in deciding.items() if by is login)
+        mapped = rule.ssh_users
+        # Only a rule for anybody may decide about names that are not its own.
+        asked = list(undecided) if mapped.get(ANY) else [n for n in mapped if n in undecided]
+        users = [name for name in asked if mapped.get(name, mapped.get(ANY, ""))]
         if users:
-            besides = sorted(names - set(users)) if ANY in users else []
-            found.append(_granted(state, login, (src, dst), users, besides))
-    return tuple(found)
+            undecided.difference_update(users)
+            decided.setdefault(login.rule.place.index, (login, []))[1].extend(users)
+    ends = end_of(state, src.addresses[0], src), end_of(state, dst.addresses[0], dst)
+    return tuple(
+        _granted(state, login, ends, sorted(users), sorted(names - set(users)))
+        for login, users in decided.values()
+    )
 
 
 def nearest(state: State, src: Node, dst: Node, user: str = "") -> tuple[Reason, ...]:
@@ -122,15 +125,14 @@ def _told(state: State, src: Node, dst: Node) -> Iterator[tuple[Login, tailcfg.S
 
 
 def _granted(
-    state: State, login: Login, ends: tuple[Node, Node], users: list[str], besides: list[str]
+    state: State, login: Login, ends: tuple[End, End], users: list[str], others: list[str]
 ) -> Granted:
-    one, other = (end_of(state, node.addresses[0], node) for node in ends)
-    verdict = _verdict(login, one, other)
+    verdict = _verdict(login, *ends)
     return Granted(
         Reason(login.rule.place, _text(login)),
         period=period_of(login) if login.rule.is_check else None,
         users=tuple(users),
-        besides=tuple(besides),
+        besides=tuple(others) if ANY in users else (),
         recorders=None if login.recorders is None else recorders_of(state, login),
         must_record=login.rule.enforce_recorder,
         is_own=verdict is not None and verdict.miss is Miss.DESTINATION,

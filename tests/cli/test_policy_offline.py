@@ -402,6 +402,23 @@ def test_explanation_names_the_rules_that_let_in(desk: Desk) -> None:
     }
 
 
+def test_many_rules_for_ssh_are_counted(desk: Desk) -> None:
+    rules = [
+        {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"], "users": users}
+        for users in [[f"a{n:02}" for n in range(20)], *([f"b{n}"] for n in range(60))]
+    ]
+    Path("new.hujson").write_text(json.dumps({"tagOwners": {"tag:web": []}, "ssh": rules}))
+    lines = desk("explain", "phone", "web-1", "-f", "new.hujson")[0].splitlines()
+    assert lines[2].startswith(
+        f"  SSH: accept as {', '.join(f'a{n:02}' for n in range(12))} and 8 "
+    )
+    assert lines[-1] == "  SSH: … and by 11 more rule(s): ask with --user"
+    answer = desk.json("explain", "phone", "web-1", "-f", "new.hujson")["pairs"][0]
+    assert (len(answer["ssh"]), answer["sshMore"]) == (50, 11)
+    out, _ = desk("explain", "phone", "web-1", "-f", "new.hujson", "--user", "b59")
+    assert out.splitlines()[-1].startswith("  SSH: accept as b59 by ssh[60]")
+
+
 def test_one_user_can_be_asked_about(desk: Desk) -> None:
     Path("new.hujson").write_text(LOGINS)
     question = ("explain", "laptop", "web-1", "-f", "new.hujson", "--user")
