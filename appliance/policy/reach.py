@@ -70,6 +70,8 @@ def end_of(state: State, address: Address, node: Node | None) -> End:
     if _is_anyone(state, address):
         starts |= program.from_everyone
     ends, owner = program.ends_at(address, keys), None
+    if node is not None:
+        ends &= ~program.steered
     if node is not None and not node.tags:
         ends, owner = ends | program.selves, node.user_id
     missed = program.missed(node)

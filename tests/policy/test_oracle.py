@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.policy.compile import Compiled, compile  # noqa: A004 - its name
+from appliance.policy.reach import end_of, verdicts
 from appliance.records import Address, Node
 from tests.policy.oracle import DEFAULT, Oracle, holds
 from tests.policy.worlds import World, random_document, random_world, read
@@ -59,6 +60,32 @@ def test_filters_agree_with_a_slow_reading(seed: int) -> None:
             assert lets(compiled, node, src, dst, port, proto) is expected, (
                 f"{src} to {dst}:{port} proto {proto} at {node.name}: expected {expected}"
             )
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 1 << 48))
+def test_single_questions_are_answered_as_filters_do(seed: int) -> None:
+    """What tests of a policy claim and explanations say is what nodes let in."""
+    rng = Random(seed)
+    world = random_world(rng, rng.randint(1, 8))
+    compiled = compile(read(random_document(rng)), world.users, world.nodes, world.background)
+    state = compiled.state
+    assert state is not None
+    nodes: list[tuple[Address, Node | None]] = [
+        (address, node) for node in world.nodes.values() for address in node.addresses
+    ]
+    everywhere = [*nodes, *((ip_address(text), None) for text in STRANGERS)]
+    for _ in range(PACKETS):
+        (src, sender), (dst, node) = rng.choice(everywhere), rng.choice(everywhere)
+        port, proto = rng.choice((22, 53, 80, 150, 443, 9999)), rng.choice((6, 17))
+        ends = end_of(state, src, sender), end_of(state, dst, node)
+        is_let = src.version == dst.version and any(
+            verdict.miss is None for verdict in verdicts(state, *ends, port, (proto,))
+        )
+        doors = receivers(world, dst) if node is None else [node]
+        lets_in = any(lets(compiled, each, src, dst, port, proto) for each in doors)
+        # Of what is no node's, a rule may speak that no router leads to.
+        assert is_let is lets_in or (node is None and is_let), f"{src} to {dst}:{port} {proto}"
 
 
 @settings(deadline=None, max_examples=60)
