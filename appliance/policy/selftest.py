@@ -130,7 +130,7 @@ class _Bench:
         self._end_of: dict[Address, reach.End] = {}
         self._ports: dict[tuple[int, tuple[int, ...]], int] = {}
         self._told: dict[NodeID, SSHRules] = {}
-        self._named: dict[int, tuple[SSHRules, Mapping[str, list[int]]]] = {}
+        self._named: dict[int, tuple[SSHRules, Mapping[str, tuple[int, ...]]]] = {}
 
     def _make_up(self, policy: Policy) -> None:
         """Give a device to every user and tag that has none.
@@ -370,7 +370,9 @@ class _Bench:
         self, claim: SSHClaim, sources: list[reach.End], rules: SSHRules, name: str
     ) -> Iterator[str]:
         named = self._numbers(rules)
-        ends = {tuple(named.get(address_text(end.address), ())) for end in sources}
+        # By identity: equal numbers are one object, and may be many.
+        mine_of = (named.get(address_text(end.address), ()) for end in sources)
+        ends = {id(numbers): numbers for numbers in mine_of}.values()
         self._work += len(sources) // 2
         wanted = (
             *(("ALLOWED", user) for user in claim.accept),
@@ -381,7 +383,7 @@ class _Bench:
             self._work += len(wanted) * (1 + len(numbers) // FLOWS_A_STEP)
             if self.is_tired:
                 return
-            mine = tuple(rules[number] for number in dict.fromkeys(numbers))
+            mine = tuple(rules[number] for number in numbers)
             for expected, user in wanted:
                 action = first_action(mine, user) if user else None
                 got = "DENIED" if action is None else "ALLOWED"
@@ -398,8 +400,8 @@ class _Bench:
             rules = self._told[node_id] = ssh_policy(self._state, node_id).rules
         return rules
 
-    def _numbers(self, rules: SSHRules) -> Mapping[str, list[int]]:
-        """Give the rules that name an address as source, by their numbers."""
+    def _numbers(self, rules: SSHRules) -> Mapping[str, tuple[int, ...]]:
+        """Give the rules that name an address as source, by their numbers in order."""
         known = self._named.get(id(rules))
         if known is None:
             found: defaultdict[str, list[int]] = defaultdict(list)
@@ -407,8 +409,11 @@ class _Bench:
                 self._work += len(rule.principals) // FLOWS_A_STEP
                 for principal in rule.principals:
                     found[principal.node_ip].append(number)
+            pool: dict[tuple[int, ...], tuple[int, ...]] = {}
+            same = {text: tuple(dict.fromkeys(numbers)) for text, numbers in found.items()}
+            same = {text: pool.setdefault(numbers, numbers) for text, numbers in same.items()}
             # Kept with its rules, so that no others get their id.
-            known = self._named[id(rules)] = rules, found
+            known = self._named[id(rules)] = rules, same
         return known[1]
 
 
