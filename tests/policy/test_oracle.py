@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from itertools import permutations
 from random import Random
 
 from hypothesis import given, settings
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from appliance.policy.compile import Compiled, compile  # noqa: A004 - its name
 from appliance.policy.reach import end_of, verdicts
+from appliance.policy.ssh import decide, ssh_policy
 from appliance.records import Address, Node
-from tests.policy.oracle import DEFAULT, Oracle, holds
-from tests.policy.worlds import World, random_document, random_world, read
+from appliance.wire.tailcfg.message import address_text
+from tests.policy.oracle import DEFAULT, Oracle, holds, is_same_owner
+from tests.policy.worlds import World, random_document, random_ssh, random_world, read
 
 STRANGERS = ("10.1.2.3", "10.1.9.9", "10.200.0.1", "192.168.0.7", "8.8.8.8", "fd00:1::5", "2a00::1")
 PACKETS = 60
@@ -109,3 +112,24 @@ def test_peers_are_those_that_a_filter_lets_in(seed: int) -> None:
             if lets_in:
                 assert compiled.sight(a.id).shows(b.id)
                 assert compiled.sight(b.id).shows(a.id)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 1 << 48))
+def test_logins_agree_with_a_slow_reading(seed: int) -> None:
+    """Besides, a rule with ``localpart:`` opens a source's own devices to its owner (recorded)."""
+    rng = Random(seed)
+    world = random_world(rng, rng.randint(2, 8))
+    document = random_document(rng) | {"ssh": [random_ssh(rng) for _ in range(rng.randint(1, 4))]}
+    state = compile(read(document), world.users, world.nodes, world.background).state
+    assert state is not None
+    oracle = Oracle(document, world)
+    has_local_parts = "localpart:" in str(document["ssh"])
+    for src, dst in permutations(world.nodes.values(), 2):
+        texts = {address_text(address) for address in src.addresses}
+        for local_user in ("root", "web", "ann", "bob", "zed"):
+            action = decide(ssh_policy(state, dst.id).rules, texts, local_user)
+            told = "" if action is None else "check" if action.hold_and_delegate else "accept"
+            is_pinned = has_local_parts and is_same_owner(src, dst)
+            expected = oracle.log_in(src, dst, local_user)
+            assert told == expected or is_pinned, f"{src.name} -> {dst.name} as {local_user}"
