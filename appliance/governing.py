@@ -42,6 +42,9 @@ POLL_S = 2.0
 DENYING = Policy(acls=())
 """In force while there should be a policy and none can be: nobody reaches anything."""
 
+NOT_WRITTEN = PolicyTextID(0)
+"""Stands for the text of a tailnet that nobody ever wrote a policy for; ids of texts start at 1."""
+
 Mode = Literal["database", "file", "settings"]
 
 
@@ -176,8 +179,8 @@ class PolicyKeeper:
     ) -> PolicyText:
         """Put a text in force that somebody wrote; on disk when it returns.
 
-        ``over`` is the text that he had in front of him: if another one is in force by now, his
-        is refused. Raises Forbidden if the policy comes from elsewhere, Conflict, PolicyError,
+        ``over`` is the text that he had in front of him, or NOT_WRITTEN: if another one is in
+        force by now, his is refused. Raises Forbidden if the policy comes from elsewhere, Conflict, PolicyError,
         TestsFailed, or CommitFailed.
         """
         async with self._replacing:
@@ -320,11 +323,8 @@ class PolicyKeeper:
 
     def _check_unchanged(self, over: PolicyTextID | None) -> None:
         newest = self.live.snapshot.policy_text
-        if over is not None and (newest is None or newest.id != over):
-            raise Conflict(
-                "policy-changed",
-                "somebody else set another policy meanwhile; read it and write yours again",
-            )
+        if over is not None and over != (NOT_WRITTEN if newest is None else newest.id):
+            raise changed_meanwhile()
 
     def _refuse(self, trouble: str) -> None:
         """Keep the policy that is in force, and say why."""
@@ -356,6 +356,13 @@ class PolicyKeeper:
     @property
     def _name(self) -> str:
         return self.live.snapshot.tailnet.name
+
+
+def changed_meanwhile() -> Conflict:
+    """Give the refusal of a text that was written over another one than is in force."""
+    return Conflict(
+        "policy-changed", "somebody set another policy meanwhile, so yours is not taken"
+    )
 
 
 def _prepared(admitted: Admitted, snapshot: Snapshot) -> Admitted:

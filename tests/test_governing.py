@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import Conflict, Forbidden
-from appliance.governing import DENYING, RETRY_S, PolicyKeeper, PolicySource, restore
+from appliance.governing import DENYING, NOT_WRITTEN, RETRY_S, PolicyKeeper, PolicySource, restore
 from appliance.identity.principals import LOCAL
 from appliance.live import CommitFailed
 from appliance.policy.admission import TestsFailed
@@ -80,7 +80,9 @@ async def test_a_check_changes_nothing(house: House) -> None:
 
 async def test_a_text_that_was_written_over_another_one_is_refused(house: House) -> None:
     keeper = PolicyKeeper(house.live, PolicySource())
-    first = await keeper.replace(CLOSED, LOCAL)
+    first = await keeper.replace(CLOSED, LOCAL, over=NOT_WRITTEN)
+    with pytest.raises(Conflict, match="meanwhile"):
+        await keeper.replace(OPEN, LOCAL, over=NOT_WRITTEN)
     second = await keeper.replace(OPEN, LOCAL, over=first.id)
     with pytest.raises(Conflict, match="meanwhile"):
         await keeper.replace(CLOSED, LOCAL, over=first.id)

@@ -7,6 +7,7 @@ long for a large tailnet runs in a thread, on records and policies that nobody c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -17,15 +18,16 @@ from msgspec import Struct
 
 from appliance.api import policyanswers as answers
 from appliance.api import policyreasons as reasons
+from appliance.api.conditions import ANY, etag_of, if_match, with_etag
 from appliance.api.door import answer, body_of, keeper_of
 from appliance.api.problem import problem
 from appliance.errors import Conflict, Forbidden, Rejected
-from appliance.governing import PolicyKeeper
+from appliance.governing import NOT_WRITTEN, PolicyKeeper, changed_meanwhile
 from appliance.identity.principals import LOCAL
 from appliance.policy import dump as dumps
 from appliance.policy.compile import compile  # noqa: A004 - its name
 from appliance.policy.language import Policy
-from appliance.records import NodeID, PolicyText
+from appliance.records import NodeID, PolicyText, PolicyTextID
 from appliance.tailnet import policies
 
 MAX_BODY_BYTES = 4 << 20
@@ -56,11 +58,15 @@ class DiffBody(Struct, frozen=True, kw_only=True):
 
 
 class ExplainBody(Struct, frozen=True, kw_only=True):
-    """The body of a question; ``policy`` null means the one in force."""
+    """The body of a question; ``policy`` null means the one in force.
+
+    ``user`` asks about SSH logins as this local user.
+    """
 
     src: str = ""
     dst: str = ""
     protocol: str = ""
+    user: str = ""
     policy: str | None = None
 
 
@@ -72,15 +78,23 @@ class Shown(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Status(Struct, frozen=True, kw_only=True, rename="camel"):
-    """How the policy is; ``source`` is "database", "file" or "settings"."""
+    """How the policy is; ``source`` is "database", "file" or "settings".
+
+    ``etag`` is what ``If-Match`` of the next change may say.
+    """
 
     source: str
     file: str
     since: datetime | None
     by: str
+    etag: str
     denies_all: bool
     trouble: str
     trouble_since: datetime | None
+
+
+UNWRITTEN_ETAG = "ts-default"
+"""The ETag of no policy at all, as long as nobody wrote one. Source: the hosted service's API."""
 
 
 async def get(request: web.Request) -> web.Response:
@@ -92,23 +106,29 @@ async def get(request: web.Request) -> web.Response:
         words = "acl policy not found: no policy is set, and everything may reach everything"
         if keeper.status.denies_all:
             words = "acl policy not found: there is none that can be used, see 'policy status'"
-        return problem(500, words, code="policy-missing")
+        return with_etag(problem(500, words, code="policy-missing"), _etag(keeper))
     return _shown(keeper, record)
 
 
 async def put(request: web.Request) -> web.Response:
-    """Put a policy in force."""
+    """Put a policy in force; with ``If-Match``, only over one that the writer has seen."""
     keeper = keeper_of(request)
+    wanted = if_match(request)
     body = await _body(request, PolicyBody)
     try:
         answers.check_written(body.policy)
-        return _shown(keeper, await keeper.replace(body.policy, LOCAL))
+        over = None if wanted is None else _seen(keeper, wanted)
+        return _shown(keeper, await keeper.replace(body.policy, LOCAL, over=over))
     except Forbidden as refusal:
         # Headscale's words first: its tools look for them.
         words = f"update is disabled for modes other than 'database': {refusal.sentence}"
         return problem(400, words, code=refusal.code)
-    except Conflict:
-        raise
+    except Conflict as refusal:
+        words = (
+            f"{refusal.sentence}: get the policy that is in force, work your change into it, and"
+            " send that with the new ETag in If-Match (without If-Match yours would replace it)"
+        )
+        return with_etag(problem(412, words, code=refusal.code), _etag(keeper))
     except Rejected as refusal:
         return _refusal(refusal)
 
@@ -165,7 +185,14 @@ async def explain(request: web.Request) -> web.Response:
         presence = snapshot.presence_of(node_id)
         return presence.online and not presence.expired
 
-    ask = partial(reasons.explain, src=body.src, dst=body.dst, protocol=body.protocol, is_up=is_up)
+    ask = partial(
+        reasons.explain,
+        src=body.src,
+        dst=body.dst,
+        protocol=body.protocol,
+        user=body.user,
+        is_up=is_up,
+    )
     if body.policy is None and snapshot.compiled.state is not None:
         # Here and not in a thread: nodes ask this compiled policy too, and it remembers answers.
         return answer(ask(snapshot.compiled, subjects, table=snapshot.routes))
@@ -184,7 +211,8 @@ async def dump(request: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     """Say where the policy comes from and how it is."""
-    known = keeper_of(request).status
+    keeper = keeper_of(request)
+    known = keeper.status
     record = known.in_force
     return answer(
         Status(
@@ -192,6 +220,7 @@ async def status(request: web.Request) -> web.Response:
             file="" if known.path is None else str(known.path),
             since=known.since,
             by="" if record is None else record.created_by,
+            etag=_etag(keeper),
             denies_all=known.denies_all,
             trouble=known.trouble,
             trouble_since=known.trouble_since,
@@ -205,7 +234,23 @@ async def _body(request: web.Request, kind: type[S]) -> S:
 
 def _shown(keeper: PolicyKeeper, record: PolicyText) -> web.Response:
     is_ours = keeper.source.mode == "database"
-    return answer(Shown(policy=record.text, updated_at=record.created_at if is_ours else None))
+    shown = answer(Shown(policy=record.text, updated_at=record.created_at if is_ours else None))
+    return with_etag(shown, etag_of(record.text))
+
+
+def _etag(keeper: PolicyKeeper) -> str:
+    """Give the ETag of the newest text that was ever in force."""
+    record = keeper.live.snapshot.policy_text
+    return UNWRITTEN_ETAG if record is None else etag_of(record.text)
+
+
+def _seen(keeper: PolicyKeeper, wanted: Collection[str]) -> PolicyTextID:
+    """Give the text that these ETags mean. Raises Conflict if another one is in force."""
+    record = keeper.live.snapshot.policy_text
+    is_any = ANY in wanted and record is not None
+    if not is_any and _etag(keeper) not in wanted:
+        raise changed_meanwhile()
+    return NOT_WRITTEN if record is None else record.id
 
 
 def _subjects(keeper: PolicyKeeper) -> answers.Subjects:

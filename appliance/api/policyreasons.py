@@ -9,32 +9,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from ipaddress import ip_address, ip_network
 from itertools import islice, product
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from appliance.api.policyanswers import Subjects
 from appliance.errors import Invalid, NotFound
 from appliance.policy import explain as engine
-from appliance.policy import spans
+from appliance.policy import loginreasons, spans
 from appliance.policy.compile import Compiled
 from appliance.policy.language import Place
+from appliance.policy.loginsections import show_duration
 from appliance.policy.mistakes import suggestion
 from appliance.policy.postures import attributes_of
 from appliance.policy.reach import Miss
 from appliance.policy.routes import RouteTable, elect
 from appliance.policy.selectors import ROLES, Kind
-from appliance.policy.ssh import ssh_policy
 from appliance.policy.standing import Key
 from appliance.policy.state import State
 from appliance.records import Address, Network, Node, NodeID, UserID
-from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text
 
 MAX_PAIRS = 20
 """Pairs of nodes in one answer; who asks about more wants ``policy diff`` or a list of rules."""
-SSH_PORT = 22
 
 _WITH_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>.+)):(?P<ports>\*|[0-9][0-9,-]*)")
 _AUTOGROUPS: dict[str, Key] = {
@@ -56,11 +56,29 @@ class Reason(Struct, frozen=True, kw_only=True):
     miss: str = ""
 
 
-class Login(Struct, frozen=True, kw_only=True):
-    """What a rule for SSH says of this pair: "accept" or "check", and as whom."""
+class Login(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A rule that lets the source log in by SSH: "accept" or "check", and as whom.
+
+    ``users`` are the local users that it decides about, before any other rule. "*" is every one
+    that no rule for the source names, and then ``besides`` are those named ones that it does not
+    mean. ``check_period`` is how long an approval holds, as policies write it; empty for "accept".
+    ``recorders`` null means that sessions are not recorded, an empty list that no node of the
+    tailnet is the recorder; sessions are then refused if ``enforce_recorder``. ``own_devices``: the
+    rule does not name the destination, which is told of it because it is the owner's own and
+    ``localpart:`` is in ``users``.
+    """
 
     action: str
     users: tuple[str, ...]
+    besides: tuple[str, ...] = ()
+    section: str
+    index: int
+    line: int
+    rule: str
+    check_period: str = ""
+    recorders: tuple[str, ...] | None = None
+    enforce_recorder: bool = False
+    own_devices: bool = False
 
 
 class Way(Struct, frozen=True, kw_only=True):
@@ -73,10 +91,13 @@ class Way(Struct, frozen=True, kw_only=True):
     routers: tuple[str, ...]
 
 
-class Pair(Struct, frozen=True, kw_only=True):
+class Pair(Struct, frozen=True, kw_only=True, rename="camel"):
     """The answer for one source and one destination.
 
-    ``ssh`` is null unless both are nodes and the port may be SSH's; ``way`` is null if the
+    ``ssh`` is null unless both are nodes and the port may be SSH's; ``ssh_more`` counts logins that
+    are left out. ``ssh_nearest`` are the rules
+    that come near where none lets in, or not as the user who was asked about; ``ssh_blocked`` is
+    true where one does, but packets to the port of SSH do not get through. ``way`` is null if the
     destination is a node, or if no router carries it: then ``unrouted`` is true.
     ``capabilities`` are what grants give the source at the destination, beside packets.
     """
@@ -86,16 +107,23 @@ class Pair(Struct, frozen=True, kw_only=True):
     allowed: bool
     reasons: tuple[Reason, ...] = ()
     ssh: tuple[Login, ...] | None = None
+    ssh_more: int = 0
+    ssh_nearest: tuple[Reason, ...] = ()
+    ssh_blocked: bool = False
     way: Way | None = None
     unrouted: bool = False
     capabilities: tuple[str, ...] = ()
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """The whole answer; ``allowed`` if every pair is, ``more`` counts pairs that are left out."""
+    """The whole answer; ``allowed`` if every pair is, ``more`` counts pairs that are left out.
+
+    With a ``user`` it is ``allowed`` only if every source may also log in as this one.
+    """
 
     src: str
     dst: str
+    user: str = ""
     allowed: bool
     pairs: tuple[Pair, ...]
     more: int = 0
@@ -108,11 +136,13 @@ def explain(
     dst: str,
     protocol: str = "",
     *,
+    user: str = "",
     is_up: Callable[[NodeID], bool] = lambda _: True,
     table: RouteTable | None = None,
 ) -> Explanation:
     """Explain whether ``src`` may reach ``dst``, which may carry a port. Raises NotFound, Invalid.
 
+    ``user`` is the local user that is asked about: then only logins as this one are explained.
     ``is_up`` tells which routers are there; ``table`` is the route table where one is at hand.
     """
     state = compiled.state
@@ -120,19 +150,27 @@ def explain(
         raise ValueError("only policies that were compiled can be explained")
     if table is None or table.state is not state:
         table = RouteTable(state, elect(state, is_up))
-    return _Question(compiled, state, subjects, table).answer(src, dst, protocol)
+    if user in (loginreasons.ANY, "autogroup:nonroot"):
+        raise Invalid("user-unclear", f"{user}: name one local user, or none", concerns=user)
+    return _Question(compiled, state, subjects, table, user).answer(src, dst, protocol)
 
 
 class _Question:
     """One question about one tailnet."""
 
     def __init__(
-        self, compiled: Compiled, state: State, subjects: Subjects, table: RouteTable
+        self,
+        compiled: Compiled,
+        state: State,
+        subjects: Subjects,
+        table: RouteTable,
+        user: str,
     ) -> None:
         self._compiled = compiled
         self._state = state
         self._subjects = subjects
         self._table = table
+        self._user = user
         self._names = {node.name: node.id for node in subjects.nodes.values()}
         self._keys: dict[tuple[str, ...] | UserID | None, frozenset[Key]] = {}
 
@@ -148,10 +186,15 @@ class _Question:
         return Explanation(
             src=src,
             dst=dst,
-            allowed=all(each.allowed for each in answers),
+            user=self._user,
+            allowed=all(map(self._is_allowed, answers)),
             pairs=answers,
             more=total - len(answers),
         )
+
+    def _is_allowed(self, pair: Pair) -> bool:
+        is_in = not self._user or (bool(pair.ssh) and not pair.ssh_blocked)
+        return pair.allowed and is_in
 
     def _pair(self, src: str, dst: str, ports: str, protocol: str) -> Pair:
         target = dst
@@ -163,17 +206,21 @@ class _Question:
         if destination is None:
             way = self._way(source, _address_of(self._state, dst))
             is_unrouted = way is None
-        is_ssh = ports in ("", "*", str(SSH_PORT)) and protocol in ("", "tcp", "6")
-        return Pair(
+        is_ssh = ports in ("", "*", str(loginreasons.SSH_PORT)) and protocol in ("", "tcp", "6")
+        if self._user and not is_ssh:
+            raise Invalid("user-unclear", f"no login as {self._user} by this port and protocol")
+        pair = Pair(
             src=src,
             dst=target,
             allowed=found.allowed,
             reasons=tuple(self._reason(each, source) for each in found.reasons),
-            ssh=self._logins(source, destination) if is_ssh and source and destination else None,
             way=way,
             unrouted=is_unrouted,
             capabilities=self._capabilities(source, destination),
         )
+        if not is_ssh or source is None or destination is None:
+            return pair
+        return self._with_logins(pair, source, destination)
 
     def _reason(self, reason: engine.Reason, source: Node | None) -> Reason:
         miss = reason.miss
@@ -273,14 +320,40 @@ class _Question:
 
     # ── beside packets ──────────────────────────────────────────────────────────────────────────
 
-    def _logins(self, src: Node, dst: Node) -> tuple[Login, ...]:
-        sources = {address_text(address) for address in src.addresses}
-        found = [
-            Login(action=_action(rule.action), users=_users(rule.ssh_users))
-            for rule in ssh_policy(self._state, dst.id).rules
-            if any(each.node_ip in sources for each in rule.principals)
-        ]
-        return tuple(dict.fromkeys(each for each in found if each.users))
+    def _with_logins(self, pair: Pair, src: Node, dst: Node) -> Pair:
+        """Add what SSH says of two nodes; a login needs the packets to arrive, too."""
+        ends = self._state, src, dst, self._user
+        found = loginreasons.granted(*ends)
+        if not found:
+            near = loginreasons.nearest(*ends)
+            return replace(
+                pair, ssh=(), ssh_nearest=tuple(self._reason(each, src) for each in near)
+            )
+        arrives = loginreasons.arrives(self._state, src, dst)
+        return replace(
+            pair,
+            ssh=tuple(map(self._login, found[: engine.MAX_REASONS])),
+            ssh_more=len(found[engine.MAX_REASONS :]),
+            ssh_blocked=not arrives,
+        )
+
+    def _login(self, found: loginreasons.Granted) -> Login:
+        place, recorders = found.reason.place, None
+        if found.recorders is not None:
+            recorders = tuple(self._subjects.nodes[each].name for each in found.recorders)
+        return Login(
+            action="accept" if found.period is None else "check",
+            users=found.users,
+            besides=found.besides,
+            section=place.section,
+            index=place.index,
+            line=place.spot.line,
+            rule=found.reason.rule,
+            check_period="" if found.period is None else _period(found.period),
+            recorders=recorders,
+            enforce_recorder=found.must_record,
+            own_devices=found.is_own,
+        )
 
     def _way(self, src: Node | None, address: Address | None) -> Way | None:
         if address is None:
@@ -349,13 +422,12 @@ def _address_of(state: State, word: str) -> Address | None:
     return _address(word)
 
 
-def _action(action: tailcfg.SSHAction | None) -> str:
-    return "check" if action is not None and action.hold_and_delegate else "accept"
-
-
-def _users(users: dict[str, str]) -> tuple[str, ...]:
-    """Say as whom: a ``*`` is any login but those that are named with nothing."""
-    if not users.get("*"):
-        return tuple(sorted(user for user, local in users.items() if local))
-    refused = sorted(user for user, local in users.items() if not local)
-    return (f"any login but {', '.join(refused)}" if refused else "any login",)
+def _period(period: timedelta) -> str:
+    """Write a checkPeriod as policies do: ``12h``, ``1h30m``; zero is ``always``."""
+    if not period:
+        return "always"
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(\d+)s", show_duration(period))
+    if parts is None:
+        return show_duration(period)
+    units = zip(parts.groups(), "hms", strict=True)
+    return "".join(f"{number}{unit}" for number, unit in units if int(number or 0)) or "0s"

@@ -27,7 +27,7 @@ _STATUS = {
 _HEADSCALE_STATUS = {"user-has-nodes": 400, "node-name-taken": 400}
 """Refusals that Headscale answers with another status than their kind has here."""
 
-_RPC_CODES = {400: 3, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}
+_RPC_CODES = {400: 3, 403: 7, 404: 5, 409: 6, 412: 9, 429: 8, 500: 13, 503: 14}
 """The ``code`` member of old bodies: a number of the gRPC status list."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

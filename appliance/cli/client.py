@@ -79,13 +79,14 @@ class Client:
         path: str,
         body: Plain | None = None,
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Plain:
         """Make one call. Raises CommandFailed with the server's own sentence if it refuses."""
         wanted = {key: value for key, value in (query or {}).items() if value}
         if self._tailnet:
             wanted["tailnet"] = self._tailnet
         target = f"{path}?{urlencode(wanted)}" if wanted else path
-        status, data = self._exchange(method, target, body)
+        status, data = self._exchange(method, target, body, headers or {})
         try:
             answer = json.loads(data) if data else {}
         except ValueError:
@@ -97,12 +98,14 @@ class Client:
             raise CommandFailed(f"{path} did not answer with an object")
         return answer
 
-    def _exchange(self, method: str, target: str, body: Plain | None) -> tuple[int, bytes]:
+    def _exchange(
+        self, method: str, target: str, body: Plain | None, more: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         connection = _Connection(self.path)
         try:
             data = None if body is None else json.dumps(body).encode()
             headers = {} if data is None else {"Content-Type": "application/json"}
-            connection.request(method, target, data, headers)
+            connection.request(method, target, data, {**headers, **more})
             response = connection.getresponse()
             return response.status, response.read()
         except (FileNotFoundError, ConnectionRefusedError) as error:

@@ -230,29 +230,39 @@ def diff(invocation: Invocation, file: str, named: str, against: str, *, exit_co
 @click.argument("src")
 @click.argument("dst")
 @click.option("--proto", default="", help="Protocol, by name or number (default: the usual ones).")
+@click.option("--user", default="", help="Ask whether SSH lets SRC log in as this local user.")
 @click.option(
     "-f", "--file", type=PATHS, default="", help="Ask about this policy, not the one in force."
 )
 @click.option("--exit-code", is_flag=True, help="End with 1 if it is denied.")
 @click.pass_obj
 def explain(
-    invocation: Invocation, src: str, dst: str, proto: str, file: str, *, exit_code: bool
+    invocation: Invocation,
+    src: str,
+    dst: str,
+    proto: str,
+    user: str,
+    file: str,
+    *,
+    exit_code: bool,
 ) -> None:
     """Say which rule lets SRC reach DST[:PORT], or which rules come near and why they miss.
 
     SRC and DST are nodes, users, tags, groups, hosts of the policy or addresses. Also says which
-    router leads there, and what SSH allows.
+    router leads there, and which rules for SSH let SRC log in, as whom, and how: 'accept' asks
+    nothing, 'check' asks for an approval that is good for some time.
 
     \b
     Example:
       headwater policy explain laptop web:443
       headwater policy explain alice@example.com tag:db:5432 --proto tcp
+      headwater policy explain laptop web --user root
       headwater policy explain laptop 10.1.0.9 -f new.hujson --tailnet tailnet.json
     """
     text = optional(file)
     source = text or PolicyFile("policy in force", "")
     try:
-        answer = _advised(lambda: desk(invocation).explain(text, src, dst, proto))
+        answer = _advised(lambda: desk(invocation).explain(text, src, dst, proto, user))
     except PolicyRefused as refusal:
         complain(source, refusal, invocation.output)
     emit(invocation.output, answer, lambda: policytext.explanation(answer))
@@ -298,28 +308,52 @@ def _plain(record: PolicyText) -> Plain:
 
 @policy.verb("set", "put", "update", cls=Command)
 @_takes_file
+@click.option(
+    "--if-match",
+    metavar="ETAG",
+    default=None,
+    help="Only if the policy in force is still the one with this ETag ('policy status' has it).",
+)
 @_takes_bypass
 @click.pass_obj
-def put(invocation: Invocation, file: str, named: str, *, bypass: bool) -> None:
+def put(
+    invocation: Invocation, file: str, named: str, if_match: str | None, *, bypass: bool
+) -> None:
     """Put a policy in force: nodes hear of it at once. One with mistakes is refused.
 
-    Only where the policy is kept in the database; 'headwater policy status' says where it is.
+    Only where the policy is kept in the database; 'headwater policy status' says where it is. Its
+    ETag tells texts apart: ask for it before you read the policy, and nobody's change gets lost.
 
     \b
     Example:
       headwater policy diff policy.hujson
       headwater policy set policy.hujson
+      headwater policy set first.hujson --if-match ts-default     (only if there is none yet)
     """
     text = _chosen(file, named)
+    headers = _condition(if_match)
+    if bypass and headers:
+        raise click.UsageError("--if-match asks the server, and --bypass-… is for when none runs")
     try:
         if bypass:
             answer = _plain(_directly(invocation, lambda direct: direct.put(text)))
         else:
             with refusals():
-                answer = _online(invocation).call("PUT", PATH, {"policy": text.text})
+                answer = _online(invocation).call(
+                    "PUT", PATH, {"policy": text.text}, headers=headers
+                )
     except PolicyRefused as refusal:
         complain(text, refusal, invocation.output)
     emit(invocation.output, answer, "Policy updated.")
+
+
+def _condition(if_match: str | None) -> dict[str, str]:
+    if if_match is None:
+        return {}
+    # An empty one comes from a script's variable that is not set: it must not mean "whatever".
+    if not if_match.strip() or not (if_match.isascii() and if_match.isprintable()):
+        raise click.UsageError("--if-match wants an ETag, as 'headwater policy status' shows it")
+    return {"If-Match": if_match}
 
 
 @policy.verb("status", cls=Command)
@@ -340,6 +374,7 @@ def _status(answer: Plain) -> str:
         lines.append("in force: none was ever set: everything may reach everything")
     else:
         lines.append(f"in force: since {moment(answer['since'])}, by {answer['by']}")
+    lines.append(f"etag: {answer['etag']}")
     if answer["trouble"]:
         lines.append(f"trouble since {moment(answer['troubleSince'])}:")
         lines += [f"  {line}" for line in str(answer["trouble"]).splitlines()]

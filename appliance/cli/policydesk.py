@@ -39,8 +39,10 @@ class Desk(Protocol):
         """Say what a policy would change, against another one or the one in force."""
         ...
 
-    def explain(self, policy: PolicyFile | None, src: str, dst: str, protocol: str) -> Plain:
-        """Say why ``src`` may reach ``dst`` or not."""
+    def explain(
+        self, policy: PolicyFile | None, src: str, dst: str, protocol: str, user: str
+    ) -> Plain:
+        """Say why ``src`` may reach ``dst`` or not, and log in there, as ``user`` if not empty."""
         ...
 
 
@@ -77,9 +79,11 @@ class Online:
         with refusals(against):
             return self._client.post(f"{PATH}/diff", _body(policy=policy, against=against))
 
-    def explain(self, policy: PolicyFile | None, src: str, dst: str, protocol: str) -> Plain:
+    def explain(
+        self, policy: PolicyFile | None, src: str, dst: str, protocol: str, user: str
+    ) -> Plain:
         """See Desk."""
-        question: Plain = {"src": src, "dst": dst, "protocol": protocol}
+        question: Plain = {"src": src, "dst": dst, "protocol": protocol, "user": user}
         with refusals():
             return self._client.post(f"{PATH}/explain", question | _body(policy=policy))
 
@@ -138,7 +142,9 @@ class Offline:
         with engine_refusals():
             return _plain(answers.diff(before, new, subjects))
 
-    def explain(self, policy: PolicyFile | None, src: str, dst: str, protocol: str) -> Plain:
+    def explain(
+        self, policy: PolicyFile | None, src: str, dst: str, protocol: str, user: str
+    ) -> Plain:
         """See Desk."""
         from appliance.api import policyanswers as answers
         from appliance.api.policyreasons import explain
@@ -148,7 +154,7 @@ class Offline:
         with engine_refusals():
             subjects = self._subjects()
             compiled = compile(answers.read(text, subjects.background), *subjects)
-            return _plain(explain(compiled, subjects, src, dst, protocol))
+            return _plain(explain(compiled, subjects, src, dst, protocol, user=user))
 
     def _subjects(self) -> Subjects:
         from appliance.api import policyanswers

@@ -10,6 +10,9 @@ from typing import cast
 
 from appliance.cli.client import Plain
 
+MAX_WORDS = 12
+"""Local users that one line names."""
+
 _SIGNS = (
     ("peersGained", "+ sees"),
     ("peersLost", "- sees"),
@@ -44,13 +47,13 @@ def _change(change: Plain) -> Iterator[str]:
 def explanation(answer: Plain) -> str:
     """Show why one end may reach another, pair by pair."""
     pairs = cast(list[Plain], answer["pairs"])
-    lines = [line for pair in pairs for line in _pair(pair)]
+    lines = [line for pair in pairs for line in _pair(pair, str(answer["user"]))]
     if answer["more"]:
         lines.append(f"… and {answer['more']} more pair(s): name nodes to see them")
     return "\n".join(lines)
 
 
-def _pair(pair: Plain) -> Iterator[str]:
+def _pair(pair: Plain, user: str) -> Iterator[str]:
     is_allowed = bool(pair["allowed"])
     yield f"{pair['src']} -> {pair['dst']}: {'allowed' if is_allowed else 'denied'}"
     reasons = cast(list[Plain], pair["reasons"])
@@ -69,10 +72,61 @@ def _pair(pair: Plain) -> Iterator[str]:
     capabilities = cast(list[str], pair["capabilities"])
     if capabilities:
         yield f"  with the capabilities {', '.join(capabilities)}"
-    if pair["ssh"] == [] and str(pair["dst"]).endswith(":22"):
-        yield "  SSH: no rule lets the source log in"
-    for login in cast(list[Plain], pair["ssh"] or []):
-        yield f"  SSH: {login['action']} as {', '.join(cast(list[str], login['users']))}"
+    yield from _logins(pair, user)
+
+
+def _logins(pair: Plain, user: str) -> Iterator[str]:
+    """Show what SSH allows: each rule that lets in, or those that come near and why they do not."""
+    logins = cast(list[Plain] | None, pair["ssh"])
+    nearest = cast(list[Plain], pair["sshNearest"])
+    if logins is None:
+        if user:
+            yield "  SSH: only nodes log in, and only at nodes"
+        return
+    for login in logins:
+        yield f"  SSH: {_login(login)} by {_place(login)}: {login['rule']}{_recording(login)}"
+    if pair["sshMore"]:
+        yield f"  SSH: … and by {pair['sshMore']} more rule(s): ask with --user"
+    if logins and pair["sshBlocked"]:
+        yield "  SSH: but no rule lets packets to port 22 through, so nobody gets that far"
+    # Nobody asks about SSH who does not name its port, unless there are rules to tell of.
+    if not logins and (user or nearest or str(pair["dst"]).endswith(":22")):
+        yield f"  SSH: no rule lets the source log in{f' as {user}' if user else ''}"
+    for each in nearest:
+        yield f"  SSH: nearest {_place(each)}: {each['rule']}: {each['miss']}"
+
+
+def _login(login: Plain) -> str:
+    """Say how and as whom: ``check (good for 12h) as any user but root``."""
+    period = login["checkPeriod"]
+    how = str(login["action"])
+    if period:
+        how += " (at every login)" if period == "always" else f" (good for {period})"
+    users, besides = cast(list[str], login["users"]), cast(list[str], login["besides"])
+    whom = _shortened(users)
+    if "*" in users:
+        whom = f"any user but {_shortened(besides)}" if besides else "any user"
+    return f"{how} as {whom}"
+
+
+def _shortened(words: list[str]) -> str:
+    more = len(words) - MAX_WORDS
+    return ", ".join(words[:MAX_WORDS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _recording(login: Plain) -> str:
+    """Say who records the sessions, and what a rule does not say itself."""
+    said = ""
+    recorders = cast(list[str] | None, login["recorders"])
+    if recorders:
+        or_not = " or refused" if login["enforceRecorder"] else ""
+        said = f"; recorded at {_shortened(recorders)}{or_not}"
+    elif recorders is not None:
+        what = "every session is refused" if login["enforceRecorder"] else "nothing is recorded"
+        said = f"; no node is the recorder: {what}"
+    if login["ownDevices"]:
+        said += "; with localpart: the owner's own devices are told of it, too"
+    return said
 
 
 def _place(reason: Plain) -> str:

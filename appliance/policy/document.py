@@ -187,6 +187,11 @@ class _Document:
             if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
                 text = f'hosts["{name}"]: a host name has letters, digits, "-", "_" and "."'
                 self._reader.note(where, text, at_name=True)
+            elif spans.parse(name) is not None:
+                text = (
+                    f'hosts["{name}"]: a name that is an address would hide what rules mean by it'
+                )
+                self._reader.note(where, text, at_name=True)
             if span is None:
                 text = f'hosts["{name}"]: want an IP address or a prefix'
                 self._reader.note(where, text)
@@ -302,11 +307,15 @@ class _Document:
                 text = f'postures["{name}"]: the name must start with "posture:"'
                 self._reader.note((*path, name), text, at_name=True)
             conditions = []
-            for text, where in self._reader.texts(part, (*path, name)):
+            texts = list(self._reader.texts(part, (*path, name)))
+            for text, where in texts:
                 try:
                     conditions.append(postures.parse(text))
                 except postures.ConditionError as error:
                     self._reader.note(where, f'postures["{name}"]: {error}')
+            if not texts:
+                text = f'postures["{name}"]: without a condition every device would be in it'
+                self._reader.note((*path, name), text, at_name=True)
             found[name] = tuple(conditions)
         self._names.postures.update(found)
         return found

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from appliance.errors import Invalid, NotFound
 from appliance.policy.language import Place
 from appliance.policy.ports import ALL_PORTS, PortError, Ports, parse_ports, parse_protocol
-from appliance.policy.reach import End, Miss, Verdict, end_of, is_end, verdicts
+from appliance.policy.reach import End, Miss, Verdict, end_of, verdicts
 from appliance.policy.rulesections import split_target
 from appliance.policy.state import State
 from appliance.records import Address, NodeID
@@ -96,20 +96,20 @@ class _Question:
             sentence = f"{src} and {host} have no addresses of the same family"
             raise Invalid("families-differ", sentence)
         found = [
-            (verdict, other)
+            verdict
             for one, other in pairs
             for verdict in verdicts(self._state, one, other, port, protocols)
         ]
-        best = [verdict for verdict, _ in found if verdict.miss is None]
+        best = [verdict for verdict in found if verdict.miss is None]
         is_allowed = bool(best)
         if not is_allowed:
             near = [
                 verdict
-                for verdict, other in found
+                for verdict in found
                 # A rule that misses the source is near if it ends at the destination at least.
-                if verdict.miss is not Miss.SOURCE or is_end(verdict.flow, other)
+                if verdict.miss is not Miss.SOURCE or verdict.is_end
             ]
-            best = sorted(near, key=_distance)
+            best = sorted(near, key=distance)
         shown = MAX_REASONS if is_allowed else NEAREST
         reasons: dict[Reason, None] = {}
         for verdict in best:
@@ -155,15 +155,16 @@ def _address(text: str) -> Address | None:
         return None
 
 
-def _distance(verdict: Verdict) -> int:
+def distance(verdict: Verdict) -> int:
+    """Say how far a flow is from letting through; 0 does."""
     return _DISTANCE[verdict.miss] if verdict.miss is not None else 0
 
 
 def _reason(verdict: Verdict) -> Reason:
     flow = verdict.flow
-    src = _shortened([selector.written for selector in flow.src])
-    dst = "autogroup:self" if flow.is_self else _shortened([each.written for each in flow.dst])
-    ports = _shortened([_port_text(each) for each in flow.ports], ",")
+    src = shortened([selector.written for selector in flow.src])
+    dst = "autogroup:self" if flow.is_self else shortened([each.written for each in flow.dst])
+    ports = shortened([_port_text(each) for each in flow.ports], ",")
     via = f" via {', '.join(sorted(flow.via))}" if flow.via else ""
     protocols = f" proto {','.join(map(str, flow.protocols))}" if flow.protocols else ""
     posture = f" in {', '.join(flow.postures)}" if flow.postures else ""
@@ -177,7 +178,8 @@ def _port_text(ports: Ports) -> str:
     return f"{ports.first}-{ports.last}" if ports.first < ports.last else str(ports.first)
 
 
-def _shortened(words: list[str], between: str = ", ") -> str:
+def shortened(words: list[str], between: str = ", ") -> str:
+    """Put words in a row, the last of many counted only."""
     rest = len(words) - MAX_WORDS
     more = [f"and {rest} more"] if rest > 0 else []
     return between.join((*words[:MAX_WORDS], *more))

@@ -29,7 +29,20 @@ _FAILED = "test(s) failed"
 
 _SOURCE = Side(lambda word: "[ssh] " if word.startswith("user:") else "")
 _DESTINATION = Side(bare)
-_RECORDER = Side(bare)
+_RECORDER = Side(
+    bare,
+    dict.fromkeys(
+        (
+            Kind.SELF,
+            Kind.INTERNET,
+            Kind.EVERYONE,
+            Kind.DANGER_ALL,
+            Kind.SHARED,
+            Kind.SERVICE,
+        ),
+        "a recorder is a node of this tailnet: name its tag, its user or its address",
+    ),
+)
 _FROM = frozenset(
     {Kind.USER, Kind.GROUP, Kind.DOMAIN, Kind.TAG, Kind.MEMBER, Kind.TAGGED, Kind.ROLE, Kind.SHARED}
 )
@@ -64,6 +77,10 @@ def ssh(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SSHRule,
         period = _check_period(reader, fields.get("checkPeriod"), here["checkPeriod"])
         if period is not None and action != "check":
             reader.note(here["checkPeriod"], 'checkPeriod is only valid with action "check"')
+        recorders = selectors(reader, names, fields, where, "recorder", _RECORDER)
+        must_record = reader.flag(fields.get("enforceRecorder"), here["enforceRecorder"])
+        if must_record and not recorders:
+            reader.note(here["enforceRecorder"], "enforceRecorder needs a recorder")
         found.append(
             SSHRule(
                 Place("ssh", index, reader.spot(where)),
@@ -73,10 +90,8 @@ def ssh(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SSHRule,
                 users=_users(reader, names, fields, where),
                 check_period=period,
                 accept_env=_accept_env(reader, fields.get("acceptEnv"), here["acceptEnv"]),
-                recorders=selectors(reader, names, fields, where, "recorder", _RECORDER),
-                enforce_recorder=reader.flag(
-                    fields.get("enforceRecorder"), here["enforceRecorder"]
-                ),
+                recorders=recorders,
+                enforce_recorder=must_record,
                 postures=postures(reader, names, fields.get("srcPosture"), here["srcPosture"]),
             )
         )
@@ -229,8 +244,8 @@ def tests(reader: Reader, _names: Names, value: JSON, path: Path) -> tuple[Claim
     found = []
     for index, (item, where) in enumerate(reader.items(value, path)):
         fields = reader.fields(item, where, known)
-        source = "user" if "user" in fields and "src" not in fields else "src"
-        accept = "allow" if "allow" in fields and "accept" not in fields else "accept"
+        source = reader.either(fields, where, "src", "user")
+        accept = reader.either(fields, where, "accept", "allow")
         here = {name: (*where, name_in(fields, name)) for name in known}
         proto = fields.get("proto")
         attributes: dict[str, str | float | bool] = {}

@@ -106,6 +106,7 @@ class Reader:
     def fields(self, value: JSON, path: Path, known: Iterable[str]) -> dict[str, JSON]:
         """Read an object with a fixed set of names; give its values by the known spelling."""
         found: dict[str, JSON] = {}
+        seen: dict[str, str] = {}
         known = tuple(known)
         by_fold = {name.lower(): name for name in known}
         for name, part in self.members(value, path):
@@ -115,6 +116,9 @@ class Reader:
             if here is None:
                 text = f'unknown field "{name}"{self.suggest(name, known)}'
                 self.note((*path, name), text, at_name=True)
+            elif seen.setdefault(here, name) != name:
+                # Which one counts is a guess, and the other one may be what shuts somebody out.
+                self.note((*path, name), f'"{name}" and "{seen[here]}" are one field', at_name=True)
             elif part is not None:
                 found[here] = part
                 found[_PATH + here] = name
@@ -162,6 +166,16 @@ class Reader:
         if value is not None:
             self.note(path, f"expected true or false, found {_kind(value)}")
         return False
+
+    def either(self, fields: dict[str, JSON], path: Path, name: str, old: str) -> str:
+        """Give the name of a field that has an old name too; both at once are a mistake."""
+        if old not in fields:
+            return name
+        if name in fields:
+            spelled = name_in(fields, old)
+            self.note((*path, spelled), f'"{spelled}" is the old name of "{name}"', at_name=True)
+            return name
+        return old
 
 
 _PATH = "\0"

@@ -62,7 +62,7 @@ class Condition:
         if self.name in _VERSIONS or (isinstance(known, str) and isinstance(value, str)):
             left, right = version_key(str(known)), version_key(str(value))
             if not left or not right:
-                return False
+                return False  # what is no version is neither older nor newer
             # What is not said is zero: 1.80 is 1.80.0.
             longest = max(len(left), len(right))
             left, right = (each + (0,) * (longest - len(each)) for each in (left, right))
@@ -107,11 +107,24 @@ def parse(text: str) -> Condition:
         inner = rest.strip()
         if not (inner.startswith("[") and inner.endswith("]")):
             raise ConditionError(f"{operator} wants a list: ['a', 'b']")
-        return Condition(name, operator, _values(inner[1:-1]))
+        return Condition(name, operator, _folded(name, _values(inner[1:-1])))
     values = _values(rest)
     if len(values) != 1:
         raise ConditionError(f"{operator} wants one value")
-    return Condition(name, operator, values)
+    if operator not in ("==", "!=") and not _has_order(values[0]):
+        raise ConditionError(f"{operator} wants a number or a version such as '1.60'")
+    return Condition(name, operator, _folded(name, values))
+
+
+def _has_order(value: AttributeValue) -> bool:
+    return bool(version_key(value)) if isinstance(value, str) else not isinstance(value, bool)
+
+
+def _folded(name: str, values: tuple[AttributeValue, ...]) -> tuple[AttributeValue, ...]:
+    """Write names of systems as ``attributes_of`` does: ``!= 'Windows'`` must not let it in."""
+    if name != "node:os":
+        return values
+    return tuple(_os_name(value) if isinstance(value, str) else value for value in values)
 
 
 def _values(text: str) -> tuple[AttributeValue, ...]:
@@ -136,7 +149,9 @@ def _values(text: str) -> tuple[AttributeValue, ...]:
     return tuple(found)
 
 
-_OS_NAMES = {"macOS": "macos", "darwin": "macos", "iOS": "ios", "tvOS": "tvos"}
+def _os_name(text: str) -> str:
+    name = text.lower()
+    return "macos" if name == "darwin" else name
 
 
 NO_MORE: Mapping[str, AttributeValue] = {}
@@ -152,7 +167,7 @@ def attributes_of(
     hostinfo = node.hostinfo
     known = {each.name: each.value for each in node.attributes}
     if hostinfo.os:
-        known["node:os"] = _OS_NAMES.get(hostinfo.os, hostinfo.os.lower())
+        known["node:os"] = hostinfo.os
     if hostinfo.os_version:
         known["node:osVersion"] = hostinfo.os_version
     version = version_key(hostinfo.ipn_version)
@@ -163,4 +178,7 @@ def attributes_of(
     if hostinfo.state_encrypted is not None:
         known["node:tsStateEncrypted"] = hostinfo.state_encrypted
     known.update(more)
+    system = known.get("node:os")
+    if isinstance(system, str):
+        known["node:os"] = _os_name(system)
     return known

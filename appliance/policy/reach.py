@@ -21,13 +21,14 @@ from appliance.records import Address, Node, UserID
 
 
 class Miss(StrEnum):
-    """Why a flow does not let a packet through; in the order in which they are found."""
+    """Why a flow lets no packet and no login through; in the order in which they are found."""
 
     SOURCE = "the source is not in src"
     POSTURE = "the source is in src but not in the posture"
     DESTINATION = "the destination is not in dst"
     PROTOCOL = "another protocol"
     PORT = "another port"
+    USER = "the user is not in users"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,14 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one flow says; ``miss`` None lets the packet through."""
+    """What one flow says; ``miss`` None lets the packet through.
+
+    ``is_end`` tells whether it ends at the destination, whoever asks.
+    """
 
     flow: Flow
     miss: Miss | None
+    is_end: bool
 
 
 def end_of(state: State, address: Address, node: Node | None) -> End:
@@ -67,6 +72,8 @@ def end_of(state: State, address: Address, node: Node | None) -> End:
     if spans.among(state.anyone, address):
         starts |= program.from_everyone
     ends, owner = program.ends_at(address, keys), None
+    if node is not None:
+        ends &= ~program.steered
     if node is not None and not node.tags:
         ends, owner = ends | program.selves, node.user_id
     missed = program.missed(node)
@@ -78,18 +85,27 @@ def verdicts(
 ) -> Iterator[Verdict]:
     """Say of every flow of packets whether it lets this through; port None means any one."""
     wanted = frozenset(protocols)
-    is_own = src.owner is not None and src.owner == dst.owner
-    starts = src.starts if is_own else src.starts & ~state.program.selves
     for flow in state.program.flows:
         if not flow.is_login and flow.capabilities is None:
-            bit, miss = 1 << flow.number, _miss(flow, port, wanted)
-            if not starts & bit:
-                miss = Miss.SOURCE
-            elif src.missed & bit:
-                miss = Miss.POSTURE
-            elif not dst.ends & bit:
-                miss = Miss.DESTINATION
-            yield Verdict(flow, miss)
+            verdict = verdict_of(flow, src, dst)
+            if verdict.miss is None:
+                verdict = Verdict(flow, _miss(flow, port, wanted), is_end=True)
+            yield verdict
+
+
+def verdict_of(flow: Flow, src: End, dst: End) -> Verdict:
+    """Say whether a flow leads from one end to the other, whatever ports or users it is for."""
+    bit, miss = 1 << flow.number, None
+    # Devices of users are ends of ``autogroup:self``, but for those of the same user only.
+    is_own = src.owner is not None and src.owner == dst.owner
+    is_end = bool(dst.ends & bit) and (is_own or not flow.is_self)
+    if not src.starts & bit:
+        miss = Miss.SOURCE
+    elif src.missed & bit:
+        miss = Miss.POSTURE
+    elif not is_end:
+        miss = Miss.DESTINATION
+    return Verdict(flow, miss, is_end)
 
 
 class Openings:
@@ -153,8 +169,3 @@ def _miss(flow: Flow, port: int | None, protocols: frozenset[int]) -> Miss | Non
     if port is not None and not any(each.first <= port <= each.last for each in flow.ports):
         return Miss.PORT
     return None
-
-
-def is_end(flow: Flow, dst: End) -> bool:
-    """Tell whether a flow names this end as destination, whoever asks."""
-    return bool(dst.ends >> flow.number & 1)

@@ -52,8 +52,8 @@ def acls(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[Acl, ..
     for index, (item, where) in enumerate(reader.items(value, path)):
         fields = reader.fields(item, where, known)
         # The names of the first years, still found in old policies.
-        source = "users" if "users" in fields and "src" not in fields else "src"
-        target = "ports" if "ports" in fields and "dst" not in fields else "dst"
+        source = reader.either(fields, where, "src", "users")
+        target = reader.either(fields, where, "dst", "ports")
         action = reader.text(fields.get("action"), (*where, name_in(fields, "action")))
         if action != "accept":
             reader.note(

@@ -152,7 +152,7 @@ class _Bench:
         self._told_where: dict[
             tuple[tuple[str, ...], int], tuple[list[tuple[SSHRules, str]], list[str]]
         ] = {}
-        self._matching: dict[tuple[int, int], set[tuple[int, ...]]] = {}
+        self._matching: dict[tuple[int, int], list[tuple[int, ...]]] = {}
 
     def _make_up(self, policy: Policy) -> None:
         """Give a device to every user and tag that has none.
@@ -438,7 +438,7 @@ class _Bench:
             self._work += len(wanted) * (1 + len(numbers) // RULES_A_STEP)
             if self.is_tired:
                 return
-            mine = tuple(rules[number] for number in dict.fromkeys(numbers))
+            mine = tuple(rules[number] for number in numbers)
             for expected, user in wanted:
                 action = first_action(mine, user) if user else None
                 got = "DENIED" if action is None else "ALLOWED"
@@ -447,7 +447,7 @@ class _Bench:
                 if got != expected and not (expected == "ALLOWED" and action is not None):
                     yield f"{claim.src}/{user or chr(34) * 2} -> {name}: expected {expected}, got {got}"
 
-    def _matches(self, sources: list[reach.End], rules: SSHRules) -> set[tuple[int, ...]]:
+    def _matches(self, sources: list[reach.End], rules: SSHRules) -> list[tuple[int, ...]]:
         """Give which rules name a source, by their numbers, for every kind of source there is."""
         key = id(sources), id(rules)
         known = self._matching.get(key)
@@ -456,8 +456,9 @@ class _Bench:
                 self._texts[id(sources)] = [address_text(end.address) for end in sources]
             self._work += len(sources) // TEXTS_A_STEP
             named = self._numbers(rules)
-            known = {named.get(text, ()) for text in self._texts[id(sources)]}
-            self._matching[key] = known
+            # By identity: equal numbers are one object, and may be many.
+            found = (named.get(text, ()) for text in self._texts[id(sources)])
+            known = self._matching[key] = list({id(each): each for each in found}.values())
         return known
 
     def _rules(self, node_id: NodeID) -> SSHRules:
@@ -469,7 +470,7 @@ class _Bench:
         return rules
 
     def _numbers(self, rules: SSHRules) -> Mapping[str, tuple[int, ...]]:
-        """Give the rules that name an address as source, by their numbers."""
+        """Give the rules that name an address as source, by their numbers in order."""
         known = self._named.get(id(rules))
         if known is None:
             found: defaultdict[str, list[int]] = defaultdict(list)
@@ -477,9 +478,11 @@ class _Bench:
                 self._work += len(rule.principals) // PRINCIPALS_A_STEP
                 for principal in rule.principals:
                     found[principal.node_ip].append(number)
+            pool: dict[tuple[int, ...], tuple[int, ...]] = {}
+            same = {text: tuple(dict.fromkeys(numbers)) for text, numbers in found.items()}
+            same = {text: pool.setdefault(numbers, numbers) for text, numbers in same.items()}
             # Kept with its rules, so that no others get their id.
-            numbers = {text: tuple(mine) for text, mine in found.items()}
-            known = self._named[id(rules)] = rules, numbers
+            known = self._named[id(rules)] = rules, same
         return known[1]
 
 

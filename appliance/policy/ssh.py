@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from ipaddress import ip_address
 
 from appliance.policy.bits import ones
 from appliance.policy.flows import Login
@@ -27,13 +28,16 @@ RECORDER_PORT = 80
 """Where ``tsrecorder`` listens. Source: control-protocol.md 7.5 (HTTP to the recorder's address)."""
 MAX_KEPT = 10_000
 """Rules and policies kept for one state: some for each rule, user and set of tags."""
+UNUSED_URL = "https://unused"
+"""Clients put the URL of their own control server in its place. Source: control-protocol.md 7.4."""
 CHECK_PATH = "/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID?local_user=$LOCAL_USER"
+_NOBODY = tailcfg.AddrPort(ip_address("127.0.0.1"), 0)
+"""A recorder that nobody can reach: a client that is told of none records nothing and asks nobody,
+whatever is to happen on failure. Source: tailscale ssh/tailssh/tailssh.go, shouldRecord."""
 _NO_RECORDER = "session recording is required and no recorder can be reached"
 
 
-def ssh_policy(
-    state: State, node_id: NodeID, check_url: str = "https://unused"
-) -> tailcfg.SSHPolicy:
+def ssh_policy(state: State, node_id: NodeID, check_url: str = UNUSED_URL) -> tailcfg.SSHPolicy:
     """Give all SSH rules for a node, those that check before those that accept."""
     if state.kept is None:
         return tailcfg.SSHPolicy(rules=_told(state, node_id, check_url))
@@ -67,27 +71,33 @@ def _class(state: State, node_id: NodeID) -> tuple[object, ...]:
 
 
 def _told(state: State, node_id: NodeID, check_url: str) -> tuple[tailcfg.SSHRule, ...]:
-    checks: list[tailcfg.SSHRule] = []
-    accepts: list[tailcfg.SSHRule] = []
-    for login in state.program.logins:
-        (checks if login.rule.is_check else accepts).extend(
-            _rules(state, login, node_id, check_url)
-        )
-    return (*checks, *accepts)
+    logins = in_order(state)
+    return tuple(rule for each in logins for rule in rules_of(state, each, node_id, check_url))
+
+
+def in_order(state: State) -> Iterator[Login]:
+    """Give the SSH rules of the policy as nodes ask them: those that check come first."""
+    for is_check in (True, False):
+        for login in state.program.logins:
+            if login.rule.is_check is is_check:
+                yield login
 
 
 def check_period(state: State, src: NodeID, dst: NodeID, user: str) -> timedelta | None:
     """Give how long a check of this login stays good; None if no rule asks for one."""
-    policy = ssh_policy(state, dst)
     texts = {address_text(address) for address in state.nodes[src].addresses}
-    periods = [
-        login.rule.check_period if login.rule.check_period is not None else DEFAULT_CHECK_PERIOD
-        for login in state.program.logins
-        if login.rule.is_check
-        for rule in _rules(state, login, dst, "")
-        if decide((rule,), texts, user) is not None
-    ]
-    return periods[0] if periods and policy.rules else None
+    for login in in_order(state):
+        if not login.rule.is_check:
+            break
+        if decide(tuple(rules_of(state, login, dst)), texts, user) is not None:
+            return period_of(login)
+    return None
+
+
+def period_of(login: Login) -> timedelta:
+    """Give how long a check by this rule stays good; zero means that each login needs its own."""
+    period = login.rule.check_period
+    return DEFAULT_CHECK_PERIOD if period is None else period
 
 
 def decide(
@@ -106,9 +116,10 @@ def first_action(rules: Iterable[tailcfg.SSHRule], user: str) -> tailcfg.SSHActi
     return None
 
 
-def _rules(
-    state: State, login: Login, node_id: NodeID, check_url: str
+def rules_of(
+    state: State, login: Login, node_id: NodeID, check_url: str = UNUSED_URL
 ) -> Iterator[tailcfg.SSHRule]:
+    """Give what a node is told of one SSH rule of the policy."""
     standing, node = state.standings[node_id], state.nodes[node_id]
     if login.own is not None and standing.self_dst >> login.own.number & 1:
         key: tuple[object, ...] = ("own", login.own.number, standing.owner, check_url)
@@ -265,7 +276,8 @@ def _local_part(state: State, login: Login, user_id: UserID | None) -> str:
 def _action(state: State, login: Login, check_url: str) -> tailcfg.SSHAction:
     recorders = _recorders(state, login)
     failure = None
-    if login.rule.enforce_recorder and login.recorders is not None:
+    if login.rule.enforce_recorder:
+        recorders = recorders or (_NOBODY,)
         failure = tailcfg.SSHRecorderFailureAction(
             reject_session_with_message=_NO_RECORDER,
             terminate_session_with_message=_NO_RECORDER,
@@ -286,15 +298,20 @@ def _action(state: State, login: Login, check_url: str) -> tailcfg.SSHAction:
     )
 
 
-def _recorders(state: State, login: Login) -> tuple[tailcfg.AddrPort, ...]:
+def recorders_of(state: State, login: Login) -> tuple[NodeID, ...]:
+    """Give the nodes that record sessions, in the order in which clients try them: the oldest first.
+
+    Not by slot, which says the same only until a node goes and another one takes its place.
+    """
     if login.recorders is None:
         return ()
-    found = []
-    for slot in ones(state.dst_nodes[login.recorders.number]):
-        node_id = state.ids[slot]
-        if node_id is not None:
-            found += [
-                tailcfg.AddrPort(address, RECORDER_PORT)
-                for address in state.nodes[node_id].addresses
-            ]
-    return tuple(found)
+    slots = ones(state.dst_nodes[login.recorders.number])
+    return tuple(sorted(each for slot in slots if (each := state.ids[slot]) is not None))
+
+
+def _recorders(state: State, login: Login) -> tuple[tailcfg.AddrPort, ...]:
+    return tuple(
+        tailcfg.AddrPort(address, RECORDER_PORT)
+        for node_id in recorders_of(state, login)
+        for address in state.nodes[node_id].addresses
+    )

@@ -157,6 +157,8 @@ class Program:
         # The flows of one grant share their destinations, one after another.
         for _, group in groupby(self.flows, key=lambda flow: id(flow.dst)):
             self._enter_ends(tuple(group))
+        self.steered = of(flow.number for flow in self.via)
+        """Flows with ``via``: they go to what routers lead to, and to no node itself."""
         self._enter_postures()
         # Exit nodes have no capabilities to grant for what they lead to.
         self._carried = of(flow.number for flow in self.flows if flow.capabilities is None)

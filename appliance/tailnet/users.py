@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from appliance.errors import Conflict, Invalid, NotFound
+from appliance.policy.standing import names_of
 from appliance.records import TAGGED_USER_ID, Node, Role, User, UserID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Snapshot
@@ -51,6 +52,7 @@ def create(
             "user-picture-invalid", "the picture of a user is a link that starts with https://"
         )
     _check_unique(edit, name, email)
+    _check_words(edit, User(UserID(0), name, now, email=email))
     owner = owner_of(edit)
     if role is Role.OWNER and owner is not None:
         raise Conflict(
@@ -120,7 +122,9 @@ def rename(edit: Edit, user_id: UserID, name: str) -> User:
         )
     name = check_name(name)
     _check_unique(edit, name, "", besides=user_id)
-    return _changed(edit, replace(old, name=name))
+    renamed = replace(old, name=name)
+    _check_words(edit, renamed)
+    return _changed(edit, renamed)
 
 
 def set_role(edit: Edit, user_id: UserID, role: Role) -> User:
@@ -252,6 +256,23 @@ def _check_unique(edit: Edit, name: str, email: str, besides: UserID | None = No
                 "user-email-taken",
                 f"the address {email!r} belongs to the user {user.name!r}",
                 concerns=email,
+            )
+
+
+def _check_words(edit: Edit, wanted: User) -> None:
+    """Refuse a user whom policies would call by a word that means somebody else already.
+
+    A name may be an e-mail address, and one without an address is called by the name as it is.
+    """
+    words = names_of(wanted)
+    for user in edit.users.values():
+        shared = words & names_of(user) if user.id != wanted.id else ()
+        for word in shared:
+            raise Conflict(
+                "user-word-taken",
+                f"policies mean the user {user.name!r} by {word!r}, and would mean both: choose"
+                " another name or address",
+                concerns=word,
             )
 
 

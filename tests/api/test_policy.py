@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from appliance.governing import PolicyKeeper, PolicySource
 from appliance.policy import dump
@@ -32,6 +36,81 @@ async def test_policy_is_set_and_shown_as_it_was_written(house: House) -> None:
     assert (status, put["policy"]) == (200, CLOSED)
     assert await house.call("GET", PATH) == (200, put)
     assert house.live.snapshot.policy.acls == ()
+
+
+def etag(text: str) -> str:
+    return f'"{hashlib.sha256(text.encode()).hexdigest()}"'
+
+
+async def write(house: House, text: str, *conditions: str) -> tuple[int, str, Any]:
+    """Put a policy on a condition; give status, ETag and answer."""
+    headers = CIMultiDict(("If-Match", each) for each in conditions)
+    body = {"policy": text}
+    async with house.client.put(PATH, json=body, headers=headers) as response:
+        return response.status, response.headers["ETag"], await response.json(content_type=None)
+
+
+async def test_text_in_force_has_an_etag(house: House) -> None:
+    async with house.client.get(PATH) as response:
+        assert response.headers["ETag"] == '"ts-default"'
+    for text in (CLOSED, OPEN, CLOSED):
+        assert (await write(house, text))[:2] == (200, etag(text))
+        async with house.client.get(PATH) as response:
+            assert response.headers["ETag"] == etag(text)
+        _, status = await house.call("GET", f"{PATH}/status")
+        assert f'"{status["etag"]}"' == etag(text)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        (etag(OPEN),),
+        (etag(OPEN).strip('"'),),
+        (f'"other", {etag(OPEN)}',),
+        ('"other"', etag(OPEN)),
+        ("*",),
+    ],
+)
+async def test_text_is_replaced_by_who_has_seen_it(house: House, conditions: tuple[str]) -> None:
+    await write(house, OPEN)
+    assert (await write(house, CLOSED, *conditions))[:2] == (200, etag(CLOSED))
+
+
+@pytest.mark.parametrize(
+    "condition", [etag(CLOSED), f"W/{etag(OPEN)}", '"ts-default"', "ts-default", ""]
+)
+async def test_text_that_the_writer_has_not_seen_stays(house: House, condition: str) -> None:
+    await write(house, OPEN)
+    status, found, answer = await write(house, CLOSED, condition)
+    assert (status, found, answer["status"], answer["code"]) == (412, etag(OPEN), 412, 9)
+    assert "get the policy that is in force" in answer["detail"]
+    assert (await house.call("GET", PATH))[1]["policy"] == OPEN
+
+
+async def test_first_policy_can_be_written_only_once(house: House) -> None:
+    for condition in (etag(OPEN), "*"):
+        status, found, _ = await write(house, OPEN, condition)
+        assert (status, found) == (412, '"ts-default"')
+    assert (await write(house, OPEN, '"ts-default"'))[0] == 200
+    assert (await write(house, CLOSED, '"ts-default"'))[0] == 412
+
+
+@pytest.mark.parametrize("condition", ['"open', 'a"b', "a b"])
+async def test_condition_that_cannot_be_read_is_not_left_out(house: House, condition: str) -> None:
+    headers = {"If-Match": condition}
+    async with house.client.put(PATH, json={"policy": CLOSED}, headers=headers) as response:
+        assert response.status == 400
+        assert "If-Match is a list" in (await response.json(content_type=None))["detail"]
+    assert house.live.snapshot.policy_text is None
+
+
+async def test_of_two_writers_with_one_text_in_front_the_first_wins(house: House) -> None:
+    await write(house, OPEN)
+    texts = [f"{CLOSED}// {n}" for n in range(5)]
+    done = await asyncio.gather(*(write(house, text, etag(OPEN)) for text in texts))
+    assert sorted(status for status, _, _ in done) == [200, 412, 412, 412, 412]
+    (winner,) = (text for text, (status, _, _) in zip(texts, done, strict=True) if status == 200)
+    assert (await house.call("GET", PATH))[1]["policy"] == winner
 
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/check"])
@@ -94,6 +173,7 @@ async def test_status_says_since_when_and_by_whom(house: House) -> None:
         "file": "",
         "since": None,
         "by": "",
+        "etag": "ts-default",
         "deniesAll": False,
         "trouble": "",
         "troubleSince": None,

@@ -55,6 +55,25 @@ def test_policy_goes_in_and_comes_out_as_it_was_written(terminal: Terminal) -> N
 
 
 @pytest.mark.usefixtures("folder")
+def test_policy_is_set_only_over_the_one_that_was_seen(terminal: Terminal) -> None:
+    assert "etag: ts-default\n" in terminal.ok("policy", "status")
+    first = ("policy", "set", "policy.hujson", "--if-match", "ts-default")
+    terminal.ok(*first)
+    complaint = terminal.fails(*first)
+    assert "somebody set another policy meanwhile" in complaint
+    seen = terminal.json("policy", "status")["etag"]
+    assert f"etag: {seen}\n" in terminal.ok("policy", "status")
+    Path("new.hujson").write_text(POLICY.replace("443", "80"))
+    terminal.ok("policy", "set", "new.hujson", "--if-match", f'"{seen}"')
+    terminal.fails("policy", "set", "policy.hujson", "--if-match", seen)
+    assert terminal.ok("policy", "get") == Path("new.hujson").read_text()
+    # A script's variable that is not set must not mean "whatever is there".
+    for words in (("",), ("a\nb",), (seen, "--bypass-server-and-access-database-directly")):
+        code, _, complaint = terminal(*first[:-1], *words)
+        assert (code, "--if-match" in complaint) == (2, True)
+
+
+@pytest.mark.usefixtures("folder")
 def test_bad_policy_changes_nothing(terminal: Terminal) -> None:
     terminal.ok("policy", "set", "policy.hujson")
     Path("bad.hujson").write_text(POLICY.replace('"acls"', '"aclss"'))
@@ -152,6 +171,18 @@ LINES = [
     for line in block.splitlines()
 ]
 PAGE_POLICY = POLICY.replace("alice@", "alice@example.com")
+PAGE_LOGINS = """{
+  "tagOwners": {"tag:web": []},
+  "acls": [
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web:22"]}],
+  "ssh": [
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"],
+     "users": ["autogroup:nonroot"]},
+    {"action": "check", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["root"],
+     "checkPeriod": "1h"},
+  ],
+}
+"""
 
 
 @pytest.mark.usefixtures("folder")
@@ -159,6 +190,7 @@ def test_every_command_of_the_page_works(terminal: Terminal) -> None:
     terminal.inside(give_emails)
     Path("policy.hujson").write_text(PAGE_POLICY)
     Path("main.hujson").write_text("{}")
+    Path("ssh.hujson").write_text(PAGE_LOGINS)
     verbs = set()
     for line in LINES:
         program, noun, verb, *rest = shlex.split(line)

@@ -258,7 +258,34 @@ def test_mistakes_of_either_policy_name_their_file(desk: Desk) -> None:
                 "  nearest acls[0] (line 6): alice@example.com -> tag:web:443: another port",
                 "  nearest acls[1] (line 7): autogroup:member -> printer:631: "
                 "the destination is not in dst",
-                "  SSH: check as any login",
+                "  SSH: check (good for 12h) as any user by ssh[0] (line 10): "
+                "alice@example.com -> tag:web as root, autogroup:nonroot",
+                "  SSH: but no rule lets packets to port 22 through, so nobody gets that far",
+            ],
+        ),
+        (
+            ("phone", "web-1", "--user", "root"),
+            [
+                "phone -> web-1: denied",
+                "  nearest acls[1] (line 7): autogroup:member -> printer:631: "
+                "the destination is not in dst",
+                "  nearest acls[0] (line 6): alice@example.com -> tag:web:443: "
+                "the source is not in src",
+                "  SSH: no rule lets the source log in as root",
+                "  SSH: nearest ssh[0] (line 10): alice@example.com -> tag:web as root, "
+                "autogroup:nonroot: the source is not in src",
+            ],
+        ),
+        (
+            ("laptop", "10.1.7.7", "--user", "root"),
+            [
+                "laptop -> 10.1.7.7: denied",
+                "  nearest acls[0] (line 6): alice@example.com -> tag:web:443: "
+                "the destination is not in dst",
+                "  nearest acls[1] (line 7): autogroup:member -> printer:631: "
+                "the destination is not in dst",
+                "  by way of router, which routes 10.1.0.0/16",
+                "  SSH: only nodes log in, and only at nodes",
             ],
         ),
         (
@@ -333,6 +360,86 @@ def test_explanation_says_which_condition_is_not_met(desk: Desk) -> None:
         "posture:trusted wants custom:level >= 3, it is 2.5; "
         "posture:trusted wants custom:managed == true, it is false"
     )
+
+
+LOGINS = """{
+  "tagOwners": {"tag:web": []},
+  "postures": {"posture:mac": ["node:os == 'macos'"]},
+  "acls": [{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web:22"]}],
+  "ssh": [
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"],
+     "users": ["autogroup:nonroot"], "recorder": ["tag:web"], "enforceRecorder": true},
+    {"action": "check", "src": ["bob@example.com"], "dst": ["tag:web"],
+     "users": ["root"], "checkPeriod": "1h30m"},
+    {"action": "check", "src": ["alice@example.com"], "dst": ["tag:web"],
+     "users": ["root"], "checkPeriod": "always", "srcPosture": ["posture:mac"]},
+  ],
+}
+"""
+
+
+def test_explanation_names_the_rules_that_let_in(desk: Desk) -> None:
+    Path("new.hujson").write_text(LOGINS)
+    question = ("explain", "phone", "web-1:22", "-f", "new.hujson")
+    assert desk(*question)[0].splitlines()[2:] == [
+        "  SSH: check (good for 1h30m) as root by ssh[1] (line 8): "
+        "bob@example.com -> tag:web as root",
+        "  SSH: accept as any user but root by ssh[0] (line 6): autogroup:member -> tag:web as "
+        "autogroup:nonroot; recorded at web-1 or refused",
+    ]
+    answer = desk.json(*question)
+    assert (answer["user"], answer["allowed"]) == ("", True)
+    assert answer["pairs"][0]["ssh"][1] == {
+        "action": "accept",
+        "users": ["*"],
+        "besides": ["root"],
+        "section": "ssh",
+        "index": 0,
+        "line": 6,
+        "rule": "autogroup:member -> tag:web as autogroup:nonroot",
+        "checkPeriod": "",
+        "recorders": ["web-1"],
+        "enforceRecorder": True,
+        "ownDevices": False,
+    }
+
+
+def test_many_rules_for_ssh_are_counted(desk: Desk) -> None:
+    rules = [
+        {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"], "users": users}
+        for users in [[f"a{n:02}" for n in range(20)], *([f"b{n}"] for n in range(60))]
+    ]
+    Path("new.hujson").write_text(json.dumps({"tagOwners": {"tag:web": []}, "ssh": rules}))
+    lines = desk("explain", "phone", "web-1", "-f", "new.hujson")[0].splitlines()
+    assert lines[2].startswith(
+        f"  SSH: accept as {', '.join(f'a{n:02}' for n in range(12))} and 8 "
+    )
+    assert lines[-1] == "  SSH: … and by 11 more rule(s): ask with --user"
+    answer = desk.json("explain", "phone", "web-1", "-f", "new.hujson")["pairs"][0]
+    assert (len(answer["ssh"]), answer["sshMore"]) == (50, 11)
+    out, _ = desk("explain", "phone", "web-1", "-f", "new.hujson", "--user", "b59")
+    assert out.splitlines()[-1].startswith("  SSH: accept as b59 by ssh[60]")
+
+
+def test_one_user_can_be_asked_about(desk: Desk) -> None:
+    Path("new.hujson").write_text(LOGINS)
+    question = ("explain", "laptop", "web-1", "-f", "new.hujson", "--user")
+    out, _ = desk(*question, "root", "--exit-code", code=1)
+    lines = out.splitlines()[1:]
+    assert lines[0].startswith("  by acls[0]")
+    assert lines[1] == "  SSH: no rule lets the source log in as root"
+    assert lines[2].endswith("as autogroup:nonroot: the user is not in users")
+    assert lines[3].endswith(
+        "as root: the source is in src but not in the posture: "
+        "posture:mac wants node:os == macos, it is not set"
+    )
+    assert lines[4].endswith("bob@example.com -> tag:web as root: the source is not in src")
+    answer = desk.json(*question, "root")
+    assert (answer["user"], answer["allowed"]) == ("root", False)
+    assert answer["pairs"][0]["allowed"] is True
+    assert [each["index"] for each in answer["pairs"][0]["sshNearest"]] == [0, 2, 1]
+    out, _ = desk(*question, "web", "--exit-code")
+    assert "  SSH: accept as web by ssh[0]" in out
 
 
 def test_explanation_names_capabilities_and_exit_nodes(desk: Desk) -> None:
@@ -427,6 +534,8 @@ def test_addresses_may_be_asked_about(desk: Desk, src: str, dst: str, allowed: b
         (("explain", "laptop", "laptop:22", "-f", "policy.hujson"), 1, "same node"),
         (("explain", "laptop", "phone:22-23", "-f", "policy.hujson"), 1, "one port"),
         (("explain", "laptop", "phone", "--proto", "nix", "-f", "policy.hujson"), 1, "nix"),
+        (("explain", "laptop", "phone", "--user", "*", "-f", "policy.hujson"), 1, "one local user"),
+        (("explain", "laptop", "phone:80", "--user", "a", "-f", "policy.hujson"), 1, "port"),
         (("explain", "laptop"), 2, "DST"),
         (("fmt", "--write"), 2, "--write"),
         (("fmt", "--write", "--check", "policy.hujson"), 2, "--write"),

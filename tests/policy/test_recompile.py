@@ -258,3 +258,22 @@ def test_nodes_with_the_same_ssh_rules_share_one_object() -> None:
     assert after is not before
     assert after.state is not None
     assert ssh_policy(after.state, other.id) is shared
+
+
+def test_recorders_are_told_in_the_order_of_their_nodes() -> None:
+    """A node that takes the place of one that went is not tried before older ones."""
+    rule = {"action": "accept", "src": ["bob@example.com"], "dst": ["tag:a"], "users": ["root"]}
+    tags: dict[str, list[str]] = {"tag:a": [], "tag:b": [], "tag:rec": []}
+    policy = read({"tagOwners": tags, "ssh": [{**rule, "recorder": ["tag:rec"]}]})
+    world = small_world()
+    nodes = {**world.nodes, NodeID(6): node(6, tags=("tag:rec",))}
+    before = compile(policy, world.users, nodes)
+    fewer = {key: each for key, each in nodes.items() if key != NodeID(1)}
+    between = recompile(before, policy, world.users, fewer, [NodeID(1)])
+    more = {**fewer, NodeID(7): node(7, tags=("tag:rec",))}
+    after = recompile(between, policy, world.users, more, [NodeID(7)])
+    assert told(after) == told(compile(policy, world.users, more))
+    assert after.state is not None
+    action = ssh_policy(after.state, NodeID(4)).rules[0].action
+    assert action is not None
+    assert [str(each) for each in action.recorders][::2] == ["100.64.0.6:80", "100.64.0.7:80"]

@@ -225,7 +225,10 @@ def test_expensive_texts_are_bounded(name: str) -> None:
         ),
         ({"nodeAttrs": [{"target": ["*"]}] * 1001}, "more than 1000 entries in nodeAttrs"),
         ({"tagOwners": {f"tag:t{n}": [] for n in range(10_001)}}, "more than 10000 tags"),
-        ({"postures": {f"posture:p{n}": [] for n in range(501)}}, "more than 500 postures or"),
+        (
+            {"postures": {f"posture:p{n}": ["node:os == 'linux'"] for n in range(501)}},
+            "more than 500 postures or",
+        ),
         (
             {"postures": {"posture:p": ["node:os == 'linux'"] * 1001}},
             "or 1000 conditions in all",

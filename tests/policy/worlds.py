@@ -225,11 +225,26 @@ def random_grant(rng: Random) -> Document:
 
 def random_ssh(rng: Random) -> Document:
     """Give an SSH rule."""
-    users = rng.sample(("root", "autogroup:nonroot", "localpart:*@example.com", "web"), 2)
-    rule: Document = {"action": rng.choice(("accept", "check")), "users": users}
+    logins = ("root", "autogroup:nonroot", "localpart:*@example.com", "web", "ann")
+    rule: Document = {"action": "accept", "users": rng.sample(logins, rng.randint(1, 2))}
+    if rng.random() < 0.5:
+        rule["action"] = "check"
+        if rng.random() < 0.5:
+            rule["checkPeriod"] = rng.choice(("1h", "20m", "always"))
+    if rng.random() < 0.2:
+        rule["srcPosture"] = ["posture:mac"]
+    if rng.random() < 0.2:
+        rule["recorder"] = [rng.choice(TAGS)]
+        rule["enforceRecorder"] = rng.random() < 0.5
+    people = (*GROUPS, *LOGINS, "autogroup:member", "autogroup:admin", "user:*@example.com")
     if rng.random() < 0.4:
-        return {**rule, "src": ["autogroup:member", "group:x"], "dst": ["autogroup:self"]}
-    return {**rule, "src": rng.sample((*GROUPS, *TAGS), 2), "dst": [rng.choice(TAGS)]}
+        dst = ["autogroup:self"] if rng.random() < 0.7 else ["autogroup:self", rng.choice(TAGS)]
+        return {**rule, "src": rng.sample(people, 2), "dst": dst}
+    if rng.random() < 0.2:
+        return {**rule, "src": rng.sample(people, 2), "dst": ["autogroup:member"]}
+    words = (*people, *TAGS, "autogroup:tagged")
+    dst = [rng.choice((*TAGS, "autogroup:tagged"))]
+    return {**rule, "src": rng.sample(words, 2), "dst": dst}
 
 
 def read(document: Mapping[str, Any]) -> Policy:

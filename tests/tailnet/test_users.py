@@ -51,6 +51,33 @@ def test_names_that_are_not(edit: Edit, name: str) -> None:
     assert caught.value.code == "user-name-invalid"
 
 
+@pytest.mark.parametrize(
+    ("name", "email"),
+    [
+        ("Dana@Example.com", ""),
+        ("erin", "frank@example.com"),
+        ("dana@", ""),
+    ],
+)
+def test_nobody_answers_to_the_words_for_somebody_else(edit: Edit, name: str, email: str) -> None:
+    """A policy's ``dana@example.com`` would let in whoever is called so, besides Dana herself."""
+    users.create(edit, "dana", NOON, email="dana@example.com")
+    users.create(edit, "frank@example.com", NOON)
+    before = dict(edit.users)
+    with pytest.raises(Conflict) as caught:
+        users.create(edit, name, NOON, email=email)
+    assert caught.value.code == "user-word-taken"
+    if not email:
+        bob = users.find_one(edit, name="bob")
+        with pytest.raises(Conflict) as caught:
+            users.rename(edit, bob.id, name)
+        assert caught.value.code == "user-word-taken"
+    assert dict(edit.users) == before
+    # One's own address is fine as one's name.
+    dana = users.find_one(edit, name="dana")
+    assert users.rename(edit, dana.id, "dana@example.com").name == "dana@example.com"
+
+
 def test_tailnet_has_one_owner_at_most(edit: Edit) -> None:
     """The hosted service's rule; unlike there, nobody is owner until somebody says so."""
     alice, bob = (users.find_one(edit, name=name) for name in ("alice", "bob"))
