@@ -98,7 +98,8 @@ class Nameservers(Struct, frozen=True, kw_only=True, rename={"global_": "global"
     """Which resolvers nodes ask for names outside the tailnet."""
 
     global_: tuple[str, ...] = ()
-    """Resolvers for everything: an IP address, `ip:port`, or a DNS-over-HTTPS URL."""
+    """Resolvers for everything: an IP address, `ip:port`, or a DNS-over-HTTPS URL. NextDNS
+    (`https://dns.nextdns.io/PROFILE`) is told which node asks; the policy can change that by node."""
     split: dict[str, tuple[str, ...]] = {}
     """Resolvers by domain suffix."""
 

@@ -14,7 +14,13 @@ from dataclasses import dataclass, fields
 
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
 from appliance.netmap.changes import UNSEEN, Changes, Patch, Resend, changes
-from appliance.netmap.dns import dns_config
+from appliance.netmap.dns import (
+    Personal,
+    dns_config,
+    is_personal,
+    own_dns_between,
+    personal_between,
+)
 from appliance.netmap.outlook import ALL_PLAIN, PLAIN, Faces, Outlooks, changed_faces, own_face
 from appliance.netmap.peers import own_attributes, peer, self_node
 from appliance.netmap.relays import derp_map
@@ -61,17 +67,26 @@ class Own:
     node: tailcfg.Node | None = None
     packet_filter: tuple[tailcfg.FilterRule, ...] | None = None
     ssh_policy: tailcfg.SSHPolicy | None = None
+    dns_config: tailcfg.DNSConfig | None = None
     owners: tuple[UserID, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Tell whether there is nothing to say of the viewer itself, but for profiles."""
-        return self.node is None and self.packet_filter is None and self.ssh_policy is None
+        return (
+            self.node is None
+            and self.packet_filter is None
+            and self.ssh_policy is None
+            and self.dns_config is None
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What every node of the tailnet is told between two snapshots; None and "" mean nothing."""
+    """What every node of the tailnet is told between two snapshots; None and "" mean nothing.
+
+    Where DNS is up to the node, ``Own`` has it.
+    """
 
     dns_config: tailcfg.DNSConfig | None = None
     derp_map: tailcfg.DERPMap | None = None
@@ -104,7 +119,7 @@ def delta(
     steps = steps_between(old, new, before.sight, after.sight, changed, turned, faces).without(
         viewer
     )
-    own = own_between(old, new, viewer, changed, of)
+    own = own_between(old, new, viewer, changed, of, personal_between(old, new))
     common = common_between(old, new, of)
     owners = {*steps.owners, *own.owners}
     last = tailcfg.MapResponse(
@@ -117,7 +132,7 @@ def delta(
         or None,
         peers_changed_patch=steps.patches or None,
         peer_seen_change=dict.fromkeys(steps.unseen, False) or None,
-        dns_config=common.dns_config,
+        dns_config=common.dns_config if own.dns_config is None else own.dns_config,
         domain=common.domain,
         packet_filter=None if has_named_filters(of) else own.packet_filter,
         packet_filters={BASE_FILTER: own.packet_filter}
@@ -193,8 +208,15 @@ def steps_between(
     )
 
 
-def own_between(old: Snapshot, new: Snapshot, viewer: NodeID, changed: Changes, of: Band) -> Own:
-    """Give what one viewer is told of itself."""
+def own_between(
+    old: Snapshot,
+    new: Snapshot,
+    viewer: NodeID,
+    changed: Changes,
+    of: Band,
+    personal: Personal | None,
+) -> Own:
+    """Give what one viewer is told of itself; ``personal`` if DNS is up to the node."""
     was, now = old.nodes[viewer], new.nodes[viewer]
     owners: tuple[UserID, ...] = ()
     if was.owner_id != now.owner_id or now.owner_id in changed.users:
@@ -212,6 +234,7 @@ def own_between(old: Snapshot, new: Snapshot, viewer: NodeID, changed: Changes, 
         node=node,
         packet_filter=None if before is after or before == after else fit_rules(after, of),
         ssh_policy=told,
+        dns_config=None if personal is None else own_dns_between(personal, old, new, viewer),
         owners=owners,
     )
 
@@ -252,9 +275,11 @@ def common_between(old: Snapshot, new: Snapshot, of: Band) -> Common:
     """Give what every node of the tailnet is told."""
     if old.settings is new.settings and old.tailnet is new.tailnet:
         return _NOTHING_COMMON
-    dns, derps = dns_config(new), derp_map(new)
+    derps, dns = derp_map(new), None
+    if not is_personal(old) and not is_personal(new) and dns_config(new) != dns_config(old):
+        dns = dns_config(new)
     return Common(
-        dns_config=None if dns == dns_config(old) else dns,
+        dns_config=dns,
         derp_map=None if derps == derp_map(old) else fit_derp_map(derps, of),
         domain="" if old.tailnet.domain == new.tailnet.domain else new.tailnet.domain,
         disable_logs=new.settings.disable_logs and not old.settings.disable_logs,

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from appliance.netmap import nextdns
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node, has_legacy_nodes
 from appliance.netmap.changes import changes, touched
 from appliance.netmap.chunks import CHUNK_PEERS, REBUILD_SHARE, ChunkTable, differing_nodes
@@ -25,7 +26,7 @@ from appliance.netmap.delta import (
     own_between,
     steps_between,
 )
-from appliance.netmap.dns import dns_config
+from appliance.netmap.dns import dns_config, is_personal, personal_between
 from appliance.netmap.outlook import Outlook, Outlooks, changed_faces
 from appliance.netmap.peers import self_node
 from appliance.netmap.relays import derp_map
@@ -40,7 +41,7 @@ from appliance.netmap.view import (
 )
 from appliance.policy.compile import Compiled, Sight
 from appliance.policy.filters import fit_rules
-from appliance.records import NodeID, UserID
+from appliance.records import NodeID, Settings, Tailnet, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.capver import NEWEST_KNOWN
@@ -115,6 +116,7 @@ class _Pair:
         "held_bytes",
         "new",
         "old",
+        "personal",
         "ready",
         "shared",
     )
@@ -125,8 +127,12 @@ class _Pair:
         self.before = before
         self.after = after
         self.changed = changes(old, new)
+        self.personal = personal_between(old, new)
         self.all_special = (
-            before is not after or bool(self.changed.users) or are_all_touched(old, new)
+            before is not after
+            or bool(self.changed.users)
+            or are_all_touched(old, new)
+            or (self.personal is not None and self.personal.is_changed)
         )
         self.common: dict[Band, Common] = {}
         self.shared: dict[tuple[Outlook, Outlook, Band], _Shared] = {}
@@ -150,6 +156,7 @@ class Encoder:
         self._sharers: Mapping[Sight, int] = {}
         self._outlooks: list[Outlooks] = []
         self._touched: tuple[Snapshot, Snapshot, frozenset[NodeID]] | None = None
+        self._dns: tuple[Settings, Tailnet, tailcfg.DNSConfig | None] | None = None
         self._pair: _Pair | None = None
         self._pairs: OrderedDict[int, _Pair] = OrderedDict()
 
@@ -186,7 +193,7 @@ class Encoder:
         of = band(capver)
         scene = self._outlooks_of(snapshot)
         outlook = scene.of(viewer)
-        own = _own_text(snapshot, viewer, of, now)
+        own = _own_text(snapshot, viewer, of, now, self._personal_dns(snapshot))
         if self._is_shared(snapshot, outlook.sight):
             table = self._table(snapshot, scene, outlook, of)
             if table.has_others(viewer):
@@ -202,6 +209,14 @@ class Encoder:
         self._outlooks.insert(0, made)
         del self._outlooks[MAX_OUTLOOKS:]
         return made
+
+    def _personal_dns(self, snapshot: Snapshot) -> tailcfg.DNSConfig | None:
+        """Give the DNS configuration in the settings if it is up to the node what it is told."""
+        known = self._dns
+        if known is None or known[0] is not snapshot.settings or known[1] is not snapshot.tailnet:
+            config = dns_config(snapshot) if is_personal(snapshot) else None
+            known = self._dns = snapshot.settings, snapshot.tailnet, config
+        return known[2]
 
     def warm(self, snapshot: Snapshot, capver: int = NEWEST_KNOWN) -> None:
         """Make now what the first full map would make: 30 us a node, once after the start."""
@@ -366,7 +381,7 @@ class Encoder:
         self, pair: _Pair, viewer: NodeID, of: Band, *, zstd: bool
     ) -> list[bytes] | None:
         old, new = pair.old, pair.new
-        own = own_between(old, new, viewer, pair.changed, of)
+        own = own_between(old, new, viewer, pair.changed, of, pair.personal)
         after = pair.after.of(viewer)
         shared = self._shared(pair, pair.before.of(viewer), after, of)
         steps = shared.steps
@@ -386,6 +401,8 @@ class Encoder:
             mine.append(self._filter(own.packet_filter, of).text)
         if own.ssh_policy is not None:
             mine.append(self._ssh_rules(own.ssh_policy).text[:-1])
+        if own.dns_config is not None:
+            mine.append(_fields(tailcfg.MapResponse(dns_config=own.dns_config)))
         if not mine:
             return shared.parts(zstd=zstd)
         text = b"{" + b",".join(mine)
@@ -472,17 +489,25 @@ def _fields(response: tailcfg.MapResponse) -> bytes:
     return tailcfg.encode(response)[1:-1]
 
 
-def _own_text(snapshot: Snapshot, viewer: NodeID, of: Band, now: datetime | None) -> bytes:
+def _own_text(
+    snapshot: Snapshot,
+    viewer: NodeID,
+    of: Band,
+    now: datetime | None,
+    personal: tailcfg.DNSConfig | None,
+) -> bytes:
     """Give the beginning of a full map, up to the comma: what only this viewer is told."""
     node = fit_node(self_node(snapshot, snapshot.nodes[viewer]), of)
-    return b"{" + _fields(tailcfg.MapResponse(node=node, control_time=now)) + b","
+    dns = None if personal is None else nextdns.fit(personal, nextdns.asker(snapshot, viewer))
+    response = tailcfg.MapResponse(node=node, control_time=now, dns_config=dns)
+    return b"{" + _fields(response) + b","
 
 
 def _head(snapshot: Snapshot, of: Band, owners: Iterable[UserID]) -> Fragment:
     """Give what stands before the peers and is the same for many, up to the list's bracket."""
     response = tailcfg.MapResponse(
         derp_map=fit_derp_map(derp_map(snapshot), of),
-        dns_config=dns_config(snapshot),
+        dns_config=None if is_personal(snapshot) else dns_config(snapshot),
         domain=snapshot.tailnet.domain,
         user_profiles=profiles(snapshot, owners),
         debug=tailcfg.Debug(disable_log_tail=True) if snapshot.settings.disable_logs else None,

@@ -136,10 +136,15 @@ def peer_hostinfo(hostinfo: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
     )
 
 
-def _addresses(node: Node, face: Face) -> tuple[Network, ...]:
+def shown_addresses(node: Node, face: Face) -> tuple[Address, ...]:
+    """Give the addresses of a node that are shown with this face, IPv4 first."""
     if face.hides_ipv4 and node.ipv6 is not None:
-        return (_host_prefix(node.ipv6),)
-    return tuple(_host_prefix(address) for address in node.addresses)
+        return (node.ipv6,)
+    return node.addresses
+
+
+def _addresses(node: Node, face: Face) -> tuple[Network, ...]:
+    return tuple(_host_prefix(address) for address in shown_addresses(node, face))
 
 
 @lru_cache(maxsize=HOST_PREFIX_CACHE_ENTRIES)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
-from appliance.netmap.dns import dns_config
+from appliance.netmap.dns import own_dns_config
 from appliance.netmap.outlook import PLAIN, Outlooks
 from appliance.netmap.peers import peer, self_node
 from appliance.netmap.relays import derp_map
@@ -69,7 +69,7 @@ def view(snapshot: Snapshot, viewer: NodeID) -> Netmap:
         user_profiles={UserID(user.id): user for user in profiles(snapshot, owners)},
         packet_filter=snapshot.compiled.packet_filter(viewer),
         ssh_policy=ssh_rules(snapshot, viewer),
-        dns_config=dns_config(snapshot),
+        dns_config=own_dns_config(snapshot, viewer),
         derp_map=derp_map(snapshot),
         domain=snapshot.tailnet.domain,
         disable_logs=snapshot.settings.disable_logs,

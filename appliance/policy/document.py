@@ -15,7 +15,7 @@ from ipaddress import ip_network
 from itertools import groupby
 from typing import Final, TypeVar
 
-from appliance.policy import loginsections, postures, rulesections, spans, weight
+from appliance.policy import loginsections, nodeattrs, postures, rulesections, spans, weight
 from appliance.policy.language import Approvers, NodeAttribute, Place, Policy
 from appliance.policy.mistakes import Mistake, PolicyError, Reader, name_in
 from appliance.policy.selectors import (
@@ -374,8 +374,9 @@ def _attributes(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[
         attributes = []
         here = (*where, name_in(fields, "attr"))
         for text, spot in reader.texts(fields.get("attr"), here):
-            if not text:
-                reader.note(spot, "an attribute cannot be empty")
+            problem = nodeattrs.problem(text)
+            if problem:
+                reader.note(spot, problem)
             attributes.append(text)
         found.append(
             NodeAttribute(

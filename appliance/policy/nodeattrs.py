@@ -6,13 +6,15 @@ Not for capabilities between peers (``filters``) nor for those that every node h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
+from typing import Final, NamedTuple
 
 import msgspec
 
 from appliance.policy.approvers import keys_of
-from appliance.policy.language import Background, Policy
+from appliance.policy.language import Background, NodeAttribute, Policy
 from appliance.policy.selectors import Kind, Selector
 from appliance.policy.standing import Key, spans_of
 from appliance.policy.state import State
@@ -28,11 +30,26 @@ FUNNEL_PORTS = "https://tailscale.com/cap/funnel-ports?ports=443,8443,10000"
 """The ports that Funnel may use, as the hosted service gives them with ``funnel``."""
 ONE_CGNAT = {"mac-always": "one-cgnat?v=true", "mac-never": "one-cgnat?v=false"}
 
+NEXTDNS = "nextdns:"
+"""Before the profile of NextDNS that a node is to use."""
+NEXTDNS_NO_DEVICE_INFO = "nextdns:no-device-info"
+_PROFILE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What can stand in a URL's path and say nothing else there; NextDNS's own have six digits."""
+
+
+class NextDNS(NamedTuple):
+    """What a policy says of NextDNS for one node; without a profile that of the settings stays."""
+
+    profile: str = ""
+    tells_device: bool = True
+
+
+DEFAULT_NEXTDNS = NextDNS()
+
 
 def attributes(state: State, node_id: NodeID) -> Attributes:
     """Give the attributes of a node, with their values (most have none)."""
     policy, node = state.program.policy, state.nodes[node_id]
-    background = state.program.background
     found: Attributes = {}
     apps: dict[str, dict[bytes, msgspec.Raw]] = {}
     if policy.randomize_client_port:
@@ -41,10 +58,7 @@ def attributes(state: State, node_id: NodeID) -> Attributes:
         found[DISABLE_IPV4] = ()
     if policy.one_cgnat_route and node.hostinfo.os in ("macOS", "darwin"):
         found[ONE_CGNAT[policy.one_cgnat_route]] = ()
-    keys = set(state.program.keys_of(node, state.users)) if policy.attributes else set()
-    for entry in policy.attributes:
-        if not any(_is_target(background, each, node, keys) for each in entry.targets):
-            continue
+    for entry in _given(state, node, policy.attributes):
         for name in entry.attributes:
             found.setdefault(name, ())
         for name, values in entry.app.items():
@@ -55,6 +69,38 @@ def attributes(state: State, node_id: NodeID) -> Attributes:
     if FUNNEL in found:
         found.setdefault(FUNNEL_PORTS, ())
     return found
+
+
+def nextdns(state: State, node_id: NodeID) -> NextDNS:
+    """Give what the policy says of NextDNS for a node: the first profile in its order counts."""
+    entries = [each for each in state.program.policy.attributes if _speaks_of_nextdns(each)]
+    profile, tells_device = "", True
+    for entry in _given(state, state.nodes[node_id], entries):
+        for name in entry.attributes:
+            if name == NEXTDNS_NO_DEVICE_INFO:
+                tells_device = False
+            else:
+                profile = profile or nextdns_profile(name)
+    return NextDNS(profile, tells_device)
+
+
+def nextdns_profile(attribute: str) -> str:
+    """Give the profile that an attribute names, "" if it names none that there can be."""
+    if not attribute.startswith(NEXTDNS) or attribute == NEXTDNS_NO_DEVICE_INFO:
+        return ""
+    profile = attribute.removeprefix(NEXTDNS)
+    return profile if _PROFILE.fullmatch(profile) else ""
+
+
+def problem(attribute: str) -> str:
+    """Give in words what is wrong with an attribute's text; "" if nothing is."""
+    if not attribute:
+        return "an attribute cannot be empty"
+    if not attribute.startswith(NEXTDNS) or attribute == NEXTDNS_NO_DEVICE_INFO:
+        return ""
+    if nextdns_profile(attribute):
+        return ""
+    return f"{attribute!r}: a NextDNS profile has 1 to 64 letters, digits, '.', '_' and '-'"
 
 
 def may_hide_ipv4(state: State) -> bool:
@@ -89,6 +135,20 @@ def address_pools(
         found = (pool for pool in entry.pools if isinstance(pool, IPv4Network))
         (mine if is_mine else others).update(dict.fromkeys(found))
     return tuple(mine), tuple(pool for pool in others if pool not in mine)
+
+
+def _speaks_of_nextdns(entry: NodeAttribute) -> bool:
+    return any(name.startswith(NEXTDNS) for name in entry.attributes)
+
+
+def _given(state: State, node: Node, entries: Iterable[NodeAttribute]) -> Iterator[NodeAttribute]:
+    """Give those of the entries that are for a node."""
+    background, keys = state.program.background, None
+    for entry in entries:
+        if keys is None:
+            keys = set(state.program.keys_of(node, state.users))
+        if any(_is_target(background, each, node, keys) for each in entry.targets):
+            yield entry
 
 
 def _is_target(background: Background, selector: Selector, node: Node, keys: set[Key]) -> bool:

@@ -69,6 +69,17 @@ DERP_MAPS = (
     ),
     tailcfg.DERPMap(home_params=tailcfg.DERPHomeParams()),
 )
+NAMESERVERS = (
+    (),
+    ("1.1.1.1",),
+    ("9.9.9.9", "https://dns.nextdns.io/abc"),
+    ("https://dns.nextdns.io/def?device_name=all&x=1", "https://dns.nextdns.io.example/abc"),
+)
+SPLIT_DNS: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = (
+    (),
+    (("corp.example.", ("10.0.0.53",)),),
+    (("corp.example.", ("https://dns.nextdns.io/abc", "10.0.0.53")), ("lab.example", ("::1",))),
+)
 RULES = tuple(
     tailcfg.FilterRule(
         src_ips=(source,),
@@ -224,8 +235,8 @@ def change_settings(rng: Random, edit: Edit) -> None:
         Settings(
             magic_dns=rng.random() < 0.8,
             override_local_dns=rng.random() < 0.5,
-            nameservers=rng.choice(((), ("1.1.1.1",), ("9.9.9.9", "https://dns.nextdns.io/abc"))),
-            split_dns=rng.choice(((), (("corp.example.", ("10.0.0.53",)),))),
+            nameservers=rng.choice(NAMESERVERS),
+            split_dns=rng.choice(SPLIT_DNS),
             search_domains=rng.choice(((), ("example.org",))),
             extra_records=rng.choice(
                 (

@@ -28,6 +28,7 @@ from tests.netmap.test_law import check, pairs
 from tests.policy.worlds import LOGINS, TAGS, Document, random_document
 
 CAPVERS = (113, 119, 130, 148)
+NEXTDNS = ("nextdns:abc", "nextdns:def", "nextdns:no-device-info")
 
 
 def test_the_law_holds_under_every_policy() -> None:
@@ -128,6 +129,9 @@ def document(rng: Random) -> Document:
     if rng.random() < 0.4:
         target = [rng.choice((*TAGS, "*", "autogroup:member"))]
         made["nodeAttrs"].append({"target": target, "attr": ["disable-ipv4"]})
+    for _ in range(rng.randint(0, 2)):
+        target = [rng.choice((*TAGS, "*", "autogroup:member"))]
+        made["nodeAttrs"].append({"target": target, "attr": rng.sample(NEXTDNS, rng.randint(1, 2))})
     if rng.random() < 0.4:
         made["autoApprovers"] = {"routes": {"10.0.0.0/8": [rng.choice(TAGS)]}}
     if rng.random() < 0.2:

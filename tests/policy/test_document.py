@@ -87,6 +87,8 @@ def test_every_mistake_is_told_with_its_place() -> None:
         ('{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"], "via": ["tag:x"]}]}', "not found"),
         ('{"nodeAttrs": [{"target": ["autogroup:self"]}]}', "does not support"),
         ('{"nodeAttrs": [{"target": ["*"], "ipPool": ["10.0.0.0/8"]}]}', "within 100.64.0.0/10"),
+        ('{"nodeAttrs": [{"target": ["*"], "attr": ["nextdns:a/b"]}]}', "a NextDNS profile has"),
+        ('{"nodeAttrs": [{"target": ["*"], "attr": ["nextdns:"]}]}', "a NextDNS profile has"),
         ('{"tagOwners": {"tag:a b": []}}', "no blanks"),
         ('{"acls": [{"action": "accept", "src": ["*"], "dst": ["[1.2.3.4]:1"]}]}', "square"),
         ('{"ssh": [{"src": ["*"], "dst": ["*"], "users": ["a"]}]}', "action must be specified"),

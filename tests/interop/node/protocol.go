@@ -134,6 +134,6 @@ func (n *node) commands() map[string]command {
 		"listen": n.listen, "dial": n.dial, "http_get": n.httpGet,
 		"stream_start": n.streamStart, "stream_stats": n.streamStats, "stream_stop": n.streamStop,
 		"ping": n.ping, "whois": n.whois, "resolve": n.resolve, "ssh_login": n.sshLogin,
-		"derp_map": n.derpMap, "metrics": n.metrics, "logs": n.logs, "debug": n.debug, "relay_stranger": n.relayStranger,
+		"derp_map": n.derpMap, "dns_config": n.dnsConfig, "metrics": n.metrics, "logs": n.logs, "debug": n.debug, "relay_stranger": n.relayStranger,
 	}
 }

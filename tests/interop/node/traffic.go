@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"tailscale.com/ipn"
 	"tailscale.com/tailcfg"
 )
 
@@ -218,6 +219,28 @@ func (n *node) resolve(ctx context.Context, r *request) (any, error) {
 		}
 	}
 	return map[string]any{"rcode": message.RCode.String(), "answers": answers}, nil
+}
+
+// dnsConfig tells the DNS configuration that control gave the client.
+func (n *node) dnsConfig(ctx context.Context, _ *request) (any, error) {
+	_, client, err := n.running()
+	if err != nil {
+		return nil, err
+	}
+	bus, err := client.WatchIPNBus(ctx, ipn.NotifyInitialNetMap)
+	if err != nil {
+		return nil, err
+	}
+	defer bus.Close()
+	for {
+		notify, err := bus.Next()
+		if err != nil {
+			return nil, err
+		}
+		if notify.NetMap != nil {
+			return notify.NetMap.DNS, nil
+		}
+	}
 }
 
 func (n *node) derpMap(ctx context.Context, _ *request) (any, error) {
