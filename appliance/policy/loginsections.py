@@ -110,6 +110,10 @@ def _ends(
     """Read ``src`` or ``dst`` of an SSH rule: no addresses and no wildcard there."""
     found = []
     for word, spot in reader.texts(fields.get(name), (*where, name_in(fields, name))):
+        if word != "*" and "@" not in word and ":" not in word:
+            # A host, of the policy or not: SSH rules name none.
+            reader.note(spot, f'invalid {name} "{word}": {_advice(Kind.ADDRESSES)}')
+            continue
         selector = names.read(reader, word, spot, side)
         if selector is None:
             continue
@@ -189,7 +193,7 @@ def local_part_domain(user: str) -> str:
 
 def _accept_env(reader: Reader, value: JSON, path: Path) -> tuple[str, ...]:
     found = [word for word, _ in reader.texts(value, path)]
-    if value is not None and (not found or "" in found):
+    if "" in found:
         reader.note(path, "acceptEnv values cannot be empty")
     return tuple(found)
 

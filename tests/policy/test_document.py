@@ -97,6 +97,9 @@ def test_every_mistake_is_told_with_its_place() -> None:
             '"dst": ["group:g"], "users": ["a"]}]}',
             'invalid dst "group:g": devices of users',
         ),
+        ('{"ssh": [{"action": "accept", "src": ["web"], "dst": ["db"]}]}', 'invalid src "web"'),
+        ('{"ssh": [{"action": "accept", "src": ["web"], "dst": ["db"]}]}', 'invalid dst "db"'),
+        ('{"ssh": [{"action": "accept", "acceptEnv": ["A", ""]}]}', "acceptEnv values cannot be"),
         ('{"ssh": [{"action": "accept", "recorder": ["autogroup:self"]}]}', "name its tag"),
         ('{"ssh": [{"action": "accept", "enforceRecorder": true}]}', "needs a recorder"),
         ('{"sshTests": [{"src": "", "dst": []}]}', "SSH tests entry must have at least one dst"),
@@ -104,6 +107,13 @@ def test_every_mistake_is_told_with_its_place() -> None:
 )
 def test_mistake_is_told(text: str, part: str) -> None:
     assert any(part in each for _, _, each in mistakes(text))
+
+
+def test_no_variables_are_none() -> None:
+    """An empty list says as much as an absent one."""
+    rule = '{"action": "accept", "src": ["a@b.c"], "dst": ["autogroup:self"], "users": ["root"]'
+    policy = decode('{"ssh": [' + rule + ', "acceptEnv": []}]}')
+    assert policy.ssh[0].accept_env == ()
 
 
 def test_too_long_texts_are_refused_unread() -> None:

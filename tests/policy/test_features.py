@@ -328,3 +328,32 @@ def test_capabilities_of_a_subnet_are_granted_at_its_router() -> None:
     (rule,) = compiled.packet_filter(NodeID(3))
     assert rule.cap_grant[0].dsts == (ROUTE,)
     assert not compiled.packet_filter(NodeID(1))
+
+
+def test_through_via_nothing_is_announced_and_no_own_device_is_reached() -> None:
+    """Routers carry packets to what they route; own devices and capabilities are none of that."""
+    drive = {"tailscale.com/cap/drive": [{"shares": ["*"], "access": "rw"}]}
+    grants: list[dict[str, Any]] = [
+        {"src": ["autogroup:member"], "dst": ["autogroup:self"], "ip": ["*"], "via": ["tag:a"]},
+        {
+            "src": ["autogroup:member"],
+            "dst": ["tag:b"],
+            "ip": ["*"],
+            "app": drive,
+            "via": ["tag:a"],
+        },
+    ]
+    nodes = (
+        node(1, user=UserID(1)),
+        node(2, user=UserID(1)),
+        node(3, tags=("tag:a",)),
+        node(4, tags=("tag:b",)),
+    )
+    compiled = made({"grants": grants}, *nodes)
+    for each in nodes:
+        assert compiled.packet_filter(each.id) == ()
+        assert compiled.sight(each.id).nodes == frozenset()
+    direct = made({"grants": [{k: v for k, v in g.items() if k != "via"} for g in grants]}, *nodes)
+    assert [rule.cap_grant[0].cap_map.keys() for rule in direct.packet_filter(NodeID(1))[1:]] == [
+        {"tailscale.com/cap/drive-sharer"}
+    ]
