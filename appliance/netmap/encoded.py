@@ -10,7 +10,7 @@ Source: tailscale control/controlclient/map.go (a patch of an unknown peer is pa
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from appliance.netmap import nextdns
@@ -30,17 +30,11 @@ from appliance.netmap.dns import dns_config, is_personal, personal_between
 from appliance.netmap.outlook import Outlook, Outlooks, changed_faces
 from appliance.netmap.peers import self_node
 from appliance.netmap.relays import derp_map
-from appliance.netmap.texts import Fragment, Fragments, PeerTexts, compress, framed, message
+from appliance.netmap.ruletexts import LONG_LIST, RuleTexts, packed
+from appliance.netmap.texts import Fragment, PeerTexts, compress, framed, message
 from appliance.netmap.users import profiles
-from appliance.netmap.view import (
-    BASE_FILTER,
-    default_auto_update,
-    has_named_filters,
-    ssh_rules,
-    visible,
-)
+from appliance.netmap.view import default_auto_update, ssh_rules, visible
 from appliance.policy.compile import Compiled, Sight
-from appliance.policy.filters import fit_rules
 from appliance.records import NodeID, Settings, Tailnet, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
@@ -58,12 +52,8 @@ MAX_PAIR_BYTES = 8 << 20
 """Shared deltas kept for one old version; real ones are some kB."""
 MAX_OUTLOOKS = 4
 """Policy versions whose outlooks are kept: the newest two serve nearly every session."""
-MAX_FILTER_BYTES = 16 << 20
-"""Packet filters kept as text and frame; a policy has about one for each group of destinations."""
-MAX_SSH_BYTES = 16 << 20
-"""SSH rules kept likewise: they name every source address, 300 kB for 4,000 devices."""
-
 _CLOSE = Fragment(b"}")
+_COMMA = Fragment(b",")
 _END_OF_PEERS = Fragment(b"]}")
 
 
@@ -146,12 +136,11 @@ class Encoder:
     Parts that are given out are shared: they must not be changed. Not for several threads.
     """
 
-    def __init__(self, chunk_peers: int = CHUNK_PEERS) -> None:
+    def __init__(self, chunk_peers: int = CHUNK_PEERS, long_list: int = LONG_LIST) -> None:
         self._chunk_peers = chunk_peers
         self._texts: dict[bool, PeerTexts] = {}
         self._tables: OrderedDict[tuple[Outlook, bool], ChunkTable] = OrderedDict()
-        self._filters = Fragments(MAX_FILTER_BYTES)
-        self._ssh = Fragments(MAX_SSH_BYTES)
+        self._rules = RuleTexts(long_list)
         self._compiled: Compiled | None = None
         self._sharers: Mapping[Sight, int] = {}
         self._outlooks: list[Outlooks] = []
@@ -171,8 +160,7 @@ class Encoder:
             sum(texts.held_bytes for texts in self._texts.values())
             + sum(table.held_bytes for table in self._tables.values())
             + sum(pair.held_bytes for pair in self._pairs.values())
-            + self._filters.held_bytes
-            + self._ssh.held_bytes
+            + self._rules.held_bytes
         )
 
     # ── full maps ────────────────────────────────────────────────────────────────────────────
@@ -239,8 +227,7 @@ class Encoder:
             head = _head(snapshot, of, (*table.owners, owner))
         parts = [
             compress(own) if zstd else own,
-            self._ssh_rules(ssh_rules(snapshot, viewer)).data(zstd=zstd),
-            self._filter(snapshot.compiled.packet_filter(viewer), of).data(zstd=zstd),
+            *(piece.data(zstd=zstd) for piece in self._rules_of(snapshot, viewer, of)),
             head.data(zstd=zstd),
             *table.without(viewer, zstd=zstd),
             _END_OF_PEERS.data(zstd=zstd),
@@ -259,8 +246,7 @@ class Encoder:
         texts = self._peer_texts(of).of_peers(snapshot, ids, scene.faces(outlook))
         parts = (
             own,
-            self._ssh_rules(ssh_rules(snapshot, viewer)).text,
-            self._filter(snapshot.compiled.packet_filter(viewer), of).text,
+            *(piece.text for piece in self._rules_of(snapshot, viewer, of)),
             head if ids else head.removesuffix(_PEERS),
             b",".join(texts),
             b"]}" if ids else b"}",
@@ -317,6 +303,7 @@ class Encoder:
             self._compiled = compiled
             self._sharers = compiled.sizes()
             self._drop_tables()
+            self._rules.grow_older()
         viewers = self._sharers.get(sight, 0)
         if sight is compiled.default_sight:
             viewers += len(snapshot.nodes) - len(compiled.sights)
@@ -340,20 +327,11 @@ class Encoder:
             texts = self._texts[legacy] = PeerTexts(of)
         return texts
 
-    def _filter(self, rules: tuple[tailcfg.FilterRule, ...], of: Band) -> Fragment:
-        """Give a packet filter as a field without a comma."""
-
-        def make() -> bytes:
-            fitted = fit_rules(rules, of)
-            if has_named_filters(of):
-                return _fields(tailcfg.MapResponse(packet_filters={BASE_FILTER: fitted}))
-            return _fields(tailcfg.MapResponse(packet_filter=fitted))
-
-        return self._filters.of(rules, of, make)
-
-    def _ssh_rules(self, rules: tailcfg.SSHPolicy) -> Fragment:
-        """Give SSH rules as a field with a comma behind it."""
-        return self._ssh.of(rules, 0, lambda: _fields(tailcfg.MapResponse(ssh_policy=rules)) + b",")
+    def _rules_of(self, snapshot: Snapshot, viewer: NodeID, of: Band) -> Iterator[Fragment]:
+        """Give the rules that a viewer is told of, between two commas that others write."""
+        yield from self._rules.ssh(ssh_rules(snapshot, viewer))
+        yield _COMMA
+        yield from self._rules.filter(snapshot.compiled.packet_filter(viewer), of)
 
     # ── deltas ───────────────────────────────────────────────────────────────────────────────
 
@@ -394,25 +372,24 @@ class Encoder:
 
     def _compose(self, own: Own, shared: _Shared, of: Band, *, zstd: bool) -> list[bytes] | None:
         """Give what a viewer is told of itself, and then what it is told of others."""
-        mine = []
+        mine: list[bytes | Fragment] = []
         if own.node is not None:
-            mine.append(_fields(tailcfg.MapResponse(node=own.node)))
+            mine += (b",", _fields(tailcfg.MapResponse(node=own.node)))
         if own.packet_filter is not None:
-            mine.append(self._filter(own.packet_filter, of).text)
+            mine += (b",", *self._rules.filter(own.packet_filter, of))
         if own.ssh_policy is not None:
-            mine.append(self._ssh_rules(own.ssh_policy).text[:-1])
+            mine += (b",", *self._rules.ssh(own.ssh_policy))
         if own.dns_config is not None:
-            mine.append(_fields(tailcfg.MapResponse(dns_config=own.dns_config)))
+            mine += (b",", _fields(tailcfg.MapResponse(dns_config=own.dns_config)))
         if not mine:
             return shared.parts(zstd=zstd)
-        text = b"{" + b",".join(mine)
+        mine[0] = b"{"
         if not shared.body.text:
-            parts = [message(text + b"}", zstd=zstd)]
+            parts = framed(packed((*mine, b"}"), zstd=zstd))
         else:
-            text += b","
             parts = framed(
                 (
-                    compress(text) if zstd else text,
+                    *packed((*mine, b","), zstd=zstd),
                     shared.body.data(zstd=zstd),
                     _CLOSE.data(zstd=zstd),
                 )

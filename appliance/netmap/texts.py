@@ -14,6 +14,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeAlias
 
 import zstandard
 
@@ -58,17 +59,22 @@ class Fragment:
         return len(self.text) + len(self._frame)
 
 
+Pieces: TypeAlias = "tuple[Fragment, ...]"
+"""A text in pieces; every second one is shared with other texts, and counted there."""
+
+
 class Fragments:
     """Fragments by the object that they are of and a form of it, up to so many bytes.
 
     The objects are kept with them, so that no other one can have the same identity.
     """
 
-    __slots__ = ("_kept", "_max_bytes", "held_bytes")
+    __slots__ = ("_age", "_kept", "_max_bytes", "held_bytes")
 
     def __init__(self, max_bytes: int) -> None:
-        self._kept: OrderedDict[tuple[int, int], tuple[object, Fragment]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], tuple[object, Pieces, int]] = OrderedDict()
         self._max_bytes = max_bytes
+        self._age = 0
         self.held_bytes = 0
 
     def __len__(self) -> int:
@@ -76,23 +82,37 @@ class Fragments:
 
     def of(self, what: object, form: int, make: Callable[[], bytes]) -> Fragment:
         """Give the fragment of an object in a form, made if it is not there."""
+        return self.pieces_of(what, form, lambda: (Fragment(make()),))[0]
+
+    def pieces_of(self, what: object, form: int, make: Callable[[], Pieces]) -> Pieces:
+        """Give the pieces of an object in a form, made if they are not there."""
         key = id(what), form
-        known = self._kept.get(key)
-        if known is not None:
-            self._kept.move_to_end(key)
-            return known[1]
-        made = Fragment(make())
-        self._kept[key] = what, made
-        self.held_bytes += _with_frame(made)
-        while self.held_bytes > self._max_bytes and len(self._kept) > 1:
-            _, (_, gone) = self._kept.popitem(last=False)
-            self.held_bytes -= _with_frame(gone)
-        return made
+        known = self._kept.pop(key, None)
+        pieces = make() if known is None else known[1]
+        self._kept[key] = what, pieces, self._age
+        if known is None:
+            self.held_bytes += _own_bytes(pieces)
+            while self.held_bytes > self._max_bytes and len(self._kept) > 1:
+                self._drop_oldest()
+        return pieces
+
+    def grow_older(self) -> None:
+        """Forget what nobody asked for since the last time but one that this was called.
+
+        An old version of a large object would else be held by a small text of it.
+        """
+        while self._kept and next(iter(self._kept.values()))[2] < self._age:
+            self._drop_oldest()
+        self._age += 1
+
+    def _drop_oldest(self) -> None:
+        _, (_, gone, _) = self._kept.popitem(last=False)
+        self.held_bytes -= _own_bytes(gone)
 
 
-def _with_frame(fragment: Fragment) -> int:
-    """Give what a fragment costs at most: its frame is never longer than its text, or hardly."""
-    return 2 * len(fragment.text)
+def _own_bytes(pieces: Pieces) -> int:
+    """Give what pieces cost at most: a frame is never longer than its text, or hardly."""
+    return 2 * sum(len(piece.text) for piece in pieces[::2])
 
 
 def framed(parts: Sequence[bytes]) -> list[bytes]:

@@ -25,7 +25,7 @@ def test_bytes_mean_what_the_messages_mean(
 ) -> None:
     rng = Random(seed)
     versions = history(rng, size, steps)
-    encoder = Encoder(chunk_peers)
+    encoder = Encoder(chunk_peers, long_list=1 + seed % 3)
     capvers = rng.sample(CAPVERS, 2)
     for _ in range(25):
         old, new = rng.choice(versions), rng.choice(versions)

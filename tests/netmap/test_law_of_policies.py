@@ -70,7 +70,7 @@ def test_settled_is_as_compiled_from_scratch(seed: int) -> None:
 
 def _hold(seed: int) -> int:
     rng = Random(seed)
-    encoder, cases = Encoder(chunk_peers=3), 0
+    encoder, cases = Encoder(chunk_peers=3, long_list=rng.randint(1, 4)), 0
     versions = history(rng, rng.randint(1, 8), steps=4)
     try:
         for old, new in pairs(rng, versions):
