@@ -273,7 +273,8 @@ class _Question:
             if key in self._keys_of(node)
         ]
         if not found:
-            raise NotFound("end-empty", f"{word} has no node in this tailnet", concerns=word)
+            sentence = f"{word} has no node in this tailnet; the policy's own tests may name it"
+            raise NotFound("end-empty", sentence, concerns=word)
         return found
 
     def _keys_of(self, node: Node) -> frozenset[Key]:
