@@ -22,7 +22,7 @@ from tests.policy.worlds import node, read
 
 NODES = 300
 LIMIT_S = 4.0
-"""CPU time, with room for a slow machine: the worst of these take 0.7 s on a quiet one."""
+"""CPU time, with room for a slow machine: the worst of these take 0.8 s on a quiet one."""
 BACKGROUND = Background(domains=frozenset({"example.com"}))
 
 
