@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain, compress
 from typing import TypeAlias
 
 from appliance.policy import reach, spans
@@ -38,7 +39,9 @@ SSHRules: TypeAlias = "tuple[tailcfg.SSHRule, ...]"
 MAX_WORK = 500_000
 """Comparisons that all claims together may take; half a second of work. Sources that the rules do
 not tell apart count once, so a policy would need thousands of claims about every device."""
-TEXTS_A_STEP = 3
+KINDS_A_STEP = 4
+"""Ends whose rules are looked at in the time of one comparison."""
+HITS_A_STEP = 8
 """Addresses that are looked up in the time of one comparison."""
 RULES_A_STEP = 4
 PRINCIPALS_A_STEP = 16
@@ -144,10 +147,12 @@ class _Bench:
         self._openings = reach.Openings(self._state)
         self._ports: dict[tuple[int, tuple[int, ...]], int] = {}
         self._alike: dict[int, tuple[list[reach.End], list[_Ends]]] = {}
+        self._left: dict[tuple[int, int, bool], tuple[list[_Ends], set[tuple[int, int]]]] = {}
         self._asked: dict[NodeID, object] = {}
         self._texts: dict[int, list[str]] = {}
         self._told: dict[NodeID, SSHRules] = {}
-        self._named: dict[int, tuple[SSHRules, Mapping[str, tuple[int, ...]]]] = {}
+        self._names_of: dict[int, tuple[object, frozenset[str]]] = {}
+        self._hits: dict[tuple[int, int], list[bool]] = {}
         # By identity: the sources of a word are kept, and so are the rules of a device.
         self._told_where: dict[
             tuple[tuple[str, ...], int], tuple[list[tuple[SSHRules, str]], list[str]]
@@ -240,19 +245,76 @@ class _Bench:
         *,
         is_accept: bool,
     ) -> str:
-        self._work += len(kinds) * len(others)
+        answers = self._answered(kinds, others, opened)
+        is_open = answers != {True} if is_accept else True not in answers
+        if is_open and opened & self._state.program.selves:
+            answers = self._answered_by_owner(kinds, others, opened, is_accept=is_accept)
         if self.is_tired:
             return ""
-        answers: set[bool] = set()
-        for src in kinds:
-            for dst in others:
-                if src.end.address.version == dst.end.address.version:
-                    answers |= self._answers(src, dst, opened)
         if is_accept and answers != {True}:
             return f"{claim.src} -> {word}: expected ALLOWED, got DENIED"
         if not is_accept and True in answers:
             return f"{claim.src} -> {word}: expected DENIED, got ALLOWED"
         return ""
+
+    def _answered(self, kinds: list[_Ends], others: list[_Ends], opened: int) -> set[bool]:
+        """Say whether all, some or none reach the others, own devices aside.
+
+        With one port most rules fall out, and most sources are alike in what is left.
+        """
+        starts = self._masked(kinds, opened, is_src=True)
+        ends = self._masked(others, opened, is_src=False)
+        self._work += len(starts) * len(ends)
+        return {
+            bool(start & end)
+            for version, start in starts
+            for other, end in ends
+            if version == other
+        }
+
+    def _masked(self, kinds: list[_Ends], opened: int, *, is_src: bool) -> set[tuple[int, int]]:
+        """Give what is left of the rules of some ends, by family."""
+        key = id(kinds), opened, is_src
+        known = self._left.get(key)
+        if known is None:
+            self._work += len(kinds) // KINDS_A_STEP
+            mask = opened & ~self._state.program.selves
+            found: set[tuple[int, int]] = {
+                (end.address.version, (end.starts & ~end.missed if is_src else end.ends) & mask)
+                for end in (kind.end for kind in kinds)
+            }
+            # Kept with its list, so that no other gets its id.
+            known = self._left[key] = kinds, found
+        return known[1]
+
+    def _answered_by_owner(
+        self, kinds: list[_Ends], others: list[_Ends], opened: int, *, is_accept: bool
+    ) -> set[bool]:
+        """Say the same with own devices counted; of interest only where not all reach all."""
+        if is_accept:
+            self._work += len(kinds) * len(others)
+            if self.is_tired:
+                return set()
+            return {
+                answer
+                for src in kinds
+                for dst in others
+                if src.end.address.version == dst.end.address.version
+                for answer in self._answers(src, dst, opened)
+            }
+        mask = opened & self._state.program.selves
+        starts: defaultdict[tuple[int, UserID | None], int] = defaultdict(int)
+        for kind in kinds:
+            self._work += len(kind.owners) // KINDS_A_STEP
+            for owner in kind.owners:
+                end = kind.end
+                starts[end.address.version, owner] |= end.starts & ~end.missed & mask
+        for kind in others:
+            self._work += len(kind.owners) // KINDS_A_STEP
+            for owner in kind.owners:
+                if starts.get((kind.end.address.version, owner), 0) & kind.end.ends:
+                    return {True, False}
+        return {False}
 
     def _answers(self, src: _Ends, dst: _Ends, opened: int) -> set[bool]:
         """Say whether ends of one kind reach ends of another: all, none, or each its own."""
@@ -452,13 +514,39 @@ class _Bench:
         key = id(sources), id(rules)
         known = self._matching.get(key)
         if known is None:
+            by_list: defaultdict[int, list[int]] = defaultdict(list)
+            for number, rule in enumerate(rules):
+                by_list[id(rule.principals)].append(number)
+            hits = []
+            for numbers in by_list.values():
+                if self.is_tired:
+                    return []
+                hits.append(self._named(sources, rules[numbers[0]].principals))
+            self._work += len(sources) * len(hits) // HITS_A_STEP
+            patterns = set(zip(*hits, strict=True)) if hits else {()}
+            known = self._matching[key] = [
+                tuple(sorted(chain.from_iterable(compress(by_list.values(), pattern))))
+                for pattern in patterns
+            ]
+        return known
+
+    def _named(
+        self, sources: list[reach.End], principals: tuple[tailcfg.SSHPrincipal, ...]
+    ) -> list[bool]:
+        """Tell of every source whether a list names it; rules that name the same share the list."""
+        key = id(sources), id(principals)
+        known = self._hits.get(key)
+        if known is None:
             if id(sources) not in self._texts:
                 self._texts[id(sources)] = [address_text(end.address) for end in sources]
-            self._work += len(sources) // TEXTS_A_STEP
-            named = self._numbers(rules)
-            # By identity: equal numbers are one object, and may be many.
-            found = (named.get(text, ()) for text in self._texts[id(sources)])
-            known = self._matching[key] = list({id(each): each for each in found}.values())
+            if id(principals) not in self._names_of:
+                self._work += len(principals) // PRINCIPALS_A_STEP
+                named = frozenset(each.node_ip for each in principals)
+                # Kept with its list, so that no other gets its id.
+                self._names_of[id(principals)] = principals, named
+            self._work += len(sources) // HITS_A_STEP
+            names = self._names_of[id(principals)][1]
+            known = self._hits[key] = [text in names for text in self._texts[id(sources)]]
         return known
 
     def _rules(self, node_id: NodeID) -> SSHRules:
@@ -468,22 +556,6 @@ class _Bench:
             rules = self._told[node_id] = ssh_policy(self._state, node_id).rules
             self._work += len(self._state.program.logins) + len(rules)
         return rules
-
-    def _numbers(self, rules: SSHRules) -> Mapping[str, tuple[int, ...]]:
-        """Give the rules that name an address as source, by their numbers in order."""
-        known = self._named.get(id(rules))
-        if known is None:
-            found: defaultdict[str, list[int]] = defaultdict(list)
-            for number, rule in enumerate(rules):
-                self._work += len(rule.principals) // PRINCIPALS_A_STEP
-                for principal in rule.principals:
-                    found[principal.node_ip].append(number)
-            pool: dict[tuple[int, ...], tuple[int, ...]] = {}
-            same = {text: tuple(dict.fromkeys(numbers)) for text, numbers in found.items()}
-            same = {text: pool.setdefault(numbers, numbers) for text, numbers in same.items()}
-            # Kept with its rules, so that no others get their id.
-            known = self._named[id(rules)] = rules, same
-        return known[1]
 
 
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)

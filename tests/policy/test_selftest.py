@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from appliance.policy import selftest
+from appliance.policy import reach, selftest
 from appliance.policy.language import Background
 from appliance.records import UserID
-from tests.policy.worlds import node, read, user
+from tests.bench.policy import policy_text, tailnet
+from tests.policy.worlds import (
+    GROUPS,
+    LOGINS,
+    TAGS,
+    node,
+    random_document,
+    random_world,
+    read,
+    user,
+)
 
 USERS = {UserID(1): user(1, "ann@example.com"), UserID(2): user(2, "bob@example.com")}
 NODES = {each.id: each for each in (node(1, user=UserID(1)), node(3, tags=("tag:a",)))}
@@ -97,3 +111,57 @@ def test_tests_that_ask_for_too_much_fail_with_a_reason(monkeypatch: pytest.Monk
     monkeypatch.setattr(selftest, "MAX_WORK", 3)
     claim = {"src": "autogroup:member", "accept": ["autogroup:tagged:22"]}
     assert "the tests ask for too much" in failures(**claim)[0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 1 << 48))
+def test_claims_are_answered_as_pair_by_pair(seed: int) -> None:
+    """The bench looks at groups of ends; here every address is asked about every other one."""
+    rng = Random(seed)
+    world = random_world(rng, rng.randint(0, 8))
+    words = (*TAGS, *GROUPS, *LOGINS, "autogroup:member", "autogroup:tagged", "100.64.0.2")
+    document = random_document(rng)
+    document["tests"] = [
+        {
+            "src": rng.choice(words),
+            rng.choice(("accept", "deny")): [
+                f"{rng.choice((*words, 'autogroup:self'))}:{rng.choice((22, 80, 443, 7))}"
+            ],
+        }
+        for _ in range(6)
+    ]
+    policy = read(document)
+    bench = selftest._Bench(policy, world.users, world.nodes, world.background, None)
+    for claim in policy.tests:
+        (word,) = claim.accept or claim.deny
+        sources, problem = bench._sources(claim.src)
+        ends, port, other_problem = bench._destinations(word, sources)
+        failures = list(bench.claim(claim))
+        if problem or other_problem:
+            assert len(failures) == 1
+            continue
+        answers = {
+            any(each.miss is None for each in reach.verdicts(bench._state, src, dst, port))
+            for src in sources
+            for dst in ends
+            if src.address.version == dst.address.version
+        }
+        holds = answers == {True} if claim.accept else True not in answers
+        assert bool(failures) is not holds, (claim, answers)
+
+
+def test_many_claims_about_a_large_tailnet_are_tested() -> None:
+    """A bound on work must not meet those who have many devices and test their policy well."""
+    rng = Random(1)
+    users, nodes = tailnet(2000, rng)
+    document = json.loads(policy_text(len(users), rng))
+    words = [*document["groups"], *(f"tag:t{n}" for n in range(30)), "autogroup:member"]
+    document["tests"] = [
+        {"src": rng.choice(words), "deny": [f"{rng.choice(words)}:9999"]} for _ in range(300)
+    ]
+    document["sshTests"] = [
+        {"src": rng.choice(words), "dst": [f"tag:t{n % 30}"], "deny": ["nobody"]}
+        for n in range(100)
+    ]
+    found = selftest.run(read(document), users, nodes, Background())
+    assert not any("ask for too much" in each.text for each in found)
