@@ -165,3 +165,13 @@ def test_many_claims_about_a_large_tailnet_are_tested() -> None:
     ]
     found = selftest.run(read(document), users, nodes, Background())
     assert not any("ask for too much" in each.text for each in found)
+
+
+def test_addresses_of_different_families_are_no_pair() -> None:
+    """The device has both, the rule and the destination only one: nothing is missing."""
+    document = {
+        "tagOwners": {"tag:a": []},
+        "acls": [{"action": "accept", "src": ["100.64.0.0/10"], "dst": ["10.0.0.1:80"]}],
+        "tests": [{"src": "tag:a", "accept": ["10.0.0.1:80"], "deny": ["[fd00::1]:80"]}],
+    }
+    assert selftest.run(read(document), USERS, NODES, Background()) == ()
