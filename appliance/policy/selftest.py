@@ -44,7 +44,9 @@ KINDS_A_STEP = 4
 HITS_A_STEP = 8
 """Addresses that are looked up in the time of one comparison."""
 RULES_A_STEP = 4
+"""SSH rules that are asked about a login in that time."""
 PRINCIPALS_A_STEP = 16
+"""Sources of an SSH rule that are made ready for looking up in that time."""
 MADE_UP_ID = 1 << 60
 """Above any id that a store gives, so that made-up nodes meet no real ones."""
 TESTED_PROTOCOLS = frozenset({6, 17, 132})

@@ -40,11 +40,10 @@ class Standing:
     """What the flows say of a node, as sets of flow numbers; nodes with equal ones are one class.
 
     ``src``: flows that may start at it (or at a subnet behind it). ``dst``: flows that end at it.
-    ``listed``: numbers of sources that spell out its addresses; ``picked4`` and ``picked6`` of those
-    that spell out one of them, for it lies in a prefix that is let in from devices in a posture
-    only. ``owner`` is set if a flow to
-    ``autogroup:self`` serves the user: then ``self_dst`` are these flows and ``self_src`` those
-    that may start at this node.
+    ``listed``: numbers of sources that spell out its addresses; ``picked4`` and ``picked6`` of
+    those that spell out one of them, for it lies in a prefix that is let in from devices in a
+    posture only. ``owner`` is set if a flow to ``autogroup:self`` serves the user: then
+    ``self_dst`` are these flows and ``self_src`` those that may start at this node.
     """
 
     src: int = 0
