@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ ABOUT_DEBIAN = {
     "nixos_unit": "NixOS' unit on another system",
     "two_nodes_debian12": "Debian 12",
 }
+
+
+LEAVES_EARLY = re.compile(
+    r"\|\s*(head\b|sed [^|]*q\b|grep (-\w+ )*(-\w*[qm]|--quiet|--silent|--max-count))"
+)
+"""A reader that ends before its writer does: with `pipefail` the writer's broken pipe fails the command,
+now and then, by how the two happened to be scheduled."""
 
 
 def imported(file: Path) -> set[str]:
@@ -42,6 +50,24 @@ def test_story_is_whole(name: str) -> None:
     assert any(isinstance(each, ast.FunctionDef) and each.name == "story" for each in tree.body)
     assert (folder / "debian.py").exists()
     assert (folder / "default.nix").exists() is (name not in ABOUT_DEBIAN)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["curl x | grep -q y", "a | grep -F -q y", "a |grep -iqE y", "a | head -n 1", "a | sed 1q"],
+)
+def test_reader_that_leaves_early_is_seen(command: str) -> None:
+    assert LEAVES_EARLY.search(command)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(HERE.rglob("*.py")), ids=lambda file: str(file.relative_to(HERE))
+)
+def test_no_pipe_is_left_before_its_end(file: Path) -> None:
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        assert not LEAVES_EARLY.search(line), (
+            f"{file}:{number}: read it all, and look at it in Python"
+        )
 
 
 @pytest.mark.parametrize("name", sorted(set(STORIES) - set(ABOUT_DEBIAN)))

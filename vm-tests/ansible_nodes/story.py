@@ -61,7 +61,7 @@ def story(machines: Machines) -> None:
         options = {**wanted, "headwater_node_options": {"hostname": "gate", "shields-up": True}}
         assert controller.play("site", {"headwater_nodes": nodes[:1]}, **options).changed == 1
         assert controller.play("site", {"headwater_nodes": nodes[:1]}, **options).changed == 0
-        nodes[1].wait_until_succeeds("tailscale status | grep -q gate", timeout=30)
+        nodes[1].wait_until_succeeds("tailscale status | grep -F gate", timeout=30)
 
     with machines.subtest("the same role makes a host a relay"):
         relay = machines["relay"]

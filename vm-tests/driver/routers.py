@@ -52,7 +52,7 @@ def refuse_tcp(machine: Machine, host: str, port: int = 443) -> None:
     """Refuse connections from a machine to one port of another, of either family."""
     rules = []
     for family, known in (("ip", "ahostsv4"), ("ip6", "ahostsv6")):
-        address = machine.succeed(f"getent {known} {host} | head -n 1").split()[0]
+        address = machine.succeed(f"getent {known} {host}").split()[0]
         rules.append(f"{family} daddr {address} tcp dport {port} reject with tcp reset")
     _filter(machine, "tcp", rules)
 
