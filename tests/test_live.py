@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from appliance.identity.principals import SYSTEM
-from appliance.live import CommitFailed, LiveCounters, LiveTailnet, LiveTailnets
+from appliance.live import MOST_TURNS, CommitFailed, LiveCounters, LiveTailnet, LiveTailnets
 from appliance.records import NodeID, Settings, TailnetID, User
 from appliance.tailnet import nodes, presence
 from appliance.tailnet.clockwork import OFFLINE_GRACE
@@ -55,6 +55,21 @@ async def test_edits_behind_a_commit_are_written_together_in_order(house: House)
     assert house.store.put_names == [[["first"]], [[name] for name in names]]
     assert house.live.counters == LiveCounters(commits=2, committed_edits=6)
     assert [u.name for u in house.snapshot.users.values()] == ["alice", "first", *names]
+
+
+async def test_edits_that_come_turn_by_turn_share_a_round(house: House) -> None:
+    """As in a storm, where every turn of the loop reads some more requests; but not for ever."""
+
+    async def late(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await house.create_user(f"user{turns}")
+
+    await asyncio.gather(*(late(turns) for turns in range(4 * MOST_TURNS)))
+    first, *rest = house.store.put_names
+    assert MOST_TURNS <= len(first) <= 2 * MOST_TURNS
+    assert rest
+    assert house.live.counters.committed_edits == 4 * MOST_TURNS
 
 
 async def test_later_drafts_build_on_earlier_ones_before_they_are_written(house: House) -> None:
