@@ -12,7 +12,7 @@ from typing import cast
 
 import click
 
-from appliance.cli.client import Plain
+from appliance.cli.client import Client, Plain
 from appliance.cli.nodenames import path_of
 from appliance.cli.output import emit, moment, parse_time, table
 from appliance.cli.root import Group, Invocation
@@ -62,7 +62,8 @@ def put(
     """Set attributes of NODE (id or name); each takes the place of one of the same name.
 
     true and false are booleans, 4 and 2.5 are numbers, everything else is text. Quotes inside make
-    text of anything: 'custom:version="1.80"'. Without --expires an attribute stays.
+    text of anything: 'custom:version="1.80"'. Without --expires an attribute stays. If one of them
+    is refused, none is set.
 
     \b
     Example:
@@ -73,11 +74,8 @@ def put(
     wanted = dict(map(_assignment, assignments))
     expiry = _expiry(expires)
     client = invocation.client()
-    path = path_of(client, node)
-    answer: Plain = {}
-    for name, value in wanted.items():
-        body: Plain = {"value": value, "expiry": expiry, "comment": comment}
-        answer = client.post(f"{path}/attributes/{segment(name)}", body)
+    given: Plain = {name: {"value": value, "expiry": expiry} for name, value in wanted.items()}
+    answer = _change(client, path_of(client, node), given, comment)
     emit(invocation.output, answer, lambda: _table(answer, wanted))
 
 
@@ -86,7 +84,7 @@ def put(
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def remove(invocation: Invocation, node: str, names: tuple[str, ...]) -> None:
-    """Take attributes from NODE (id or name).
+    """Take attributes from NODE (id or name): all of those named, or none if it lacks one.
 
     \b
     Example:
@@ -94,10 +92,23 @@ def remove(invocation: Invocation, node: str, names: tuple[str, ...]) -> None:
     """
     client = invocation.client()
     path = path_of(client, node)
+    known = cast(dict[str, Value], client.get(f"{path}/attributes")["attributes"])
     for name in names:
-        client.delete(f"{path}/attributes/{segment(name)}")
+        if name not in known:
+            client.delete(f"{path}/attributes/{segment(name)}")  # refused, and the server says why
+    answer = _change(client, path, dict.fromkeys(names))
     said = "Attribute removed" if len(names) == 1 else "Attributes removed"
-    emit(invocation.output, client.get(f"{path}/attributes") if invocation.output else {}, said)
+    emit(invocation.output, answer, said)
+
+
+def _change(client: Client, path: str, changes: Plain, comment: str = "") -> Plain:
+    """Set and take away attributes of one node, all or none; give all that it has then."""
+    body: Plain = {"nodes": {path.rpartition("/")[2]: changes}, "comment": comment}
+    changed = cast(
+        dict[str, Plain], client.call("PATCH", "/api/v1/device-attributes", body)["nodes"]
+    )
+    (answer,) = changed.values()
+    return answer
 
 
 def _assignment(text: str) -> tuple[str, Value]:

@@ -72,6 +72,12 @@ def put(
     return edit.nodes[node_id]
 
 
+def has(edit: Edit, node_id: NodeID, name: str) -> bool:
+    """Tell whether a node has an attribute. Raises NotFound for an unknown node, Invalid."""
+    check_name(name)
+    return any(each.name == name for each in nodes.get(edit, node_id).attributes)
+
+
 def remove(edit: Edit, node_id: NodeID, name: str) -> Node:
     """Take an attribute from a node. Raises NotFound if it has none of that name, Invalid."""
     node = nodes.get(edit, node_id)

@@ -13,6 +13,7 @@ from appliance.identity.principals import LOCAL
 from appliance.wire import tailcfg
 from tests.api.conftest import House
 
+CHANGE = "/api/v1/device-attributes"
 LATER = "2030-01-01T14:00:00Z"
 
 
@@ -109,6 +110,64 @@ async def test_wrong_request_is_refused(
     answered, answer = await house.call(method, f"/api/v1/node/{path}", body)
     assert (answered, says in answer["message"]) == (status, True), answer
     assert (await attributes_of(house, 1))["attributes"] == {"custom:level": 1}
+
+
+async def test_many_attributes_of_many_nodes_are_changed_at_once(house: House) -> None:
+    for name in ("laptop", "phone", "tablet"):
+        await house.node("alice", name)
+    await house.call("POST", "/api/v1/node/1/attributes/custom:level", {"value": 1})
+    version = house.live.snapshot.version
+    wanted = {
+        "1": {
+            "custom:Level": {"value": 2},
+            "custom:level": None,  # makes room, though it stands behind
+            "custom:other": None,  # is not there, and need not be
+        },
+        "2": {"ip:country": {"value": "DE", "expiry": LATER}, "custom:on": {"value": False}},
+        "3": {},
+    }
+    status, answer = await house.call("PATCH", CHANGE, {"nodes": wanted, "comment": "why"})
+    assert status == 200
+    assert answer["nodes"] == {
+        "1": {"attributes": {"custom:Level": 2}, "expiries": {}},
+        "2": {
+            "attributes": {"custom:on": False, "ip:country": "DE"},
+            "expiries": {"ip:country": LATER},
+        },
+        "3": {"attributes": {}, "expiries": {}},
+    }
+    assert await attributes_of(house, 2) == answer["nodes"]["2"]
+    assert house.live.snapshot.version == version + 1
+    empty: tuple[Any, ...] = (None, {}, {"nodes": {}}, {"nodes": None})
+    for nothing in empty:
+        assert await house.call("PATCH", CHANGE, nothing) == (200, {"nodes": {}})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "status", "says"),
+    [
+        ({"9": {}}, 404, "no node"),
+        ({"9": {"custom:a": None}}, 404, "no node"),
+        ({"x": {"custom:a": {"value": 1}}}, 400, "ids are numbers"),
+        ({"2": {"level": {"value": 1}}}, 400, "custom:"),
+        ({"2": {"node:os": None}}, 400, "for the node itself"),
+        ({"2": {"custom:a": {"value": [1]}}}, 400, "text, a number"),
+        ({"2": {"custom:a": {}}}, 400, "text, a number"),
+        ({"2": {"custom:a": 4}}, 400, "body"),
+        ({"2": {"custom:a": {"value": 1, "expiry": "soon"}}}, 400, "expiry of custom:a"),
+        ({"2": None}, 400, "body"),
+    ],
+)
+async def test_nothing_is_changed_if_one_change_is_refused(
+    house: House, nodes: dict[str, Any], status: int, says: str
+) -> None:
+    for name in ("laptop", "phone"):
+        await house.node("alice", name)
+    before = house.live.snapshot
+    good = {"1": {"custom:a": {"value": 1}}}
+    answered, answer = await house.call("PATCH", CHANGE, {"nodes": {**good, **nodes}})
+    assert (answered, says in answer["message"]) == (status, True), answer
+    assert house.live.snapshot is before
 
 
 async def test_the_log_says_who_set_what_and_why(

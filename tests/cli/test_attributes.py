@@ -135,6 +135,19 @@ def test_nothing_is_set_if_one_cannot_be_read(terminal: Terminal) -> None:
     assert terminal.inside(_attributes) == ()
 
 
+def test_nothing_is_set_if_one_is_refused(terminal: Terminal) -> None:
+    says = terminal.fails(*SET, "laptop", "custom:x=1", "level=4", code=1)
+    assert "custom:" in says
+    assert terminal.inside(_attributes) == ()
+
+
+def test_nothing_is_removed_if_one_is_not_there(terminal: Terminal) -> None:
+    terminal.ok(*SET, "laptop", "custom:x=1", "custom:y=2")
+    says = terminal.fails("nodes", "attributes", "remove", "laptop", "custom:x", "custom:z", code=1)
+    assert "no attribute custom:z" in says
+    assert len(rows(terminal.ok("nodes", "attributes", "list", "1"))) == 2
+
+
 async def _attributes(house: House) -> object:
     (node,) = house.live.snapshot.nodes.values()
     return node.attributes
