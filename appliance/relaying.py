@@ -23,6 +23,7 @@ from appliance.relay.door import RelayDoor, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer
 from appliance.relay.stun import StunServer
 from appliance.strict import Endpoint
+from appliance.tailnet.differences import differing
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MeshKey, NodeKey
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """What binding ``::`` says on a machine without IPv6."""
 REVOKE_PAUSE_S = 0.25
-"""Between two looks for keys that are gone: a look costs some 0.1 ms per thousand nodes, and in a
+"""Between two looks for keys that are gone: a look costs some 60 us per thousand nodes, and in a
 storm there are hundreds of publications a second."""
 
 
@@ -161,13 +162,14 @@ async def revoke(live: LiveTailnet, relay: RelayDoor) -> None:
 
 def gone_keys(old: Snapshot, new: Snapshot) -> list[NodeKey]:
     """Name the node keys that stopped being good between two snapshots; cheap if none changed."""
-    gone: list[NodeKey] = []
-    if new.by_node_key is not old.by_node_key:
-        gone += old.by_node_key.keys() - new.by_node_key.keys()
-    if new.presence is not old.presence:
-        gone += [
-            new.nodes[node_id].node_key
-            for node_id, presence in new.presence.items()
-            if presence.expired and not old.presence_of(node_id).expired
-        ]
+    gone = [
+        was.node_key
+        for node_id in differing(old.nodes, new.nodes)
+        if (was := old.nodes.get(node_id)) is not None and was.node_key not in new.by_node_key
+    ]
+    gone += [
+        new.nodes[node_id].node_key
+        for node_id in differing(old.presence, new.presence)
+        if new.presence_of(node_id).expired and not old.presence_of(node_id).expired
+    ]
     return gone
