@@ -134,15 +134,16 @@ async def put(request: web.Request) -> web.Response:
 
 
 async def check(request: web.Request) -> web.Response:
-    """Say whether a policy could be put in force."""
+    """Say whether a policy could be put in force, and what in it is worth a look."""
     keeper = keeper_of(request)
     body = await _body(request, PolicyBody)
     try:
         answers.check_written(body.policy)
-        await keeper.check(body.policy)
+        admitted = await keeper.check(body.policy)
     except Rejected as refusal:
         return _refusal(refusal)
-    return answer({})
+    users = keeper.live.snapshot.users
+    return answer(await asyncio.to_thread(answers.checked, admitted, users))
 
 
 async def test(request: web.Request) -> web.Response:

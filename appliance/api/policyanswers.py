@@ -14,12 +14,13 @@ from msgspec import Struct
 
 from appliance.errors import Rejected
 from appliance.policy import approvers, mistakes, selftest
-from appliance.policy.admission import TestsFailed
+from appliance.policy.admission import Admitted, TestsFailed
 from appliance.policy.comparison import Change, compare
 from appliance.policy.compile import compile  # noqa: A004 - its name
 from appliance.policy.document import decode
 from appliance.policy.language import UNWRITTEN, Background, Policy
 from appliance.policy.mistakes import PolicyError
+from appliance.policy.strangers import strangers
 from appliance.records import Node, NodeID, User, UserID
 from appliance.wire.hujson import Spot
 
@@ -51,6 +52,12 @@ class Tested(Struct, frozen=True, kw_only=True):
     ok: bool
     tests: int
     mistakes: tuple[Mistake, ...] = ()
+
+
+class Checked(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is worth a look in a policy that may be put in force; nothing in Headscale's answer."""
+
+    notes: tuple[Mistake, ...] = ()
 
 
 class NodeChange(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -87,10 +94,17 @@ def mistakes_of(refusal: Rejected) -> tuple[Mistake, ...]:
             ]
         case _:
             return ()
-    return tuple(
-        Mistake(line=spot.line, column=spot.column, message=text)
-        for spot, text in found[:MAX_MISTAKES]
-    )
+    return tuple(_mistake(spot, text) for spot, text in found[:MAX_MISTAKES])
+
+
+def _mistake(spot: Spot, text: str) -> Mistake:
+    return Mistake(line=spot.line, column=spot.column, message=text)
+
+
+def checked(admitted: Admitted, users: Mapping[UserID, User]) -> Checked:
+    """Say what is worth a look in a policy that may be put in force for these users."""
+    found = strangers(admitted.text, admitted.policy, users)
+    return Checked(notes=tuple(_mistake(each.spot, each.text) for each in found))
 
 
 def check_written(text: str) -> None:

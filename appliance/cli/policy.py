@@ -121,7 +121,8 @@ def check(
 ) -> None:
     """Say whether a policy may be put in force: it reads, and its own tests hold.
 
-    Every mistake is named as FILE:LINE:COLUMN, all of them at once.
+    Every mistake is named as FILE:LINE:COLUMN, all of them at once. Words that match no user are
+    noted: they may be misspelt, or for somebody who has yet to log in.
 
     \b
     Example:
@@ -130,19 +131,23 @@ def check(
       headwater policy check --offline --domain example.com policy.hujson
     """
     text = _chosen(file, named)
+    answer: Plain = {}
     try:
         if offline:
             read_only(text, domains)
         elif bypass:
-            _directly(invocation, lambda direct: direct.check(text))
+            answer = _directly(invocation, lambda direct: direct.check(text))
         else:
-            _advised(lambda: desk(invocation).check(text))
+            answer = _advised(lambda: desk(invocation).check(text))
     except PolicyRefused as refusal:
         if invocation.output:
             _emit_mistakes(invocation, text, refusal)
         complain(text, refusal, invocation.output)
+    notes = cast(list[Plain], answer.get("notes", []))
+    if notes and not invocation.output:
+        click.echo("\n".join(placed(text, notes, "note: ")), err=True)
     said = "reads well; its tests need the tailnet" if offline else "fine"
-    emit(invocation.output, {"ok": True, "mistakes": []}, f"{text.name}: {said}")
+    emit(invocation.output, {"ok": True, "mistakes": [], **answer}, f"{text.name}: {said}")
 
 
 def _advised(ask: Callable[[], Plain]) -> Plain:

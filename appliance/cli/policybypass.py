@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from appliance import derived, governing
-from appliance.api.policyanswers import check_written
-from appliance.cli.client import CommandFailed
-from appliance.cli.policydesk import engine_refusals
+from appliance.api.policyanswers import check_written, checked
+from appliance.cli.client import CommandFailed, Plain
+from appliance.cli.policydesk import engine_refusals, plain
 from appliance.cli.policyfile import PolicyFile
 from appliance.cli.root import Invocation
 from appliance.cli.serve import NO_FILE_ADVICE, load_settings
@@ -53,9 +53,9 @@ class Direct:
         """Give the stored text."""
         return self.snapshot.policy_text
 
-    async def check(self, file: PolicyFile) -> None:
-        """Judge a text. Raises PolicyRefused."""
-        self._admit(file)
+    async def check(self, file: PolicyFile) -> Plain:
+        """Judge a text, and say what in it is worth a look. Raises PolicyRefused."""
+        return plain(checked(self._admit(file), self.snapshot.users))
 
     async def put(self, file: PolicyFile) -> PolicyText:
         """Judge and store a text. Raises PolicyRefused, CommandFailed."""

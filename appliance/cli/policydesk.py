@@ -28,7 +28,7 @@ class Desk(Protocol):
     """Answers questions. Raises PolicyRefused for a policy with mistakes, CommandFailed else."""
 
     def check(self, policy: PolicyFile) -> Plain:
-        """Say whether a policy may be put in force: it reads, and its own tests hold."""
+        """Say whether a policy may be put in force, and what in it is worth a look (``notes``)."""
         ...
 
     def test(self, policy: PolicyFile | None) -> Plain:
@@ -113,13 +113,13 @@ class Offline:
 
     def check(self, policy: PolicyFile) -> Plain:
         """See Desk."""
-        from appliance.api.policyanswers import check_written
+        from appliance.api.policyanswers import check_written, checked
         from appliance.policy.admission import admit
 
         with engine_refusals():
             check_written(policy.text)
-            admit(policy.text, *self._subjects())
-        return {}
+            subjects = self._subjects()
+            return plain(checked(admit(policy.text, *subjects), subjects.users))
 
     def test(self, policy: PolicyFile | None) -> Plain:
         """See Desk."""
@@ -127,7 +127,7 @@ class Offline:
 
         text = _needed(policy, "FILE").text
         with engine_refusals():
-            return _plain(policyanswers.test(text, self._subjects()))
+            return plain(policyanswers.test(text, self._subjects()))
 
     def diff(self, policy: PolicyFile, against: PolicyFile | None) -> Plain:
         """See Desk."""
@@ -140,7 +140,7 @@ class Offline:
         with engine_refusals(old):
             before = answers.read(old.text, subjects.background)
         with engine_refusals():
-            return _plain(answers.diff(before, new, subjects))
+            return plain(answers.diff(before, new, subjects))
 
     def explain(
         self, policy: PolicyFile | None, src: str, dst: str, protocol: str, user: str
@@ -154,7 +154,7 @@ class Offline:
         with engine_refusals():
             subjects = self._subjects()
             compiled = compile(answers.read(text, subjects.background), *subjects)
-            return _plain(explain(compiled, subjects, src, dst, protocol, user=user))
+            return plain(explain(compiled, subjects, src, dst, protocol, user=user))
 
     def _subjects(self) -> Subjects:
         from appliance.api import policyanswers
@@ -210,13 +210,13 @@ def engine_refusals(file: PolicyFile | None = None) -> Iterator[None]:
     try:
         yield
     except Rejected as refusal:
-        mistakes = [_plain(each) for each in mistakes_of(refusal)]
+        mistakes = [plain(each) for each in mistakes_of(refusal)]
         if not mistakes:
             raise CommandFailed(refusal.sentence) from refusal
         raise PolicyRefused(refusal.sentence, mistakes, file) from refusal
 
 
-def _plain(value: object) -> Plain:
+def plain(value: object) -> Plain:
     """Give what a server would have sent."""
     import msgspec
 

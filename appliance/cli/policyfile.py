@@ -65,9 +65,9 @@ class PolicyRefused(CommandFailed):
         self.file = file
 
 
-def placed(file: PolicyFile, mistakes: Sequence[Plain]) -> list[str]:
+def placed(file: PolicyFile, mistakes: Sequence[Plain], what: str = "") -> list[str]:
     """Give one line for each mistake, with its place."""
-    return [f"{file.name}:{m['line']}:{m['column']}: {m['message']}" for m in mistakes]
+    return [f"{file.name}:{m['line']}:{m['column']}: {what}{m['message']}" for m in mistakes]
 
 
 def told(file: PolicyFile, refusal: PolicyRefused) -> list[str]:

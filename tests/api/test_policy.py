@@ -150,6 +150,9 @@ async def test_missing_text_does_not_open_the_tailnet(
 
 async def test_check_changes_nothing(house: House) -> None:
     assert await house.call("POST", f"{PATH}/check", {"policy": CLOSED}) == (200, {})
+    named = CLOSED.replace("{", '{"groups": {"group:a": ["alcie@"]},', 1)
+    status, said = await house.call("POST", f"{PATH}/check", {"policy": named})
+    assert (status, len(said["notes"])) == (200, 1)
     assert house.live.snapshot.policy_text is None
 
 

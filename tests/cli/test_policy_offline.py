@@ -103,6 +103,19 @@ def test_good_policy_is_fine(desk: Desk, stdin: Callable[[str], None]) -> None:
     assert desk("check", "-") == ("<stdin>: fine\n", "")
 
 
+def test_words_that_match_no_user_are_noted(desk: Desk) -> None:
+    Path("policy.hujson").write_text(
+        POLICY.replace('["autogroup:member"]', '["alcie@example.com"]', 1)
+    )
+    out, complaint = desk("check", "policy.hujson")
+    assert out == "policy.hujson: fine\n"
+    place, _, words = complaint.partition(" note: ")
+    assert place.startswith("policy.hujson:")
+    assert 'did you mean "alice@example.com"?' in words
+    (note,) = desk.json("check", "policy.hujson")["notes"]
+    assert f"policy.hujson:{note['line']}:{note['column']}:" == place
+
+
 def test_every_mistake_has_its_place(desk: Desk) -> None:
     Path("policy.hujson").write_text('{\n  "aclss": [],\n  "acls": [{"action": "deny"}],\n}')
     _, complaint = desk("check", "policy.hujson", code=1)
