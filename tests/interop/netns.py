@@ -31,6 +31,7 @@ SERVER_NAME = "headwater.test"
 
 _OURS = re.compile(r"^hw-(\d+)-\S+$")
 _ETC = Path("/etc/netns")
+_SWITCH_MAC = "02:00:00:00:00:01"
 _FIRST_HOST = 10
 _NAT_SLICE = 16  # addresses behind one NAT: a /28
 
@@ -185,7 +186,10 @@ class Net:
         )
         _ip(
             self.switch,
-            "link add br0 type bridge",
+            # A bridge without an address of its own takes the lowest one among its ports: with each
+            # host that came the server's could change, and those who knew the old one did not reach
+            # it for many seconds.
+            f"link add br0 address {_SWITCH_MAC} type bridge",
             f"addr add {SERVER_V4}/24 dev br0",
             f"addr add {SERVER_V6}/64 dev br0 nodad",
             "link set br0 up",

@@ -42,6 +42,15 @@ def test_hosts_reach_the_server_over_both_families(net: Net) -> None:
     assert _reaches(host.prefix, SERVER_V6, 9)
 
 
+def test_server_keeps_its_hardware_address(net: Net) -> None:
+    """Whoever has it in the neighbour table goes on reaching the server when hosts are plugged in."""
+    read = [*net.server_prefix, "cat", "/sys/class/net/br0/address"]
+    before = subprocess.run(read, capture_output=True, check=True).stdout
+    for number in range(12):
+        net.host(f"more{number}")
+        assert subprocess.run(read, capture_output=True, check=True).stdout == before
+
+
 def test_natted_host_reaches_the_server(net: Net) -> None:
     host = net.natted("behind")
     assert _reaches(host.prefix, SERVER_V4, 9)
