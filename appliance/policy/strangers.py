@@ -28,12 +28,11 @@ def strangers(text: str, policy: Policy, users: Mapping[UserID, User]) -> tuple[
 
     ``policy`` is what ``text`` says.
     """
-    known = sorted(set().union(*map(names_of, users.values())))
-    missing = dict.fromkeys(_people(policy))
-    for word in known:
-        missing.pop(word, None)
+    known = set().union(*map(names_of, users.values()))
+    missing = set(_people(policy)) - known
     if not missing:
         return ()
+    logins = sorted(word for word in known if word[-1] != "@")
     document = decode_document(text)
     found: list[Mistake] = []
     for word, path in _texts(document.value):
@@ -45,8 +44,8 @@ def strangers(text: str, policy: Policy, users: Mapping[UserID, User]) -> tuple[
         if len(found) == MAX_NOTES:
             words = f"{len(missing)} more words match no user now"
             return (*found, Mistake(document.spot(*path), words))
-        del missing[name]
-        near = suggestion(name, (each for each in known if each[-1] != "@"))
+        missing.remove(name)
+        near = suggestion(name, logins)
         words = f'nobody is called "{name}" here: the word matches no user now{near}'
         found.append(Mistake(document.spot(*path), words))
     return tuple(found)
