@@ -24,8 +24,8 @@ ABOUT_DEBIAN = {
 LEAVES_EARLY = re.compile(
     r"\|\s*(head\b|sed [^|]*q\b|grep (-\w+ )*(-\w*[qm]|--quiet|--silent|--max-count))"
 )
-"""A reader that ends before its writer does: with `pipefail` the writer's broken pipe fails the command,
-now and then, by how the two happened to be scheduled."""
+"""A reader that ends before its writer does: with `pipefail` the writer's broken pipe fails the
+command, now and then, by how the two happened to be scheduled."""
 
 
 def imported(file: Path) -> set[str]:
