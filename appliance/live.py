@@ -1,8 +1,9 @@
 """The current snapshot of each tailnet: the only mutable state of the control plane.
 
 ``edit()`` is the one way to change it: draft, commit to disk, publish, wake. Drafts queue up while
-a commit is under way and are then written together (group commit), so that a storm costs one
-transaction per round and not one per node. Nobody sees a snapshot that is not on disk.
+a commit is under way, or while more of them come at every turn of the event loop, and are then
+written together (group commit), so that a storm costs one transaction per round and not one per
+node. Nobody sees a snapshot that is not on disk.
 
 Not for rules (``tailnet`` has the verbs) and not for SQL (``store``). Sits between both and the doors.
 """

@@ -1,4 +1,4 @@
-"""``…/node/…/attributes``, ``…/device-attributes``: posture attributes, as the hosted service's API has them.
+"""``…/attributes``, ``…/device-attributes``: posture attributes, as the hosted service has them.
 
 See ``door`` and ``shapes``. Source: https://tailscale.com/api, "device posture attributes".
 """
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Given(Struct, frozen=True, kw_only=True):
-    """What an attribute is to be; ``value`` is what JSON made of it, the verb knows which are good."""
+    """What an attribute is to be; ``value`` is plain JSON, the verb knows which are good."""
 
     value: object = None
     expiry: str = ""
