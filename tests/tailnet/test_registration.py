@@ -466,6 +466,35 @@ class TestTags:
         assert mine.id != tagged.id
         assert house.edit.nodes[tagged.id] is tagged
 
+    @pytest.mark.parametrize("damage", ["wrong secret", "expired", "used", "prefix only"])
+    def test_valid_node_is_not_converted_by_a_key_that_lets_nobody_in(
+        self, house: House, damage: str
+    ) -> None:
+        """D4: the prefix of a key is public; who names it has proved nothing."""
+        node = house.enrol("srv", "n1", auth=house.key("alice"))
+        record, text = house.key("tag:web", expires_at=NOON + timedelta(hours=1))
+        if damage == "wrong secret":
+            text = text[:-1] + ("0" if text[-1] != "0" else "1")
+        elif damage == "prefix only":
+            text = f"hskey-auth-{record.prefix}"
+        elif damage == "expired":
+            house.now += timedelta(hours=1)
+        else:
+            house.enrol("other", "n2", auth=(record, text))
+        again = house.enrol("srv", "n1", auth=(record, text))
+        assert again is house.edit.nodes[node.id] is node
+
+    @pytest.mark.parametrize("first", ["alice", "tag:db"])
+    def test_valid_tagged_node_keeps_its_tags_beside_another_tagged_key(
+        self, house: House, first: str
+    ) -> None:
+        """D4: only a user's node is converted where it is; a tagged one needs a new node key."""
+        node = house.enrol("srv", "n1", auth=house.key(first))
+        tagged = nodes.set_tags(house.edit, node.id, ["tag:prod"], NOON)
+        auth = house.key("tag:web")
+        assert house.enrol("srv", "n1", auth=auth) is house.edit.nodes[node.id] is tagged
+        assert house.edit.auth_keys[auth[0].id].used_at is None
+
     def test_tagged_key_prefers_the_node_of_its_user(self, house: House) -> None:
         house.enrol("srv", "n1", auth=house.key("alice"))
         bobs = house.enrol("srv", "n2", auth=house.key("bob"))
