@@ -1,4 +1,4 @@
-"""``/machine/register``: find the tailnet that is meant, ask ``tailnet.registration``, answer.
+"""``/machine/register``: find the tailnet that is meant, ask ``tailnet.enrolment``, answer.
 
 Not for the rules of registration. A refusal is an answer with status 200 and an ``Error`` text:
 that is what clients show to people.
@@ -14,7 +14,7 @@ from appliance.errors import Rejected
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
 from appliance.records import AuthKey
-from appliance.tailnet import registration
+from appliance.tailnet import enrolment
 from appliance.tailnet.keys import parse_auth_key
 from appliance.wire import tailcfg
 from appliance.wire.errors import ProtocolError
@@ -60,7 +60,7 @@ async def _register(
     live, auth_key = _choose(machine, request, tailnets)
     by = Principal(PrincipalKind.NODE, machine.short)
     async with live.edit(by=by) as edit:
-        result = registration.register(
+        result = enrolment.register(
             edit, machine, request, live.clock(), auth_key=auth_key, rng=rng
         )
     if result.node is not None:

@@ -1,6 +1,6 @@
 """Which tailnet addresses a node gets: sequential or random, never a reserved one, never twice.
 
-Not for routes, and not for writing addresses down (``registration`` and ``nodes`` put the record).
+Not for routes, and not for writing addresses down (``enrolment`` and ``nodes`` put the record).
 Sits on ``snapshot``. Each family is chosen on its own.
 Source: tailscale net/tsaddr (service addresses, ChromeOS, 4via6), its page on reserved addresses.
 """

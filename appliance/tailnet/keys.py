@@ -1,6 +1,6 @@
 """Auth keys: made, found by their text, expired and deleted.
 
-Not for what a key entitles to (``registration``) and not for API keys (``identity``). Sits on
+Not for what a key entitles to (``enrolment``) and not for API keys (``identity``). Sits on
 ``snapshot``. Text: ``hskey-auth-``, 12 hex digits that are public, a dash, 64 hex digits that are
 secret. Only a hash of the secret is kept; it is a plain SHA-256, because 256 random bits need no
 slow hash. Source: headscale, whose keys look the same (its hashes are of another kind).

@@ -1,6 +1,6 @@
 """The verbs that an administrator has for nodes.
 
-Not for what nodes do themselves (``registration``, ``checkin``). Sits on ``snapshot``. Every verb
+Not for what nodes do themselves (``enrolment``, ``checkin``). Sits on ``snapshot``. Every verb
 raises NotFound for an unknown id.
 """
 

@@ -1,6 +1,6 @@
 """Which tags there are, and who may claim one, as the policy in force says.
 
-Not for the form of a tag (``names``) nor for putting it on a node (``nodes``, ``registration``).
+Not for the form of a tag (``names``) nor for putting it on a node (``nodes``, ``enrolment``).
 Without a written policy tags are free. Sits on ``policies``.
 Source: headscale 0.28 (an administrator may set every tag that the policy defines, and no other; a
 chain of tags makes the owner of the first the owner of the last).

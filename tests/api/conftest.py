@@ -23,7 +23,7 @@ from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.records import Node, UserID
 from appliance.store.store import Database
-from appliance.tailnet import keys, registration, users
+from appliance.tailnet import enrolment, keys, users
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 from tests.support.builder import machine_key, node_key
@@ -73,7 +73,7 @@ class House:
                 auth=tailcfg.RegisterResponseAuth(auth_key=text),
                 hostinfo=tailcfg.Hostinfo(hostname=name),
             )
-            result = registration.register(
+            result = enrolment.register(
                 edit, machine_key(name), request, self.clock(), auth_key=key, rng=fixed_rng()
             )
         assert result.node is not None

@@ -15,7 +15,7 @@ from statistics import median
 from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet
 from appliance.records import NodeID, TailnetID
-from appliance.tailnet import checkin, clockwork, presence, registration
+from appliance.tailnet import checkin, clockwork, enrolment, presence
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire import tailcfg
 from tests.support.builder import disco_key, empty, key_for, machine_key, node_key
@@ -161,7 +161,7 @@ class _House:
         self._publish(edit)
 
     def _decide(self, edit: Edit, number: int) -> None:
-        registration.register(
+        enrolment.register(
             edit,
             machine_key(f"m{number}"),
             self.requests[number],

@@ -12,7 +12,7 @@ import msgspec
 from appliance import netmap
 from appliance.errors import Rejected
 from appliance.records import AuthKey, Node
-from appliance.tailnet import checkin, keys, registration
+from appliance.tailnet import checkin, enrolment, keys
 from appliance.tailnet.snapshot import Edit, Sequences
 from appliance.wire import tailcfg
 from appliance.wire.errors import ProtocolError
@@ -88,7 +88,7 @@ def register(rng: random.Random, edit: Edit, key: AuthKey, text: str) -> None:
     data = tailcfg.encode(request)
     data = mutate(rng, data) if rng.random() < 0.3 else data
     with contextlib.suppress(Rejected, ProtocolError):
-        registration.register(
+        enrolment.register(
             edit,
             machine_key(rng.choice("xyz")),
             tailcfg.decode_register_request(data),

@@ -8,7 +8,7 @@ from typing import Any
 
 from appliance.policy.admission import admit
 from appliance.records import AuthKey, Network, Node, NodeID, Settings
-from appliance.tailnet import checkin, policies, registration, users
+from appliance.tailnet import checkin, enrolment, policies, users
 from appliance.tailnet.snapshot import Edit, Sequences
 from appliance.wire import tailcfg
 from appliance.wire.keys import NodeKey
@@ -63,7 +63,7 @@ class Ruled:
                 hostname=machine, routable_ips=networks(*routes), request_tags=tags
             ),
         )
-        found = registration.register(
+        found = enrolment.register(
             self.edit,
             machine_key(machine),
             request,

@@ -19,11 +19,11 @@ from appliance.tailnet import (
     attributes,
     checkin,
     clockwork,
+    enrolment,
     keys,
     names,
     nodes,
     presence,
-    registration,
     users,
 )
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
@@ -95,7 +95,7 @@ class Tailnet(RuleBasedStateMachine):
     ) -> None:
         edit = self._edit()
         try:
-            result = registration.register(
+            result = enrolment.register(
                 edit, machine_key(machine), request, self.now, auth_key=record, rng=self.rng
             )
         except Rejected:

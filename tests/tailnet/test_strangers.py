@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from appliance.errors import Rejected
 from appliance.records import NodeID, TailnetID
 from appliance.store.rows import node_to_row
-from appliance.tailnet import checkin, registration
+from appliance.tailnet import checkin, enrolment
 from appliance.tailnet.snapshot import Edit
 from appliance.wire import tailcfg
 from appliance.wire.errors import ProtocolError
@@ -116,7 +116,7 @@ def test_any_register_request_is_answered_or_refused(
         event("malformed")
         return
     try:
-        response = registration.register(
+        response = enrolment.register(
             edit,
             machine,
             arrived,
@@ -125,7 +125,7 @@ def test_any_register_request_is_answered_or_refused(
             rng=fixed_rng(),
         ).response
     except Rejected as refusal:
-        response = registration.refuse(refusal)
+        response = enrolment.refuse(refusal)
         edit = edit_of(BASE)
     event(response.error[:20] or "in")
     assert len(tailcfg.encode(response)) < 3000

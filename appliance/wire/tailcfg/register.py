@@ -1,6 +1,6 @@
 """Keys of the server, registration of a node.
 
-Not for deciding (``tailnet.registration``). Source: tailscale tailcfg/tailcfg.go,
+Not for deciding (``tailnet.enrolment``). Source: tailscale tailcfg/tailcfg.go,
 control/controlclient/direct.go.
 """
 

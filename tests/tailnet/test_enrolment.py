@@ -11,7 +11,7 @@ import pytest
 
 from appliance.errors import Forbidden, Invalid, Rejected
 from appliance.records import TAGGED_USER_ID, Attribute, AuthKey, Node, NodeID, Presence, Settings
-from appliance.tailnet import attributes, keys, nodes, registration
+from appliance.tailnet import attributes, enrolment, keys, nodes
 from appliance.tailnet.snapshot import Edit, Sequences
 from appliance.wire import tailcfg
 from appliance.wire.keys import LockKey, MachineKey, NodeKey
@@ -41,7 +41,7 @@ class House:
         auth: tuple[AuthKey, str] | str | None = None,
         old: str = "",
         **fields: Any,
-    ) -> registration.Registration:
+    ) -> enrolment.Registration:
         """Register machine ``machine`` with node key ``key``."""
         hostinfo = tailcfg.Hostinfo(
             hostname=fields.pop("hostname", machine),
@@ -57,7 +57,7 @@ class House:
             hostinfo=hostinfo,
             **fields,
         )
-        return registration.register(
+        return enrolment.register(
             self.edit, machine_key(machine), request, self.now, auth_key=record, rng=fixed_rng()
         )
 
@@ -186,7 +186,7 @@ def test_bad_key_is_refused_with_a_way_out(house: House, text: str, code: str) -
     refusal = house.refused("laptop", "n1", auth=text)
     assert refusal.code == code
     assert "preauthkeys create" in refusal.sentence
-    assert registration.refuse(refusal).error == refusal.sentence
+    assert enrolment.refuse(refusal).error == refusal.sentence
     assert text not in refusal.sentence or not text
 
 
@@ -365,7 +365,7 @@ class TestIdentity:
     def test_zero_node_key_is_refused(self, house: House) -> None:
         request = tailcfg.RegisterRequest(version=130)
         with pytest.raises(Invalid, match="node key"):
-            registration.register(
+            enrolment.register(
                 house.edit, MachineKey(b"m" * 32), request, NOON, auth_key=None, rng=fixed_rng()
             )
 
