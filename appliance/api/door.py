@@ -1,7 +1,6 @@
 """What every handler of the API needs: the tailnets, the body, ids out of paths.
 
-Not for meaning. Bodies are bounded and decoded leniently, as Headscale's clients need it: members
-that we do not know are ignored, ``null`` means "not said", and a body may be missing altogether.
+Not for meaning, nor for how clients spell what they send (``members``).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from appliance.api import members
 from appliance.errors import Invalid, NotFound
 from appliance.governing import PolicyKeeper
 from appliance.identity.sshchecks import SSHChecks
@@ -67,17 +67,8 @@ def keeper_of(request: web.Request) -> PolicyKeeper:
 
 
 async def body_of(request: web.Request, kind: type[S]) -> S:
-    """Read the body as ``kind``; none at all gives the defaults. Raises Invalid."""
-    data = await request.read()
-    if not data.strip():
-        return kind()
-    try:
-        plain = msgspec.json.decode(data)
-        if isinstance(plain, dict):
-            plain = {key: value for key, value in plain.items() if value is not None}
-        return msgspec.convert(plain, kind, strict=False)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Invalid("body-invalid", f"the body cannot be read: {error}") from error
+    """Read the request as ``kind``, from its query and its body alike. Raises Invalid."""
+    return members.read(kind, request.query.items(), await request.read())
 
 
 def number(text: str, what: str) -> int:

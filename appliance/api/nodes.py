@@ -17,9 +17,9 @@ from appliance.tailnet import nodes
 
 
 class Expire(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of an expiry; nothing said means now."""
+    """When a node's key runs out; nothing said means now."""
 
-    expiry: str = ""
+    expiry: str | None = None
     disable_expiry: bool = False
 
 
@@ -67,7 +67,9 @@ async def expire(request: web.Request) -> web.Response:
     live = live_of(request)
     if body.disable_expiry and body.expiry:
         raise Invalid("expiry-contradiction", "give expiry or disableExpiry, not both")
-    at = parse_moment(body.expiry, "expiry")
+    if body.expiry == "":  # an unset variable of a script must not expire a node
+        raise Invalid("time-invalid", "expiry is empty: leave it out to expire the node now")
+    at = parse_moment(body.expiry or "", "expiry")
     async with live.edit(by=LOCAL) as edit:
         if body.disable_expiry:
             node = nodes.never_expire(edit, node_id, live.clock())
