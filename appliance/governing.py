@@ -20,11 +20,11 @@ from typing import Literal
 from appliance.errors import Conflict, Forbidden, Invalid
 from appliance.identity.principals import SYSTEM, Principal
 from appliance.live import CommitFailed, LiveTailnet
-from appliance.policy.admission import Admitted, TestsFailed, admit
-from appliance.policy.compile import compile  # noqa: A004 - its name
-from appliance.policy.document import MAX_TEXT_CHARS
-from appliance.policy.language import UNWRITTEN, Policy
-from appliance.policy.mistakes import PolicyError
+from appliance.policy.answers.admission import Admitted, TestsFailed, admit
+from appliance.policy.engine.compile import compile  # noqa: A004 - its name
+from appliance.policy.text.document import MAX_TEXT_CHARS
+from appliance.policy.text.language import UNWRITTEN, Policy
+from appliance.policy.text.mistakes import PolicyError
 from appliance.records import Node, PolicyText, PolicyTextID
 from appliance.tailnet import policies
 from appliance.tailnet.differences import differing

@@ -13,7 +13,7 @@ from typing import Any
 from appliance.cli.client import Client
 from appliance.identity.principals import LOCAL
 from appliance.live import LiveTailnet, utc_now
-from appliance.policy.admission import admit
+from appliance.policy.answers.admission import admit
 from appliance.records import Attribute
 from appliance.server import Server
 from appliance.tailnet import nodes, policies

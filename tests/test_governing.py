@@ -14,9 +14,9 @@ from appliance.errors import Conflict, Forbidden
 from appliance.governing import DENYING, NOT_WRITTEN, RETRY_S, PolicyKeeper, PolicySource, restore
 from appliance.identity.principals import LOCAL
 from appliance.live import CommitFailed
-from appliance.policy.admission import TestsFailed
-from appliance.policy.language import UNWRITTEN
-from appliance.policy.mistakes import PolicyError
+from appliance.policy.answers.admission import TestsFailed
+from appliance.policy.text.language import UNWRITTEN
+from appliance.policy.text.mistakes import PolicyError
 from appliance.tailnet import attributes, policies
 from appliance.wire import tailcfg
 from tests.support.builder import node_named

@@ -15,7 +15,7 @@ import pytest
 from appliance.config import Settings
 from appliance.governing import PolicyKeeper, PolicyStatus
 from appliance.identity.principals import LOCAL
-from appliance.policy.document import decode
+from appliance.policy.text.document import decode
 from appliance.server import Server
 from appliance.store.store import Database
 from tests.support.controlclient import ControlClient

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.identity.principals import LOCAL
-from appliance.policy.admission import admit
+from appliance.policy.answers.admission import admit
 from appliance.server import Server
 from appliance.tailnet import nodes, policies
 from tests.support.polling import until

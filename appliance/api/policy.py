@@ -1,6 +1,6 @@
 """``/api/v1/policy``: Headscale's three calls, and the questions that our own commands ask.
 
-Not for answering (``policyanswers``, ``policyreasons``) nor for judging (``governing``). What takes
+Not for answering (``policy.answers``) nor for judging (``governing``). What takes
 long for a large tailnet runs in a thread, on records and policies that nobody changes.
 """
 
@@ -16,17 +16,17 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from appliance.api import policyanswers as answers
-from appliance.api import policyreasons as reasons
 from appliance.api.conditions import ANY, etag_of, if_match, with_etag
 from appliance.api.door import answer, body_of, keeper_of
 from appliance.api.problem import problem
 from appliance.errors import Conflict, Forbidden, Rejected
 from appliance.governing import NOT_WRITTEN, PolicyKeeper, changed_meanwhile
 from appliance.identity.principals import LOCAL
-from appliance.policy import dump as dumps
-from appliance.policy.compile import compile  # noqa: A004 - its name
-from appliance.policy.language import Policy
+from appliance.policy.answers import commands as answers
+from appliance.policy.answers import dump as dumps
+from appliance.policy.answers import reasons
+from appliance.policy.engine.compile import compile  # noqa: A004 - its name
+from appliance.policy.text.language import Policy
 from appliance.records import NodeID, PolicyText, PolicyTextID
 from appliance.tailnet import policies
 

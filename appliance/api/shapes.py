@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET, Struct, UnsetType
 
 from appliance import records
-from appliance.policy.postures import attributes_of
+from appliance.policy.text.postures import attributes_of
 from appliance.tailnet.keys import TEXT_PREFIX
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.keys import DiscoKey

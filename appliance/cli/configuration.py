@@ -99,8 +99,8 @@ def _check_policies(settings: Settings, source: str) -> None:
     """
     from appliance.config import ConfigError
     from appliance.derived import policy_source
-    from appliance.policy.document import decode
-    from appliance.policy.mistakes import PolicyError
+    from appliance.policy.text.document import decode
+    from appliance.policy.text.mistakes import PolicyError
     from appliance.strict import Mistake
 
     found = []

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from appliance import derived, governing
-from appliance.api.policyanswers import check_written, checked
 from appliance.cli.client import CommandFailed, Plain
 from appliance.cli.policydesk import engine_refusals, plain
 from appliance.cli.policyfile import PolicyFile
@@ -25,7 +24,8 @@ from appliance.cli.root import Invocation
 from appliance.cli.serve import NO_FILE_ADVICE, load_settings
 from appliance.config import Settings, Tailnet
 from appliance.governing import PolicySource
-from appliance.policy.admission import Admitted, admit
+from appliance.policy.answers.admission import Admitted, admit
+from appliance.policy.answers.commands import check_written, checked
 from appliance.records import PolicyText
 from appliance.server import database_url
 from appliance.store.errors import StoreError

@@ -19,7 +19,7 @@ from appliance.cli.policyfile import STDIN, PolicyFile, PolicyRefused, read
 from appliance.cli.root import Invocation
 
 if TYPE_CHECKING:
-    from appliance.api.policyanswers import Subjects
+    from appliance.policy.answers.commands import Subjects
 
 PATH = "/api/v1/policy"
 
@@ -113,8 +113,8 @@ class Offline:
 
     def check(self, policy: PolicyFile) -> Plain:
         """See Desk."""
-        from appliance.api.policyanswers import check_written, checked
-        from appliance.policy.admission import admit
+        from appliance.policy.answers.admission import admit
+        from appliance.policy.answers.commands import check_written, checked
 
         with engine_refusals():
             check_written(policy.text)
@@ -123,15 +123,15 @@ class Offline:
 
     def test(self, policy: PolicyFile | None) -> Plain:
         """See Desk."""
-        from appliance.api import policyanswers
+        from appliance.policy.answers import commands
 
         text = _needed(policy, "FILE").text
         with engine_refusals():
-            return plain(policyanswers.test(text, self._subjects()))
+            return plain(commands.test(text, self._subjects()))
 
     def diff(self, policy: PolicyFile, against: PolicyFile | None) -> Plain:
         """See Desk."""
-        from appliance.api import policyanswers as answers
+        from appliance.policy.answers import commands as answers
 
         old = _needed(against, "--against FILE")
         with engine_refusals():
@@ -146,9 +146,9 @@ class Offline:
         self, policy: PolicyFile | None, src: str, dst: str, protocol: str, user: str
     ) -> Plain:
         """See Desk."""
-        from appliance.api import policyanswers as answers
-        from appliance.api.policyreasons import explain
-        from appliance.policy.compile import compile  # noqa: A004 - its name
+        from appliance.policy.answers import commands as answers
+        from appliance.policy.answers.reasons import explain
+        from appliance.policy.engine.compile import compile  # noqa: A004 - its name
 
         text = _needed(policy, "--file FILE").text
         with engine_refusals():
@@ -157,9 +157,8 @@ class Offline:
             return plain(explain(compiled, subjects, src, dst, protocol, user=user))
 
     def _subjects(self) -> Subjects:
-        from appliance.api import policyanswers
         from appliance.errors import Rejected
-        from appliance.policy import dump
+        from appliance.policy.answers import commands, dump
 
         try:
             if self._path == STDIN:
@@ -167,7 +166,7 @@ class Offline:
             else:
                 data = Path(self._path).read_bytes()
             users, nodes, background = dump.decode(data)
-            return policyanswers.Subjects(users, nodes, background)
+            return commands.Subjects(users, nodes, background)
         except OSError as error:
             raise CommandFailed(f"{self._path}: {error.strerror}", _DUMP_ADVICE) from error
         except Rejected as refusal:
@@ -185,8 +184,8 @@ def _needed(file: PolicyFile | None, what: str) -> PolicyFile:
 
 def read_only(policy: PolicyFile, domains: tuple[str, ...]) -> None:
     """Read a policy without any tailnet. Raises PolicyRefused."""
-    from appliance.api.policyanswers import check_written
-    from appliance.policy.document import decode
+    from appliance.policy.answers.commands import check_written
+    from appliance.policy.text.document import decode
 
     with engine_refusals():
         check_written(policy.text)
@@ -195,7 +194,7 @@ def read_only(policy: PolicyFile, domains: tuple[str, ...]) -> None:
 
 def lay_out(policy: PolicyFile) -> str:
     """Give the text in the house's layout. Raises PolicyRefused if it is not even HuJSON."""
-    from appliance.policy import layout
+    from appliance.policy.text import layout
 
     with engine_refusals():
         return layout.lay_out(policy.text)
@@ -204,8 +203,8 @@ def lay_out(policy: PolicyFile) -> str:
 @contextmanager
 def engine_refusals(file: PolicyFile | None = None) -> Iterator[None]:
     """Turn what the engine refuses into what the command line says."""
-    from appliance.api.policyanswers import mistakes_of
     from appliance.errors import Rejected
+    from appliance.policy.answers.commands import mistakes_of
 
     try:
         yield

@@ -21,7 +21,7 @@ from appliance.control.exchange import TEXT, Exchange
 from appliance.errors import TooMany
 from appliance.identity.sshchecks import SSHCheck, SSHChecks, SSHLogin, Verdict
 from appliance.live import LiveTailnet, LiveTailnets
-from appliance.policy import ssh
+from appliance.policy.engine import ssh
 from appliance.records import NodeID
 from appliance.wire import tailcfg
 

@@ -17,7 +17,7 @@ from appliance.netmap.capver import Band
 from appliance.netmap.outlook import ALL_PLAIN, Faces, changed_faces
 from appliance.netmap.texts import Fragment, PeerTexts, compress, looks
 from appliance.netmap.view import visible
-from appliance.policy.compile import Sight
+from appliance.policy.engine.compile import Sight
 from appliance.records import Node, NodeID, Settings, Tailnet, User, UserID
 from appliance.tailnet.snapshot import Snapshot
 

@@ -26,8 +26,8 @@ from appliance.netmap.peers import own_attributes, peer, self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.users import profiles
 from appliance.netmap.view import BASE_FILTER, has_named_filters, ssh_rules
-from appliance.policy.compile import Sight
-from appliance.policy.filters import fit_rules
+from appliance.policy.engine.compile import Sight
+from appliance.policy.engine.filters import fit_rules
 from appliance.records import Node, NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg

@@ -34,7 +34,7 @@ from appliance.netmap.ruletexts import LONG_LIST, RuleTexts, packed
 from appliance.netmap.texts import Fragment, PeerTexts, compress, framed, message
 from appliance.netmap.users import profiles
 from appliance.netmap.view import default_auto_update, ssh_rules, visible
-from appliance.policy.compile import Compiled, Sight
+from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import NodeID, Settings, Tailnet, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg

@@ -15,7 +15,7 @@ import msgspec
 
 from appliance.netmap.outlook import own_face
 from appliance.netmap.peers import shown_addresses
-from appliance.policy import nodeattrs
+from appliance.policy.engine import nodeattrs
 from appliance.records import NodeID, Settings
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
-from appliance.policy import nodeattrs
-from appliance.policy.compile import Sight
-from appliance.policy.routes import NO_ROUTES_SEEN, PeerRoutes
-from appliance.policy.state import State
+from appliance.policy.engine import nodeattrs
+from appliance.policy.engine.compile import Sight
+from appliance.policy.engine.routes import NO_ROUTES_SEEN, PeerRoutes
+from appliance.policy.engine.state import State
 from appliance.records import NodeID
 from appliance.tailnet import routes
 from appliance.tailnet.snapshot import Snapshot

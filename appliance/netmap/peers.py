@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from appliance.netmap.outlook import PLAIN, Face, own_face
-from appliance.policy import nodeattrs
+from appliance.policy.engine import nodeattrs
 from appliance.records import Address, Network, Node, NodeID, Presence
 from appliance.tailnet.names import fqdn
 from appliance.tailnet.snapshot import Snapshot

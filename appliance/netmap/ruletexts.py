@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from appliance.netmap.capver import Band
 from appliance.netmap.texts import Fragment, Fragments, Pieces, compress
 from appliance.netmap.view import BASE_FILTER, has_named_filters
-from appliance.policy.filters import fit_rules
+from appliance.policy.engine.filters import fit_rules
 from appliance.wire import tailcfg
 
 LONG_LIST = 64

@@ -18,9 +18,9 @@ from appliance.netmap.outlook import PLAIN, Outlooks
 from appliance.netmap.peers import peer, self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.users import profiles
-from appliance.policy import ssh
-from appliance.policy.compile import Sight
-from appliance.policy.filters import fit_rules
+from appliance.policy.engine import ssh
+from appliance.policy.engine.compile import Sight
+from appliance.policy.engine.filters import fit_rules
 from appliance.records import NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg

@@ -1,1 +1,1 @@
-"""Policy text to who may reach whom."""
+"""From policy text to who may reach whom: ``text``, ``engine``, ``answers``; ``answers.admission`` is the gate."""

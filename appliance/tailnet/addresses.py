@@ -20,7 +20,7 @@ from ipaddress import (
 from typing import Protocol, TypeVar
 
 from appliance.errors import TooMany
-from appliance.policy import nodeattrs
+from appliance.policy.engine import nodeattrs
 from appliance.records import Address, Network, Node, NodeID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from appliance.errors import Conflict, Invalid, NotFound
-from appliance.policy.postures import GIVEN, REPORTED
+from appliance.policy.text.postures import GIVEN, REPORTED
 from appliance.records import Attribute, AttributeValue, Node, NodeID
 from appliance.tailnet import nodes
 from appliance.tailnet.snapshot import Edit

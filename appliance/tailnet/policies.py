@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from appliance.policy.admission import Admitted
-from appliance.policy.approvers import Approvals
-from appliance.policy.compile import OPEN, Compiled, compile, recompile  # noqa: A004 - its name
-from appliance.policy.language import Background, Policy
-from appliance.policy.routes import RouteTable, elect
-from appliance.policy.state import State
+from appliance.policy.answers.admission import Admitted
+from appliance.policy.engine.approvers import Approvals
+from appliance.policy.engine.compile import OPEN, Compiled, compile, recompile  # noqa: A004 - its name
+from appliance.policy.engine.routes import RouteTable, elect
+from appliance.policy.engine.state import State
+from appliance.policy.text.language import Background, Policy
 from appliance.records import Node, NodeID, PolicyText, Role, Settings, User, UserID
 from appliance.tailnet import routes
 from appliance.tailnet.differences import differing

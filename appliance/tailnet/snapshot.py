@@ -17,9 +17,9 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, Protocol, TypeVar, assert_never, cast
 
 from appliance.errors import Conflict
-from appliance.policy.compile import OPEN, Compiled
-from appliance.policy.language import UNWRITTEN, Policy
-from appliance.policy.routes import RouteTable
+from appliance.policy.engine.compile import OPEN, Compiled
+from appliance.policy.engine.routes import RouteTable
+from appliance.policy.text.language import UNWRITTEN, Policy
 from appliance.records import (
     OFFLINE,
     Address,

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from appliance.errors import Invalid
-from appliance.policy.language import UNWRITTEN
-from appliance.policy.selectors import Kind
-from appliance.policy.standing import groups_by_login, user_keys
+from appliance.policy.engine.standing import groups_by_login, user_keys
+from appliance.policy.text.language import UNWRITTEN
+from appliance.policy.text.selectors import Kind
 from appliance.records import User
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Snapshot

@@ -13,7 +13,7 @@ import pytest
 from multidict import CIMultiDict
 
 from appliance.governing import PolicyKeeper, PolicySource
-from appliance.policy import dump
+from appliance.policy.answers import dump
 from tests.api.conftest import House
 
 PATH = "/api/v1/policy"

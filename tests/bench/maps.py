@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from appliance.netmap import Encoder
-from appliance.policy.compile import Compiled, Sight
+from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import Node, NodeID, Presence, Settings, User, UserID
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg

@@ -21,10 +21,10 @@ from statistics import median
 import msgspec
 
 from appliance.netmap.encoded import Encoder
-from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
-from appliance.policy.document import decode
-from appliance.policy.routes import RouteTable, elect
-from appliance.policy.ssh import ssh_policy
+from appliance.policy.engine.compile import Compiled, compile, recompile  # noqa: A004 - its name
+from appliance.policy.engine.routes import RouteTable, elect
+from appliance.policy.engine.ssh import ssh_policy
+from appliance.policy.text.document import decode
 from appliance.records import Node, NodeID, Tailnet, TailnetID, User, UserID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot

@@ -31,7 +31,7 @@ from appliance import log as logs
 from appliance.cli.serve import loop_factory
 from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet
-from appliance.policy.compile import Compiled, Sight
+from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import Node, NodeID, User
 from appliance.server import Server
 from appliance.store.store import Database

@@ -10,7 +10,7 @@ import yaml
 from appliance.cli.users import ROLES
 from appliance.governing import DENYING, PolicySource
 from appliance.identity.principals import LOCAL
-from appliance.policy.compile import compile  # noqa: A004 - its name
+from appliance.policy.engine.compile import compile  # noqa: A004 - its name
 from appliance.records import Role
 from tests.api.conftest import House
 from tests.cli.conftest import Terminal

@@ -17,13 +17,14 @@ from typing import Any
 import msgspec
 
 from appliance import netmap
-from appliance.policy import approvers, nodeattrs, selftest
-from appliance.policy.compile import OPEN
-from appliance.policy.document import decode
-from appliance.policy.flows import COMPANIONS
-from appliance.policy.language import Background, Policy
-from appliance.policy.mistakes import PolicyError
-from appliance.policy.ssh import ssh_policy
+from appliance.policy.answers import selftest
+from appliance.policy.engine import approvers, nodeattrs
+from appliance.policy.engine.compile import OPEN
+from appliance.policy.engine.flows import COMPANIONS
+from appliance.policy.engine.ssh import ssh_policy
+from appliance.policy.text.document import decode
+from appliance.policy.text.language import Background, Policy
+from appliance.policy.text.mistakes import PolicyError
 from appliance.records import (
     Node,
     NodeID,

@@ -25,7 +25,7 @@ from appliance.identity.sshchecks import (
     Verdict,
 )
 from appliance.live import LiveTailnet, LiveTailnets
-from appliance.policy.admission import admit
+from appliance.policy.answers.admission import admit
 from appliance.records import NodeID
 from appliance.tailnet import nodes, policies, users
 from appliance.tailnet.snapshot import Sequences

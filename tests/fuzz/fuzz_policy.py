@@ -8,10 +8,10 @@ import time
 from copy import deepcopy
 from typing import Any
 
-from appliance.policy import selftest
-from appliance.policy.compile import compile  # noqa: A004 - its name
-from appliance.policy.document import MAX_TEXT_CHARS, decode
-from appliance.policy.mistakes import Mistake, PolicyError
+from appliance.policy.answers import selftest
+from appliance.policy.engine.compile import compile  # noqa: A004 - its name
+from appliance.policy.text.document import MAX_TEXT_CHARS, decode
+from appliance.policy.text.mistakes import Mistake, PolicyError
 from tests.fuzz.harness import main, mutate
 from tests.policy.worlds import random_document, random_world
 

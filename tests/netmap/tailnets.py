@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from random import Random
 
-from appliance.policy.compile import EVERYONE, OPEN, Compiled, Sight
+from appliance.policy.engine.compile import EVERYONE, OPEN, Compiled, Sight
 from appliance.records import (
     AuthKey,
     Network,

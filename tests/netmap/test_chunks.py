@@ -12,7 +12,7 @@ from appliance.netmap.capver import band
 from appliance.netmap.changes import touched
 from appliance.netmap.chunks import ChunkTable
 from appliance.netmap.texts import PeerTexts
-from appliance.policy.compile import EVERYONE, Sight
+from appliance.policy.engine.compile import EVERYONE, Sight
 from appliance.records import NodeID, Presence, UserID
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from tests.netmap import tailnets

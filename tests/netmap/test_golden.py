@@ -18,7 +18,7 @@ import pytest
 
 from appliance import netmap
 from appliance.netmap.capver import Band
-from appliance.policy.compile import Compiled, Sight
+from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import Node, NodeID, Presence, Settings, User, UserID
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from appliance import netmap
 from appliance.netmap.encoded import Encoder
-from appliance.policy.admission import admit
-from appliance.policy.compile import OPEN, compile  # noqa: A004 - its name
-from appliance.policy.routes import RouteTable, elect
+from appliance.policy.answers.admission import admit
+from appliance.policy.engine.compile import OPEN, compile  # noqa: A004 - its name
+from appliance.policy.engine.routes import RouteTable, elect
 from appliance.records import NodeID, Presence, Role, User, UserID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot

@@ -15,8 +15,8 @@ from appliance import netmap
 from appliance.netmap.dns import dns_config
 from appliance.netmap.encoded import Encoder
 from appliance.netmap.nextdns import Asker, address_for, is_nextdns
-from appliance.policy import nodeattrs
-from appliance.policy.admission import admit
+from appliance.policy.answers.admission import admit
+from appliance.policy.engine import nodeattrs
 from appliance.records import Node, NodeID, Settings, User, UserID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot

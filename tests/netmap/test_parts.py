@@ -15,7 +15,7 @@ from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
 from appliance.netmap.dns import dns_config
 from appliance.netmap.peers import CAP_FILE_SHARING, CAP_SSH, peer, self_node
 from appliance.netmap.relays import derp_map
-from appliance.policy.compile import Compiled, Sight
+from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import (
     TAGGED_USER_ID,
     Network,

@@ -12,8 +12,8 @@ from appliance.netmap.capver import band
 from appliance.netmap.encoded import Encoder
 from appliance.netmap.ruletexts import OWN_FRAME_BYTES, RuleTexts, packed
 from appliance.netmap.texts import Fragment, Fragments
-from appliance.policy.admission import admit
-from appliance.policy.language import Background
+from appliance.policy.answers.admission import admit
+from appliance.policy.text.language import Background
 from appliance.records import Node, NodeID, Tailnet, TailnetID, UserID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.netmap import encoded, ruletexts
 from appliance.netmap.encoded import Encoder
-from appliance.policy.compile import Compiled, Sight
+from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import NodeID, Presence, User, UserID
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg

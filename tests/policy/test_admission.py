@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import Kind
-from appliance.policy.admission import TestsFailed, admit
-from appliance.policy.filters import fit_rules
-from appliance.policy.language import Background
-from appliance.policy.mistakes import PolicyError
+from appliance.policy.answers.admission import TestsFailed, admit
+from appliance.policy.engine.filters import fit_rules
+from appliance.policy.text.language import Background
+from appliance.policy.text.mistakes import PolicyError
 from appliance.records import NodeID, UserID
 from tests.policy.worlds import node, user
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.policy.document import MAX_TEXT_CHARS, decode
-from appliance.policy.loginsections import parse_duration, show_duration
-from appliance.policy.mistakes import PolicyError
-from appliance.policy.ports import PortError, Ports, parse_ports, parse_protocol
-from appliance.policy.selectors import Kind
+from appliance.policy.text.document import MAX_TEXT_CHARS, decode
+from appliance.policy.text.loginsections import parse_duration, show_duration
+from appliance.policy.text.mistakes import PolicyError
+from appliance.policy.text.ports import PortError, Ports, parse_ports, parse_protocol
+from appliance.policy.text.selectors import Kind
 
 DOMAINS = frozenset({"example.com"})
 

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from appliance.errors import Invalid
-from appliance.policy import dump
-from appliance.policy.compile import compile  # noqa: A004 - its name
+from appliance.policy.answers import dump
+from appliance.policy.engine.compile import compile  # noqa: A004 - its name
 from appliance.records import Attribute, NodeID
 from tests.policy.test_recompile import told
 from tests.policy.worlds import random_document, random_world, read

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import Invalid, NotFound
-from appliance.policy import selftest
-from appliance.policy.comparison import Change, compare
-from appliance.policy.compile import OPEN, compile  # noqa: A004 - its name
-from appliance.policy.explain import explain
-from appliance.policy.language import Background
+from appliance.policy.answers import selftest
+from appliance.policy.answers.comparison import Change, compare
+from appliance.policy.answers.explain import explain
+from appliance.policy.engine.compile import OPEN, compile  # noqa: A004 - its name
+from appliance.policy.text.language import Background
 from appliance.records import NodeID, UserID
 from tests.policy.worlds import node, read, user
 

@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from appliance.policy import approvers, nodeattrs, postures
-from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
-from appliance.policy.language import Background
-from appliance.policy.routes import Elections, RouteTable, elect
-from appliance.policy.ssh import check_period, ssh_policy
+from appliance.policy.engine import approvers, nodeattrs
+from appliance.policy.engine.compile import Compiled, compile, recompile  # noqa: A004 - its name
+from appliance.policy.engine.routes import Elections, RouteTable, elect
+from appliance.policy.engine.ssh import check_period, ssh_policy
+from appliance.policy.text import postures
+from appliance.policy.text.language import Background
 from appliance.records import Attribute, AttributeValue, Node, NodeID, Role, UserID
 from tests.policy.worlds import node, read, user
 

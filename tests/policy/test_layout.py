@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.policy.layout import lay_out
-from appliance.policy.mistakes import PolicyError
+from appliance.policy.text.layout import lay_out
+from appliance.policy.text.mistakes import PolicyError
 from appliance.wire.hujson import decode
 from tests.policy.test_pages import EXAMPLES
 from tests.policy.worlds import random_document

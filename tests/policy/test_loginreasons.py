@@ -10,11 +10,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.policy.compile import compile  # noqa: A004 - its name
-from appliance.policy.language import Background
-from appliance.policy.loginreasons import ANY, Granted, granted, nearest
-from appliance.policy.ssh import check_period, decide, ssh_policy
-from appliance.policy.state import State
+from appliance.policy.answers.loginreasons import ANY, Granted, granted, nearest
+from appliance.policy.engine.compile import compile  # noqa: A004 - its name
+from appliance.policy.engine.ssh import check_period, decide, ssh_policy
+from appliance.policy.engine.state import State
+from appliance.policy.text.language import Background
 from appliance.records import Node, NodeID, UserID
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text

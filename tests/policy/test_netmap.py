@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.netmap.encoded import Encoder
-from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
-from appliance.policy.language import Policy
+from appliance.policy.engine.compile import Compiled, compile, recompile  # noqa: A004 - its name
+from appliance.policy.text.language import Policy
 from appliance.tailnet.snapshot import Snapshot
 from tests.netmap.test_encoded import check_delta, check_full
 from tests.netmap.test_law import check, history, pairs

@@ -9,9 +9,9 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.policy.compile import Compiled, compile  # noqa: A004 - its name
-from appliance.policy.reach import end_of, verdicts
-from appliance.policy.ssh import decide, ssh_policy
+from appliance.policy.engine.compile import Compiled, compile  # noqa: A004 - its name
+from appliance.policy.engine.reach import end_of, verdicts
+from appliance.policy.engine.ssh import decide, ssh_policy
 from appliance.records import Address, Node
 from appliance.wire.tailcfg.message import address_text
 from tests.policy.oracle import DEFAULT, Oracle, holds, is_same_owner

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from appliance.policy import selftest
-from appliance.policy.compile import compile  # noqa: A004 - its name
-from appliance.policy.document import SECTIONS, decode
-from appliance.policy.language import Background
-from appliance.policy.selectors import AUTOGROUPS
-from appliance.policy.ssh import ssh_policy
+from appliance.policy.answers import selftest
+from appliance.policy.engine.compile import compile  # noqa: A004 - its name
+from appliance.policy.engine.ssh import ssh_policy
+from appliance.policy.text.document import SECTIONS, decode
+from appliance.policy.text.language import Background
+from appliance.policy.text.selectors import AUTOGROUPS
 from appliance.records import NodeID, Role, UserID
 from tests.policy.worlds import node, user
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.policy.postures import attributes_of, parse
+from appliance.policy.text.postures import attributes_of, parse
 from appliance.records import AttributeValue
 from tests.policy.worlds import node
 

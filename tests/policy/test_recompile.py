@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.policy import nodeattrs
-from appliance.policy.compile import Compiled, compile, recompile  # noqa: A004 - its name
-from appliance.policy.routes import RouteTable, elect
-from appliance.policy.ssh import ssh_policy
+from appliance.policy.engine import nodeattrs
+from appliance.policy.engine.compile import Compiled, compile, recompile  # noqa: A004 - its name
+from appliance.policy.engine.routes import RouteTable, elect
+from appliance.policy.engine.ssh import ssh_policy
 from appliance.records import Attribute, NodeID, UserID
 from appliance.wire import tailcfg
 from tests.policy.worlds import (
@@ -81,7 +81,7 @@ def test_columns_are_the_same_whether_turned_or_flipped(
     before = dict(world.nodes)
     nodes = set().union(*(change(rng, world)[0] for _ in range(rng.randint(0, 5))))
     for many in (1 << 60, -(1 << 60)):
-        monkeypatch.setattr("appliance.policy.state.MANY_FLIPS", many)
+        monkeypatch.setattr("appliance.policy.engine.state.MANY_FLIPS", many)
         first = compile(policy, world.users, before, world.background)
         after = recompile(
             first, policy, world.users, world.nodes, nodes, (), world.background

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.policy import reach, selftest
-from appliance.policy.language import Background
+from appliance.policy.answers import selftest
+from appliance.policy.engine import reach
+from appliance.policy.text.language import Background
 from appliance.records import UserID
 from tests.bench.policy import policy_text, tailnet
 from tests.policy.worlds import (

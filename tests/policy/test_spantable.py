@@ -7,9 +7,9 @@ from ipaddress import IPv4Address, IPv6Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.policy import spans
-from appliance.policy.spans import Span
-from appliance.policy.spantable import Flows, SpanTable, is_internet
+from appliance.policy.engine.spantable import Flows, SpanTable, is_internet
+from appliance.policy.text import spans
+from appliance.policy.text.spans import Span
 
 ENDS = st.tuples(st.sampled_from((4, 6)), st.integers(0, 40), st.integers(0, 12))
 SPANS = ENDS.map(lambda each: Span(each[0], each[1], each[1] + each[2]))

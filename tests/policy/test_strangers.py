@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from appliance.policy.document import decode
-from appliance.policy.strangers import MAX_NOTES, strangers
+from appliance.policy.answers.strangers import MAX_NOTES, strangers
+from appliance.policy.text.document import decode
 from appliance.records import User, UserID
 
 NOON = datetime(2030, 1, 1, tzinfo=UTC)

@@ -10,8 +10,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from random import Random
 from typing import Any
 
-from appliance.policy.document import decode
-from appliance.policy.language import Background, Policy
+from appliance.policy.text.document import decode
+from appliance.policy.text.language import Background, Policy
 from appliance.records import Attribute, Node, NodeID, Role, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey

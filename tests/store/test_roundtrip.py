@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from appliance.policy.document import MAX_TEXT_CHARS
+from appliance.policy.text.document import MAX_TEXT_CHARS
 from appliance.records import Attribute, AuthKey, Node, NodeID
 from appliance.store import schema
 from appliance.store.errors import DatabaseClosed, DatabaseDamaged

@@ -6,7 +6,7 @@ import json
 from ipaddress import ip_network
 from typing import Any
 
-from appliance.policy.admission import admit
+from appliance.policy.answers.admission import admit
 from appliance.records import AuthKey, Network, Node, NodeID, Settings
 from appliance.tailnet import checkin, enrolment, policies, users
 from appliance.tailnet.snapshot import Edit, Sequences

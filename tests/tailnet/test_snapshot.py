@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from appliance.errors import Conflict
-from appliance.policy.compile import Compiled
+from appliance.policy.engine.compile import Compiled
 from appliance.records import AuthKeyID, Node, NodeID, Presence, Settings, User, UserID
 from appliance.tailnet import presence
 from appliance.tailnet.snapshot import Edit, Rows

@@ -16,11 +16,11 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from appliance.policy import spans
-from appliance.policy.bits import of, ones
-from appliance.policy.selectors import Kind
-from appliance.policy.standing import Path, Program
-from appliance.policy.state import State
+from appliance.policy.engine.bits import of, ones
+from appliance.policy.engine.standing import Path, Program
+from appliance.policy.engine.state import State
+from appliance.policy.text import spans
+from appliance.policy.text.selectors import Kind
 from appliance.records import Network, NodeID
 
 MAX_PATHS = 10_000

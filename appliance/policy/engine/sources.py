@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from appliance.policy.bits import ones
+from appliance.policy.engine.bits import ones
 from appliance.records import Node, NodeID
 from appliance.wire.tailcfg.message import address_text
 

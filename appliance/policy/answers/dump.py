@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import msgspec
 
 from appliance.errors import Invalid
-from appliance.policy.language import Background
+from appliance.policy.text.language import Background
 from appliance.records import Attribute, Node, NodeID, Role, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from appliance.policy.mistakes import PolicyError
+from appliance.policy.text.mistakes import PolicyError
 from appliance.wire.hujson import HuJSONError, decode_document
 
 INDENT = "  "

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from appliance.policy.language import Background, Policy
-from appliance.policy.selectors import Kind, Selector
-from appliance.policy.standing import Key, groups_by_login, user_keys
+from appliance.policy.engine.standing import Key, groups_by_login, user_keys
+from appliance.policy.text.language import Background, Policy
+from appliance.policy.text.selectors import Kind, Selector
 from appliance.records import Network, Node, User, UserID
 from appliance.wire.tailcfg import Hostinfo
 

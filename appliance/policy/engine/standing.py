@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TypeAlias
 
-from appliance.policy import spans
-from appliance.policy.bits import of, union
-from appliance.policy.flows import Flow, Login, flows_of, logins_of
-from appliance.policy.language import Background, Policy
-from appliance.policy.loginsections import local_part_domain
-from appliance.policy.postures import NO_MORE, attributes_of
-from appliance.policy.selectors import PEOPLE, Kind, Selector
-from appliance.policy.spans import Span
-from appliance.policy.spantable import Flows, SpanTable, is_internet
+from appliance.policy.engine.bits import of, union
+from appliance.policy.engine.flows import Flow, Login, flows_of, logins_of
+from appliance.policy.engine.spantable import Flows, SpanTable, is_internet
+from appliance.policy.text import spans
+from appliance.policy.text.language import Background, Policy
+from appliance.policy.text.loginsections import local_part_domain
+from appliance.policy.text.postures import NO_MORE, attributes_of
+from appliance.policy.text.selectors import PEOPLE, Kind, Selector
+from appliance.policy.text.spans import Span
 from appliance.records import Address, AttributeValue, Network, Node, Role, User, UserID
 
 Key = tuple[Kind, str]

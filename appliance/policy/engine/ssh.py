@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from ipaddress import ip_address
 
-from appliance.policy.bits import ones
-from appliance.policy.flows import Login
-from appliance.policy.loginsections import local_part_domain
-from appliance.policy.selectors import Kind
-from appliance.policy.state import State
+from appliance.policy.engine.bits import ones
+from appliance.policy.engine.flows import Login
+from appliance.policy.engine.state import State
+from appliance.policy.text.loginsections import local_part_domain
+from appliance.policy.text.selectors import Kind
 from appliance.records import Node, NodeID, UserID
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text

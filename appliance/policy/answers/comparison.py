@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
-from appliance.policy import nodeattrs, spans
-from appliance.policy.compile import Compiled
-from appliance.policy.ssh import ssh_policy
-from appliance.policy.state import Sight, State
+from appliance.policy.engine import nodeattrs
+from appliance.policy.engine.compile import Compiled
+from appliance.policy.engine.ssh import ssh_policy
+from appliance.policy.engine.state import Sight, State
+from appliance.policy.text import spans
 from appliance.records import Node, NodeID
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text

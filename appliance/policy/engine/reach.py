@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from appliance.policy import spans
-from appliance.policy.bits import union
-from appliance.policy.flows import Flow
-from appliance.policy.ports import DEFAULT_PROTOCOLS, Ports
-from appliance.policy.state import State
+from appliance.policy.engine.bits import union
+from appliance.policy.engine.flows import Flow
+from appliance.policy.engine.state import State
+from appliance.policy.text import spans
+from appliance.policy.text.ports import DEFAULT_PROTOCOLS, Ports
 from appliance.records import Address, Node, UserID
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from appliance.policy.bits import ones
-from appliance.policy.flows import COMPANIONS
-from appliance.policy.language import Acl, Grant, Policy
-from appliance.policy.selectors import Kind, Selector
-from appliance.policy.state import State
+from appliance.policy.engine.bits import ones
+from appliance.policy.engine.flows import COMPANIONS
+from appliance.policy.engine.state import State
+from appliance.policy.text.language import Acl, Grant, Policy
+from appliance.policy.text.selectors import Kind, Selector
 from appliance.wire.hujson import Spot
 
 MAX_RULES = 8192

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
-from appliance.policy import spans
-from appliance.policy.mistakes import Reader
-from appliance.policy.spans import Span
+from appliance.policy.text import spans
+from appliance.policy.text.mistakes import Reader
+from appliance.policy.text.spans import Span
 from appliance.wire.hujson import Path
 
 

@@ -1,7 +1,7 @@
 """Why one end of a tailnet may reach another, for people: packets, logins, and the way there.
 
 The question may name nodes, users, tags, groups, hosts and addresses; a word for several nodes is
-answered for each of them. Works with a server and without one, like ``policyanswers``. Not for
+answered for each of them. Works with a server and without one, like ``commands``. Not for
 deciding (``policy.reach`` does). Sits on the ``policy`` package.
 """
 
@@ -16,20 +16,21 @@ from itertools import islice, product
 from msgspec import Struct
 from msgspec.structs import replace
 
-from appliance.api.policyanswers import Subjects
 from appliance.errors import Invalid, NotFound
-from appliance.policy import explain as engine
-from appliance.policy import loginreasons, spans
-from appliance.policy.compile import Compiled
-from appliance.policy.language import Place
-from appliance.policy.loginsections import show_duration
-from appliance.policy.mistakes import suggestion
-from appliance.policy.postures import attributes_of
-from appliance.policy.reach import Miss
-from appliance.policy.routes import RouteTable, elect
-from appliance.policy.selectors import ROLES, Kind
-from appliance.policy.standing import Key
-from appliance.policy.state import State
+from appliance.policy.answers import explain as engine
+from appliance.policy.answers import loginreasons
+from appliance.policy.answers.commands import Subjects
+from appliance.policy.engine.compile import Compiled
+from appliance.policy.engine.reach import Miss
+from appliance.policy.engine.routes import RouteTable, elect
+from appliance.policy.engine.standing import Key
+from appliance.policy.engine.state import State
+from appliance.policy.text import spans
+from appliance.policy.text.language import Place
+from appliance.policy.text.loginsections import show_duration
+from appliance.policy.text.mistakes import suggestion
+from appliance.policy.text.postures import attributes_of
+from appliance.policy.text.selectors import ROLES, Kind
 from appliance.records import Address, Network, Node, NodeID, UserID
 from appliance.wire.tailcfg.message import address_text
 

@@ -17,17 +17,18 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import chain, compress
 from typing import TypeAlias
 
-from appliance.policy import reach, spans
-from appliance.policy.filters import Kept
-from appliance.policy.language import Background, Claim, Place, Policy, SSHClaim
-from appliance.policy.mistakes import Reader
-from appliance.policy.ports import PortError, parse_ports, parse_protocol
-from appliance.policy.rulesections import split_target
-from appliance.policy.selectors import Kind, Names, Selector, Side, bare
-from appliance.policy.ssh import first_action, ssh_policy
-from appliance.policy.standing import Key, Program, spans_of
-from appliance.policy.state import first_state
-from appliance.policy.weight import MAX_LOGINS_TOLD, heaviest_logins
+from appliance.policy.engine import reach
+from appliance.policy.engine.filters import Kept
+from appliance.policy.engine.ssh import first_action, ssh_policy
+from appliance.policy.engine.standing import Key, Program, spans_of
+from appliance.policy.engine.state import first_state
+from appliance.policy.engine.weight import MAX_LOGINS_TOLD, heaviest_logins
+from appliance.policy.text import spans
+from appliance.policy.text.language import Background, Claim, Place, Policy, SSHClaim
+from appliance.policy.text.mistakes import Reader
+from appliance.policy.text.ports import PortError, parse_ports, parse_protocol
+from appliance.policy.text.rulesections import split_target
+from appliance.policy.text.selectors import Kind, Names, Selector, Side, bare
 from appliance.records import Address, AttributeValue, Node, NodeID, User, UserID
 from appliance.wire import tailcfg
 from appliance.wire.hujson import decode_document

@@ -13,16 +13,16 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from appliance.policy import spans
-from appliance.policy.bits import ones
-from appliance.policy.flows import Flow
-from appliance.policy.ports import Ports
-from appliance.policy.selectors import Kind, Selector
-from appliance.policy.sources import Sources
-from appliance.policy.spans import Span
-from appliance.policy.spantable import is_internet
-from appliance.policy.standing import Standing, spans_of, via_spans
-from appliance.policy.state import State
+from appliance.policy.engine.bits import ones
+from appliance.policy.engine.flows import Flow
+from appliance.policy.engine.sources import Sources
+from appliance.policy.engine.spantable import is_internet
+from appliance.policy.engine.standing import Standing, spans_of, via_spans
+from appliance.policy.engine.state import State
+from appliance.policy.text import spans
+from appliance.policy.text.ports import Ports
+from appliance.policy.text.selectors import Kind, Selector
+from appliance.policy.text.spans import Span
 from appliance.records import Network, Node, NodeID
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text, parse_prefix

@@ -15,10 +15,11 @@ from ipaddress import ip_network
 from itertools import groupby
 from typing import Final, TypeVar
 
-from appliance.policy import loginsections, nodeattrs, postures, rulesections, spans, weight
-from appliance.policy.language import Approvers, NodeAttribute, Place, Policy
-from appliance.policy.mistakes import Mistake, PolicyError, Reader, name_in
-from appliance.policy.selectors import (
+from appliance.policy.engine import nodeattrs, weight
+from appliance.policy.text import loginsections, postures, rulesections, spans
+from appliance.policy.text.language import Approvers, NodeAttribute, Place, Policy
+from appliance.policy.text.mistakes import Mistake, PolicyError, Reader, name_in
+from appliance.policy.text.selectors import (
     ATTRIBUTE_TARGET,
     TAG_NAME,
     Kind,
@@ -27,7 +28,7 @@ from appliance.policy.selectors import (
     Side,
     bare,
 )
-from appliance.policy.spans import Span
+from appliance.policy.text.spans import Span
 from appliance.records import Network
 from appliance.wire.hujson import JSON, HuJSONError, Path, Spot, decode_document
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from appliance.errors import Invalid, NotFound
-from appliance.policy.language import Place
-from appliance.policy.ports import ALL_PORTS, PortError, Ports, parse_ports, parse_protocol
-from appliance.policy.reach import End, Miss, Verdict, end_of, verdicts
-from appliance.policy.rulesections import split_target
-from appliance.policy.state import State
+from appliance.policy.engine.reach import End, Miss, Verdict, end_of, verdicts
+from appliance.policy.engine.state import State
+from appliance.policy.text.language import Place
+from appliance.policy.text.ports import ALL_PORTS, PortError, Ports, parse_ports, parse_protocol
+from appliance.policy.text.rulesections import split_target
 from appliance.records import Address, NodeID
 
 MAX_REASONS = 50

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from appliance.policy.filters import NO_RULES, Kept, Rules
-from appliance.policy.language import UNWRITTEN, Background, Policy
-from appliance.policy.postures import attributes_of
-from appliance.policy.standing import names_of
-from appliance.policy.state import EVERYONE, NOBODY, Sight, State, first_state, next_state
+from appliance.policy.engine.filters import NO_RULES, Kept, Rules
+from appliance.policy.engine.standing import names_of
+from appliance.policy.engine.state import EVERYONE, NOBODY, Sight, State, first_state, next_state
+from appliance.policy.text.language import UNWRITTEN, Background, Policy
+from appliance.policy.text.postures import attributes_of
 from appliance.records import Node, NodeID, User, UserID
 from appliance.wire import tailcfg
 

@@ -13,14 +13,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from appliance.policy import spans
-from appliance.policy.bits import ones
-from appliance.policy.flows import Source
-from appliance.policy.language import Background, Policy
-from appliance.policy.selectors import Kind
-from appliance.policy.sources import NOT_PICKED, Sources, Spelled, texts_of
-from appliance.policy.spans import Span
-from appliance.policy.standing import (
+from appliance.policy.engine.bits import ones
+from appliance.policy.engine.flows import Source
+from appliance.policy.engine.sources import NOT_PICKED, Sources, Spelled, texts_of
+from appliance.policy.engine.standing import (
     NO_ROUTES,
     Program,
     Routes,
@@ -28,10 +24,14 @@ from appliance.policy.standing import (
     routes_of,
     spans_of,
 )
+from appliance.policy.text import spans
+from appliance.policy.text.language import Background, Policy
+from appliance.policy.text.selectors import Kind
+from appliance.policy.text.spans import Span
 from appliance.records import Node, NodeID, User, UserID
 
 if TYPE_CHECKING:
-    from appliance.policy.filters import Kept
+    from appliance.policy.engine.filters import Kept
 
 FEW = 32
 """Up to this many changed nodes are worked in one by one; more are cheaper all at once."""

@@ -13,14 +13,16 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from appliance.errors import Rejected
-from appliance.policy import approvers, mistakes, selftest
-from appliance.policy.admission import Admitted, TestsFailed
-from appliance.policy.comparison import Change, compare
-from appliance.policy.compile import compile  # noqa: A004 - its name
-from appliance.policy.document import decode
-from appliance.policy.language import UNWRITTEN, Background, Policy
-from appliance.policy.mistakes import PolicyError
-from appliance.policy.strangers import strangers
+from appliance.policy.answers import selftest
+from appliance.policy.answers.admission import Admitted, TestsFailed
+from appliance.policy.answers.comparison import Change, compare
+from appliance.policy.answers.strangers import strangers
+from appliance.policy.engine import approvers
+from appliance.policy.engine.compile import compile  # noqa: A004 - its name
+from appliance.policy.text import mistakes
+from appliance.policy.text.document import decode
+from appliance.policy.text.language import UNWRITTEN, Background, Policy
+from appliance.policy.text.mistakes import PolicyError
 from appliance.records import Node, NodeID, User, UserID
 from appliance.wire.hujson import Spot
 

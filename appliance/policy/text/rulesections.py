@@ -13,16 +13,16 @@ from typing import TypeVar
 
 import msgspec
 
-from appliance.policy.language import Acl, Grant, Internet, Place, Target
-from appliance.policy.mistakes import Reader, name_in
-from appliance.policy.ports import (
+from appliance.policy.text.language import Acl, Grant, Internet, Place, Target
+from appliance.policy.text.mistakes import Reader, name_in
+from appliance.policy.text.ports import (
     ALL_PORTS,
     WITH_PORTS,
     PortError,
     parse_ports,
     parse_protocol,
 )
-from appliance.policy.selectors import (
+from appliance.policy.text.selectors import (
     ACL_DESTINATION,
     GRANT_DESTINATION,
     PEOPLE,

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
 
-from appliance.policy.explain import NEAREST, Reason, distance, shortened
-from appliance.policy.flows import Login
-from appliance.policy.loginsections import local_part_domain
-from appliance.policy.reach import End, Miss, Verdict, end_of, verdict_of, verdicts
-from appliance.policy.ssh import in_order, period_of, recorders_of, rules_of
-from appliance.policy.state import State
+from appliance.policy.answers.explain import NEAREST, Reason, distance, shortened
+from appliance.policy.engine.flows import Login
+from appliance.policy.engine.reach import End, Miss, Verdict, end_of, verdict_of, verdicts
+from appliance.policy.engine.ssh import in_order, period_of, recorders_of, rules_of
+from appliance.policy.engine.state import State
+from appliance.policy.text.loginsections import local_part_domain
 from appliance.records import Node, NodeID
 from appliance.wire import tailcfg
 from appliance.wire.tailcfg.message import address_text

@@ -10,11 +10,11 @@ import math
 import re
 from datetime import timedelta
 
-from appliance.policy import spans
-from appliance.policy.language import Claim, Place, SSHClaim, SSHRule
-from appliance.policy.mistakes import Reader, name_in
-from appliance.policy.rulesections import postures, selectors
-from appliance.policy.selectors import (
+from appliance.policy.text import spans
+from appliance.policy.text.language import Claim, Place, SSHClaim, SSHRule
+from appliance.policy.text.mistakes import Reader, name_in
+from appliance.policy.text.rulesections import postures, selectors
+from appliance.policy.text.selectors import (
     Kind,
     Names,
     Selector,

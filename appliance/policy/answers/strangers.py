@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from appliance.policy.language import Policy
-from appliance.policy.mistakes import Mistake, suggestion
-from appliance.policy.selectors import Kind, Selector
-from appliance.policy.standing import names_of
+from appliance.policy.engine.standing import names_of
+from appliance.policy.text.language import Policy
+from appliance.policy.text.mistakes import Mistake, suggestion
+from appliance.policy.text.selectors import Kind, Selector
 from appliance.records import User, UserID
 from appliance.wire.hujson import JSON, Path, decode_document
 

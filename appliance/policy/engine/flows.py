@@ -19,9 +19,9 @@ from itertools import groupby
 
 import msgspec
 
-from appliance.policy.language import Acl, Grant, Place, Policy, SSHRule, Target
-from appliance.policy.ports import ALL_PORTS, Ports
-from appliance.policy.selectors import Kind, Selector
+from appliance.policy.text.language import Acl, Grant, Place, Policy, SSHRule, Target
+from appliance.policy.text.ports import ALL_PORTS, Ports
+from appliance.policy.text.selectors import Kind, Selector
 from appliance.wire.hujson import Spot
 
 COMPANIONS = {

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from appliance.policy.approvers import keys_of
-from appliance.policy.language import Background, NodeAttribute, Policy
-from appliance.policy.selectors import Kind, Selector
-from appliance.policy.standing import Key, spans_of
-from appliance.policy.state import State
+from appliance.policy.engine.approvers import keys_of
+from appliance.policy.engine.standing import Key, spans_of
+from appliance.policy.engine.state import State
+from appliance.policy.text.language import Background, NodeAttribute, Policy
+from appliance.policy.text.selectors import Kind, Selector
 from appliance.records import Node, NodeID, User, UserID
 
 Attributes = dict[str, tuple[msgspec.Raw, ...]]

@@ -11,8 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from appliance.policy import spans
-from appliance.policy.spans import Span
+from appliance.policy.text import spans
+from appliance.policy.text.spans import Span
 from appliance.records import Address
 
 

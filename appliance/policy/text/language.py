@@ -13,10 +13,10 @@ from datetime import timedelta
 
 import msgspec
 
-from appliance.policy.ports import Ports
-from appliance.policy.postures import Condition
-from appliance.policy.selectors import Selector
-from appliance.policy.spans import Span
+from appliance.policy.text.ports import Ports
+from appliance.policy.text.postures import Condition
+from appliance.policy.text.selectors import Selector
+from appliance.policy.text.spans import Span
 from appliance.records import Address, AttributeValue, Network, Role, UserID
 from appliance.wire.hujson import Spot
 
