@@ -9,7 +9,7 @@ loop's thread; nothing here copies a body, so many streams can share the same by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 """A header field: lower-case name and value."""
 
-Handler = Callable[["Exchange"], Awaitable[None] | None]
-"""Answers one exchange, now or later. What it returns as awaitable runs in a task of the link,
+Answering = Coroutine[object, None, None]
+"""What is left to do for an answer: not begun yet, and begun by whoever got it."""
+
+Handler = Callable[["Exchange"], Answering | None]
+"""Answers one exchange, now or later. What it returns as coroutine runs in a task of the link,
 which is cancelled when the client goes away; what it raises is logged and answered with 500."""
 
 JSON = b"application/json"

@@ -27,7 +27,7 @@ from appliance.wire.controlbase import MAX_PLAINTEXT_BYTES
 from appliance.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from appliance.control.http2 import Http2Server
     from appliance.front.stream import Stream
@@ -355,20 +355,22 @@ class Link:
             self._failed(exchange, error)
             return
         if result is not None:
+            # The handler's own coroutine, not one around it: a task that is cancelled before its
+            # first step closes its coroutine, and never gets to one inside.
             name = f"{exchange.method} {exchange.path}"
-            task = asyncio.get_running_loop().create_task(
-                self._finish_handler(exchange, result), name=name
-            )
+            task = asyncio.get_running_loop().create_task(result, name=name)
             self._tasks[request.stream_id] = task
+            task.add_done_callback(lambda task: self._handled(exchange, task))
 
-    async def _finish_handler(self, exchange: Exchange, result: Awaitable[None]) -> None:
-        try:
-            await result
-        except Exception as error:  # noqa: BLE001 - a bug, caught at the link's loop
+    def _handled(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        """Take note that a handler's task is over, in whatever way it ended."""
+        self._tasks.pop(exchange.stream_id, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Exception):
             self._failed(exchange, error)
-        finally:
-            self._tasks.pop(exchange.stream_id, None)
-        if not exchange.answered and not exchange.closed:
+        elif not exchange.answered and not exchange.closed:
             self._failed(exchange, RuntimeError("the handler returned without an answer"))
 
     def _failed(self, exchange: Exchange, error: Exception) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 
 from appliance.control import calls, register, sshcheck
-from appliance.control.exchange import TEXT, Exchange
+from appliance.control.exchange import TEXT, Answering, Exchange
 from appliance.control.mapsession import MapSessions
 from appliance.control.sshcheck import SSHActions
 from appliance.errors import Rejected
@@ -27,8 +26,6 @@ from appliance.wire.errors import ProtocolError
 from appliance.wire.tailcfg import capver
 
 log = logging.getLogger(__name__)
-
-_LENGTH = struct.Struct("<I")
 
 
 class MachineDoor:
@@ -50,14 +47,14 @@ class MachineDoor:
         self._turn = asyncio.Lock()
         self.pings = calls.Pings()
         self._ssh = SSHActions(tailnets, ssh_checks)
-        self._routes: dict[str, Callable[[Exchange], Awaitable[None] | None]] = {
+        self._routes: dict[str, Callable[[Exchange], Answering | None]] = {
             "/machine/register": self._register,
             "/machine/map": self._map,
             "/machine/whoami": self._whoami,
             "/machine/update-health": _accept,
         }
 
-    def handle(self, exchange: Exchange) -> Awaitable[None] | None:
+    def handle(self, exchange: Exchange) -> Answering | None:
         """Route one request; an unknown or later feature is refused in words, never left open."""
         route = self._routes.get(exchange.path)
         if route is not None:
@@ -70,7 +67,7 @@ class MachineDoor:
         calls.refuse(exchange)
         return None
 
-    def _register(self, exchange: Exchange) -> Awaitable[None] | None:
+    def _register(self, exchange: Exchange) -> Answering | None:
         if exchange.method != "POST":
             _wrong_method(exchange)
             return None
@@ -79,7 +76,7 @@ class MachineDoor:
     def _whoami(self, exchange: Exchange) -> None:
         exchange.respond(200, str(exchange.machine_key).encode(), content_type=TEXT)
 
-    def _map(self, exchange: Exchange) -> Awaitable[None] | None:
+    def _map(self, exchange: Exchange) -> Answering | None:
         if exchange.method != "POST":
             _wrong_method(exchange)
             return None

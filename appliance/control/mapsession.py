@@ -126,8 +126,7 @@ class MapSessions:
 
         An older session of the same node ends: the newest poll is the one that is read.
         """
-        async with self.live.edit(by=SYSTEM) as edit:
-            presence.enter(edit, node_id)
+        await self._enter(node_id)
         if exchange.closed:
             self._leave(node_id)
             return
@@ -257,6 +256,19 @@ class MapSessions:
         if self._sessions.get(session.node_id) is session:
             del self._sessions[session.node_id]
             self._leave(session.node_id)
+
+    async def _enter(self, node_id: NodeID) -> None:
+        """Count a session. It counts from the draft on, and who waits for the commit may be
+        cancelled there: the count is then given back, behind the draft."""
+        is_counted = False
+        try:
+            async with self.live.edit(by=SYSTEM) as edit:
+                presence.enter(edit, node_id)
+                is_counted = True
+        except BaseException:
+            if is_counted:
+                self._leave(node_id)
+            raise
 
     def _leave(self, node_id: NodeID) -> None:
         self._left.append(node_id)

@@ -8,13 +8,13 @@ import importlib.util
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
 
 from appliance.control import link as link_module
-from appliance.control.exchange import Exchange, OutStream
+from appliance.control.exchange import Answering, Exchange, OutStream
 from appliance.control.http2 import BODY_TIMEOUT_S, engine
 from appliance.control.ts2021 import MAX_LINKS, SourceBound, Ts2021, source_of
 from appliance.front.dispatch import Front
@@ -60,7 +60,7 @@ class House:
         )
         self.front = Front({"/ts2021": self.door.open}, call_later=Alarms().call_later)
 
-    def handle(self, exchange: Exchange) -> Awaitable[None] | None:
+    def handle(self, exchange: Exchange) -> Answering | None:
         self.seen.append(exchange)
         match exchange.path:
             case "/echo":
