@@ -38,7 +38,8 @@ class Steps:
     """What all viewers of one visibility class are told of others between two snapshots.
 
     ``gone`` first, in a message of its own if some of ``whole`` are among ``gone`` as well.
-    ``owners`` are the users whose profiles go along. Each list is in order.
+    ``owners`` are the users whose profiles go along: those that the viewers did not know.
+    Each list is in order.
     """
 
     gone: tuple[NodeID, ...] = ()
@@ -121,7 +122,7 @@ def delta(
     )
     own = own_between(old, new, viewer, changed, of, personal_between(old, new))
     common = common_between(old, new, of)
-    owners = {*steps.owners, *own.owners}
+    told = profiles(new, {*steps.owners, *own.owners})
     last = tailcfg.MapResponse(
         node=own.node,
         derp_map=common.derp_map,
@@ -133,13 +134,13 @@ def delta(
         peers_changed_patch=steps.patches or None,
         peer_seen_change=dict.fromkeys(steps.unseen, False) or None,
         dns_config=common.dns_config if own.dns_config is None else own.dns_config,
-        domain=common.domain,
+        domain=rebuilding_domain(new, common, told),
         packet_filter=None if has_named_filters(of) else own.packet_filter,
         packet_filters={BASE_FILTER: own.packet_filter}
         if has_named_filters(of) and own.packet_filter is not None
         else None,
         ssh_policy=own.ssh_policy,
-        user_profiles=profiles(new, owners) or None,
+        user_profiles=told or None,
         debug=tailcfg.Debug(disable_log_tail=True) if common.disable_logs else None,
     )
     if steps.again:
@@ -194,7 +195,7 @@ def steps_between(
     # Besides the patch, which clients apply after it: of a whole peer that only differs in what
     # can be patched they take over just a part.
     whole |= turned
-    owners = {new.nodes[node_id].owner_id for node_id in whole}
+    owners = _owners_to_tell(new, whole, seen_before, changed)
     if changed.users:
         visible = _shown(seen_now, new.nodes.keys())
         owners |= changed.users.intersection(new.nodes[node_id].owner_id for node_id in visible)
@@ -206,6 +207,36 @@ def steps_between(
         unseen=tuple(unseen),
         owners=tuple(sorted(owners)),
     )
+
+
+def _owners_to_tell(
+    new: Snapshot, whole: Iterable[NodeID], seen_before: Sight, changed: Changes
+) -> set[UserID]:
+    """Return the owners of ``whole`` that viewers of ``seen_before`` knew no node of.
+
+    The others have the profile already. A profile costs every client a rebuild of its netmap
+    (``rebuilding_domain``), so nodes that join for a known owner come without.
+    """
+    owners: set[UserID] = set()
+    for node_id in whole:
+        owner = new.nodes[node_id].owner_id
+        if owner in owners:
+            continue
+        owned = changed.owned.of(owner)
+        if not owned or (seen_before.nodes is not None and owned.isdisjoint(seen_before.nodes)):
+            owners.add(owner)
+    return owners
+
+
+def rebuilding_domain(new: Snapshot, common: Common, told: tuple[tailcfg.UserProfile, ...]) -> str:
+    """Return the ``Domain`` of a delta: the new one, or with profiles the one that it is.
+
+    Since 1.102 a client applies a message of peers and profiles alone one by one, and ``tailscale
+    status`` goes on to show the profiles of the last netmap that was rebuilt as a whole:
+    ``userid:3`` instead of a name. Any field that is neither makes it rebuild; this one is short.
+    Source: tailscale v1.102.5 types/netmap/nodemut.go (mapResponseContainsNonPatchFields).
+    """
+    return common.domain or (new.tailnet.domain if told else "")
 
 
 def own_between(

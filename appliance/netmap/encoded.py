@@ -24,6 +24,7 @@ from appliance.netmap.delta import (
     are_all_touched,
     common_between,
     own_between,
+    rebuilding_domain,
     steps_between,
 )
 from appliance.netmap.dns import dns_config, is_personal, personal_between
@@ -437,7 +438,7 @@ class Encoder:
         if steps.again:
             removed = tuple(sorted((*steps.gone, *steps.again)))
             first = tailcfg.encode(tailcfg.MapResponse(peers_removed=removed))
-        owners = {*steps.owners, *owners}
+        told = profiles(pair.new, {*steps.owners, *owners})
         body = _fields(
             tailcfg.MapResponse(
                 derp_map=common.derp_map,
@@ -445,8 +446,8 @@ class Encoder:
                 peers_changed_patch=steps.patches or None,
                 peer_seen_change=dict.fromkeys(steps.unseen, False) or None,
                 dns_config=common.dns_config,
-                domain=common.domain,
-                user_profiles=profiles(pair.new, owners) or None,
+                domain=rebuilding_domain(pair.new, common, told),
+                user_profiles=told or None,
                 debug=tailcfg.Debug(disable_log_tail=True) if common.disable_logs else None,
             )
         )
@@ -455,7 +456,7 @@ class Encoder:
             texts = self._peer_texts(of).of_peers(pair.new, steps.whole, faces)
             changed = b'"PeersChanged":[' + b",".join(texts) + b"]"
             body = changed + b"," + body if body else changed
-        return _Shared(steps, first, body, has_more=bool(owners) or not common.is_empty)
+        return _Shared(steps, first, body, has_more=bool(told) or not common.is_empty)
 
 
 _PEERS = b',"Peers":['

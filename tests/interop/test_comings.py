@@ -57,6 +57,22 @@ async def test_third_node_sees_both_at_once(lab: Lab, watchers: tuple[Node, Node
         assert seen["at"] - running["at"] <= LEARN_S
 
 
+@pytest.mark.parametrize("client", build.CLIENTS)
+async def test_status_names_a_user_whose_first_node_joined_later(
+    lab: Lab, watchers: tuple[Node, Node], client: str
+) -> None:
+    """X2: `tailscale status` of an open session showed `userid:3` in place of the name."""
+    user = f"late-{client.replace('.', '-')}"
+    await lab.server.cli("users", "create", user)
+    made = await lab.server.cli("preauthkeys", "create", "-u", user)
+    joined = await lab.join("other", client=client, key=str(made["key"]))
+    for node in watchers:
+        await node.sees(joined.name)
+        status = await node.status()
+        peer = next(p for p in status["Peer"].values() if p["DNSName"].startswith(joined.name))
+        assert status["User"][str(peer["UserID"])]["LoginName"].split("@")[0] == user
+
+
 async def test_new_name_is_learned_within_a_second(
     lab: Lab, watchers: tuple[Node, Node], figure: Figure
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_full_map_says_what_the_view_says(seed: int, size: int) -> None:
                 dns_config=view.dns_config,
                 derp_map=fit_derp_map(view.derp_map, of),
                 user_profiles=dict(view.user_profiles.items()),
+                status_profiles=dict(view.user_profiles.items()),
                 domain=view.domain,
                 domain_data_plane_audit_log_id="",
                 messages={},

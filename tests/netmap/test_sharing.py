@@ -93,6 +93,25 @@ def test_peer_that_must_be_told_again_takes_two_messages() -> None:
     assert [peer.id for peer in second.peers_changed or ()] == [1]
 
 
+def test_profiles_go_to_those_who_do_not_have_them() -> None:
+    """X2: with a profile goes the domain, which makes clients show it in `tailscale status`."""
+    encoder, old = Encoder(), tailnet()
+    edit = Edit(old, Sequences(node=100))
+    edit.put(User(UserID(2), "two", START))
+    edit.put(make_node(101, Random(101), user_id=UserID(2)))
+    joined = edit.finish()[0]
+    edit = Edit(joined, Sequences(node=101))
+    edit.put(make_node(102, Random(102), user_id=UserID(2)))
+    edit.put(replace(joined.nodes[NodeID(2)], name="renamed"))
+    again = edit.finish()[0]
+    told = []
+    for before, after in ((old, joined), (joined, again)):
+        parts = encoder.delta(before, after, NodeID(1), CAPVER, zstd=False)
+        (message,) = read_messages(parts or (), zstd=False)
+        told.append((message.domain, [user.id for user in message.user_profiles or ()]))
+    assert told == [("example.net", [2]), ("", [])]
+
+
 def test_keep_alive_is_exact_and_always_the_same() -> None:
     encoder = Encoder()
     assert encoder.keep_alive(zstd=False) == b'\x12\x00\x00\x00{"KeepAlive":true}'

@@ -8,6 +8,8 @@ say everything. ``ClientState()`` is the start of a session; a new session start
 Source: tailscale v1.104.5 control/controlclient/{direct,map}.go; reading only, own model.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -50,7 +52,11 @@ class ClientAborts(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Netmap:
-    """What the client acts on; two sessions with equal netmaps behave the same."""
+    """What the client acts on; two sessions with equal netmaps behave the same.
+
+    ``user_profiles`` are those that WhoIs finds, ``status_profiles`` those that ``tailscale
+    status`` shows: since 1.102 the profiles of the last netmap that was rebuilt as a whole.
+    """
 
     node: tailcfg.Node | None
     peers: Mapping[int, tailcfg.Node]
@@ -58,6 +64,7 @@ class Netmap:
     dns_config: tailcfg.DNSConfig
     derp_map: tailcfg.DERPMap | None
     user_profiles: Mapping[int, tailcfg.UserProfile]
+    status_profiles: Mapping[int, tailcfg.UserProfile]
     domain: str
     domain_data_plane_audit_log_id: str
     messages: Mapping[str, tailcfg.DisplayMessage]
@@ -77,6 +84,7 @@ class ClientState:
     dns_config: tailcfg.DNSConfig = field(default_factory=tailcfg.DNSConfig)
     derp_map: tailcfg.DERPMap | None = None
     user_profiles: Mapping[int, tailcfg.UserProfile] = field(default_factory=dict)
+    rebuilt_profiles: Mapping[int, tailcfg.UserProfile] = field(default_factory=dict)
     domain: str = ""
     domain_data_plane_audit_log_id: str = ""
     health: tuple[str, ...] = ()
@@ -105,7 +113,8 @@ class ClientState:
             ),
             dns_config=self.dns_config,
             derp_map=self.derp_map,
-            user_profiles=self._visible_profiles(),
+            user_profiles=self._visible(self.user_profiles),
+            status_profiles=self._visible(self.rebuilt_profiles),
             domain=self.domain,
             domain_data_plane_audit_log_id=self.domain_data_plane_audit_log_id,
             messages=self._messages(),
@@ -115,15 +124,17 @@ class ClientState:
             tka_enabled=info is not None and not info.disabled,
         )
 
-    def _visible_profiles(self) -> dict[int, tailcfg.UserProfile]:
+    def _visible(
+        self, profiles: Mapping[int, tailcfg.UserProfile]
+    ) -> dict[int, tailcfg.UserProfile]:
         owners = {self.node.user} if self.node is not None else set()
         for peer in self.peers.values():
             owners |= {peer.user, peer.sharer}
-        return {
-            user: self.user_profiles[user]
-            for user in sorted(owners - {0})
-            if user in self.user_profiles
-        }
+        return {user: profiles[user] for user in sorted(owners - {0}) if user in profiles}
+
+    def rebuilt(self) -> ClientState:
+        """Return the state with the profiles of which the whole netmap is made anew."""
+        return replace(self, rebuilt_profiles=self._visible(self.user_profiles))
 
     def _messages(self) -> Mapping[str, tailcfg.DisplayMessage]:
         if self.display_messages:
@@ -153,7 +164,7 @@ def apply(
     if state.messages_seen == 0 and response.node is None:
         raise ClientAborts("initial message lacks Node")
     patches, changed = _patchify(state.peers, response)
-    return replace(
+    known = replace(
         state,
         messages_seen=state.messages_seen + 1,
         peers=_apply_peers(state.peers, response, changed, patches, now, distrusts_old_disco),
@@ -173,6 +184,34 @@ def apply(
         tka_info=response.tka_info or state.tka_info,
         default_auto_update=_unless_none(response.default_auto_update, state.default_auto_update),
         debug=response.debug or state.debug,
+    )
+    return known.rebuilt() if _needs_rebuild(response) else known
+
+
+_REBUILDS = (
+    "node",
+    "derp_map",
+    "dns_config",
+    "collect_services",
+    "health",
+    "display_messages",
+    "ssh_policy",
+    "tka_info",
+    "debug",
+    "control_dial_plan",
+    "client_version",
+    "peers",
+    "default_auto_update",
+)
+
+
+def _needs_rebuild(response: tailcfg.MapResponse) -> bool:
+    """Whether clients since 1.102 rebuild their netmap, rather than change peers one by one.
+
+    Source: tailscale v1.102.5 types/netmap/nodemut.go (mapResponseContainsNonPatchFields).
+    """
+    return bool(response.domain or response.domain_data_plane_audit_log_id) or any(
+        getattr(response, name) is not None for name in _REBUILDS
     )
 
 
