@@ -15,15 +15,15 @@ from pathlib import Path
 import msgspec
 
 from appliance import config, metrics
+from appliance.config.reader import describe, to_plain
 from appliance.deploy import document
-from appliance.strict import describe, to_plain
 
 HERE = Path(__file__).parent
 
 CONFIGURATION_HEAD = """\
 # Configuration
 
-*This page is generated from `appliance/config.py` (`make docs`); a test keeps the two equal.*
+*This page is generated from `appliance/config/settings.py` (`make docs`); a test keeps the two equal.*
 
 One file says everything. Its ending chooses the form: `.yaml`, `.toml` or `.json`; the keys are the
 same. `headwater serve -c FILE` reads it, and without `-c` the first of `/etc/headwater/config.yaml`,

@@ -19,7 +19,7 @@ python3.pkgs.buildPythonApplication {
     project.dependencies python3.pkgs
     ++ lib.optionals withPostgresql (project.postgresql python3.pkgs);
 
-  pythonImportsCheck = [ "appliance.server" "appliance.cli.root" ];
+  pythonImportsCheck = [ "appliance.serve.server" "appliance.cli.root" ];
 
   meta = {
     inherit (project) description;

@@ -15,9 +15,9 @@ from appliance.identity.principals import LOCAL
 from appliance.live import LiveTailnet, utc_now
 from appliance.policy.answers.admission import admit
 from appliance.records import Attribute
-from appliance.server import Server
+from appliance.serve.server import Server
 from appliance.tailnet import nodes, policies
-from tests.test_server import plan, running
+from tests.serve.test_server import plan, running
 from tests.test_whole import Node, auth_key, connected
 
 HOUR = timedelta(hours=1)

@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from appliance import config, yamlfile
+from appliance import config
 from appliance.cli.root import run
+from appliance.config import yamlfile
 from docs import generate
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +119,7 @@ def test_site_files_in_the_pages_are_good() -> None:
 
 
 def test_examples_are_good_site_files() -> None:
-    found = [path for path in (ROOT / "examples").rglob("*") if path.suffix in config._FORMATS]
+    found = [path for path in (ROOT / "examples").rglob("*") if path.suffix in config.FORMATS]
     assert found
     for path in found:
         config.load(path)
@@ -178,3 +180,25 @@ def test_no_page_or_file_names_a_registry_host() -> None:
     assert len(locks) >= 4
     for name in ("Makefile", "pyproject.toml", *locks):
         assert not re.search(r"index-url|pypi\.org|pythonhosted", (ROOT / name).read_text())
+
+
+def test_contracts_leave_no_module_out() -> None:
+    """D5: a new module stands in a layer, and nobody but the store may import SQL."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
+    by_name = {each["name"].partition(":")[0]: each for each in contracts}
+    assert by_name["layers"]["containers"] == ["appliance"]
+    assert by_name["layers"]["exhaustive"]
+    rooms = {
+        f"appliance.{each.stem}"
+        for each in (ROOT / "appliance").iterdir()
+        if each.suffix == ".py" or (each / "__init__.py").exists()
+    } - {"appliance.__init__", "appliance.store"}
+    bound = {
+        source
+        for each in contracts
+        if each["type"] == "forbidden" and "sqlalchemy" in each["forbidden_modules"]
+        for source in each["source_modules"]
+    }
+    assert rooms <= bound

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.metrics import METRICS, Exporter, Metric, integers
-from tests.test_server import plan, running
+from tests.serve.test_server import plan, running
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

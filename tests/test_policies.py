@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from appliance.config import Settings
-from appliance.governing import PolicyKeeper, PolicyStatus
 from appliance.identity.principals import LOCAL
+from appliance.live.policy import PolicyKeeper, PolicyStatus
 from appliance.policy.text.document import decode
-from appliance.server import Server
+from appliance.serve.server import Server
 from appliance.store.store import Database
+from tests.serve.test_server import ask, over_socket, plan, running
 from tests.support.controlclient import ControlClient
 from tests.support.polling import until
-from tests.test_server import ask, over_socket, plan, running
 from tests.test_whole import Node, auth_key, connected, server_key
 
 CLOSED = '{"acls": []}'
@@ -56,7 +56,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appliance.governing.POLL_S", 0.01)
+    monkeypatch.setattr("appliance.live.policy.POLL_S", 0.01)
 
 
 async def told(server: Server) -> tuple[str, dict[str, Any], str]:
@@ -293,8 +293,8 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from appliance.identity.principals import LOCAL
-from appliance.server import Server
-from tests.test_server import plan
+from appliance.serve.server import Server
+from tests.serve.test_server import plan
 
 async def main():
     server = Server(plan(Path(sys.argv[1])))

@@ -9,10 +9,10 @@ from typing import Any
 
 from appliance.identity.principals import LOCAL
 from appliance.policy.answers.admission import admit
-from appliance.server import Server
+from appliance.serve.server import Server
 from appliance.tailnet import nodes, policies
+from tests.serve.test_server import plan, running
 from tests.support.polling import until
-from tests.test_server import plan, running
 from tests.test_whole import Node, auth_key, connected
 
 POLICY = {

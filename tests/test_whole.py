@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from appliance.identity.principals import LOCAL
-from appliance.server import Server
+from appliance.serve.server import Server
 from appliance.tailnet import keys, nodes, users
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey, PrivateKey
+from tests.serve.test_server import STOP_S, ask, plan, running
 from tests.support.controlclient import VERSION, Answer, ControlClient
 from tests.support.polling import until
-from tests.test_server import STOP_S, ask, plan, running
 
 MANY = 200
 """Nodes whose sessions a stop must end."""

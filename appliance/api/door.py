@@ -15,9 +15,9 @@ from aiohttp import web
 
 from appliance.api import members
 from appliance.errors import Invalid, NotFound
-from appliance.governing import PolicyKeeper
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.live.policy import PolicyKeeper
 from appliance.records import TailnetID
 from appliance.tailnet.addresses import Rng
 

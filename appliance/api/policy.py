@@ -1,6 +1,6 @@
 """``/api/v1/policy``: Headscale's three calls, and the questions that our own commands ask.
 
-Not for answering (``policy.answers``) nor for judging (``governing``). What takes
+Not for answering (``policy.answers``) nor for judging (``live.policy``). What takes
 long for a large tailnet runs in a thread, on records and policies that nobody changes.
 """
 
@@ -20,8 +20,8 @@ from appliance.api.conditions import ANY, etag_of, if_match, with_etag
 from appliance.api.door import answer, body_of, keeper_of
 from appliance.api.problem import problem
 from appliance.errors import Conflict, Forbidden, Rejected
-from appliance.governing import NOT_WRITTEN, PolicyKeeper, changed_meanwhile
 from appliance.identity.principals import LOCAL
+from appliance.live.policy import NOT_WRITTEN, PolicyKeeper, changed_meanwhile
 from appliance.policy.answers import commands as answers
 from appliance.policy.answers import dump as dumps
 from appliance.policy.answers import reasons

@@ -134,7 +134,7 @@ def _value(text: str) -> Value:
 def _expiry(text: str) -> str:
     if not text:
         return ""
-    from appliance.strict import parse_duration
+    from appliance.config.reader import parse_duration
 
     try:
         return (datetime.now(UTC) + parse_duration(text)).isoformat()

@@ -57,8 +57,8 @@ def check(invocation: Invocation, file: Path | None) -> None:
 def show(invocation: Invocation, file: Path | None) -> None:
     """Print a site file with every default filled in."""
     from appliance.config import ConfigError, load
-    from appliance.strict import to_plain
-    from appliance.yamlfile import dump
+    from appliance.config.reader import to_plain
+    from appliance.config.yamlfile import dump
 
     try:
         plain = to_plain(load(_file(invocation, file)))
@@ -77,7 +77,7 @@ def convert(invocation: Invocation, file: Path) -> None:
     """
     from appliance.cli.convert import from_headscale
     from appliance.config import ConfigError, read_document
-    from appliance.yamlfile import dump
+    from appliance.config.yamlfile import dump
 
     try:
         document = read_document(file)
@@ -98,10 +98,10 @@ def _check_policies(settings: Settings, source: str) -> None:
     release no longer takes, keeps the last good one.
     """
     from appliance.config import ConfigError
-    from appliance.derived import policy_source
+    from appliance.config.reader import Mistake
+    from appliance.config.resolved import policy_source
     from appliance.policy.text.document import decode
     from appliance.policy.text.mistakes import PolicyError
-    from appliance.strict import Mistake
 
     found = []
     for i, tailnet in enumerate(settings.all_tailnets):

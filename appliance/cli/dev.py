@@ -25,7 +25,7 @@ from appliance.cli.root import Command, Invocation
 
 if TYPE_CHECKING:
     from appliance.config import Settings
-    from appliance.server import Server
+    from appliance.serve.server import Server
 
 PROBE_S = 10.0
 """How long the server may take until it answers itself; it needs far less than a second."""
@@ -90,7 +90,7 @@ def dev(
     plan = _settings(home, addresses, name, asked, plain=plain, log_level=level)
     from appliance import config, log
     from appliance.cli.serve import run_loop
-    from appliance.server import Server
+    from appliance.serve.server import Server
 
     settings = config.build(plan, source="headwater dev")
     log.set_up(settings.log.level, settings.log.format)
@@ -181,7 +181,7 @@ async def _auth_key(server: Server, home: Path) -> str:
     from datetime import timedelta
 
     from appliance.identity.principals import LOCAL
-    from appliance.statedir import write_secret
+    from appliance.serve.statedir import write_secret
     from appliance.tailnet import keys, users
 
     path = home / "auth-key"

@@ -30,7 +30,7 @@ def render(output: str, value: object) -> str:
         return json.dumps(value, indent="\t", ensure_ascii=False)
     if output == "json-line":
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    from appliance.yamlfile import dump  # slow to import; few ask for it
+    from appliance.config.yamlfile import dump  # slow to import; few ask for it
 
     return dump(value).rstrip()
 

@@ -16,18 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from appliance import derived, governing
 from appliance.cli.client import CommandFailed, Plain
 from appliance.cli.policydesk import engine_refusals, plain
 from appliance.cli.policyfile import PolicyFile
 from appliance.cli.root import Invocation
 from appliance.cli.serve import NO_FILE_ADVICE, load_settings
-from appliance.config import Settings, Tailnet
-from appliance.governing import PolicySource
+from appliance.config import Settings, Tailnet, resolved
+from appliance.live.policy import PolicySource, restore
 from appliance.policy.answers.admission import Admitted, admit
 from appliance.policy.answers.commands import check_written, checked
 from appliance.records import PolicyText
-from appliance.server import database_url
+from appliance.serve.server import database_url
 from appliance.store.errors import StoreError
 from appliance.store.store import Database
 from appliance.tailnet import policies
@@ -112,8 +111,8 @@ async def _opened(settings: Settings, name: str) -> AsyncIterator[Direct]:
             raise CommandFailed(
                 f"the database has no tailnet named {wanted.name!r}", "start the server once"
             )
-        source = derived.policy_source(wanted)
-        restored, _ = governing.restore(found, source, wanted.email_domains)
+        source = resolved.policy_source(wanted)
+        restored, _ = restore(found, source, wanted.email_domains)
         yield Direct(database, ids, restored, source)
     finally:
         await database.close()

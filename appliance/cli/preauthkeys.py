@@ -41,7 +41,7 @@ def create(
     tags: tuple[str, ...],
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
-    from appliance.strict import parse_duration
+    from appliance.config.reader import parse_duration
 
     wanted = split(tags)
     if not user and not wanted:

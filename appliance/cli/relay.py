@@ -32,7 +32,9 @@ def relay(invocation: Invocation) -> None:
     from appliance.cli.serve import load_settings, run_loop
 
     settings = load_settings(path)
-    from appliance import log, relaying, systemd
+    from appliance import log
+    from appliance.serve import relay as relaying
+    from appliance.serve import systemd
 
     log.set_up(settings.log.level, settings.log.format)
 
@@ -63,6 +65,6 @@ def relay(invocation: Invocation) -> None:
 
 
 def _is_up(region: str) -> None:
-    from appliance import systemd
+    from appliance.serve import systemd
 
     systemd.ready(f"relaying for {region}")

@@ -36,8 +36,9 @@ def serve(invocation: Invocation) -> None:
             "no site file is named, and none that you may read is in /etc/headwater", NO_FILE_ADVICE
         )
     settings = load_settings(path)
-    from appliance import log, systemd
-    from appliance.server import Server  # the whole program
+    from appliance import log
+    from appliance.serve import systemd
+    from appliance.serve.server import Server  # the whole program
 
     log.set_up(settings.log.level, settings.log.format)
 
@@ -79,7 +80,7 @@ def run_loop(main: Callable[[], Coroutine[None, None, None]], event_loop: str) -
 
 def _refusal(error: BaseException) -> CommandFailed | None:
     """Give what people are told about a failure that is not a bug."""
-    from appliance.statedir import StateError
+    from appliance.serve.statedir import StateError
     from appliance.store.errors import StoreError
     from appliance.tls.certificates import CertificateError
 

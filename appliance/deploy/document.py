@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from appliance import config, derived
+from appliance import config
+from appliance.config import resolved
+from appliance.config.reader import describe, to_plain
 from appliance.deploy import facts, plan
-from appliance.strict import describe, to_plain
 
 PLACE = Path(__file__).with_name("facts.json")
 """Where the document is kept; the NixOS module reads it from there."""
@@ -46,7 +47,7 @@ def document() -> dict[str, object]:
         },
         "sysctl": dict(facts.SYSCTL),
         "secret_keys": sorted(plan.SECRET_KEYS),
-        "reload": {"hot": sorted(derived.HOT), "cold_inside": derived.COLD_INSIDE},
+        "reload": {"hot": sorted(resolved.HOT), "cold_inside": resolved.COLD_INSIDE},
         "renamed": dict(config.RENAMED),
         "settings": schema(config.Settings),
     }

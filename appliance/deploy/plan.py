@@ -15,10 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
-from appliance import derived
-from appliance.config import ConfigError, Settings
+from appliance.config import ConfigError, Settings, resolved
+from appliance.config.reader import Endpoint, Mistake
 from appliance.deploy import facts
-from appliance.strict import Endpoint, Mistake
 
 Role = Literal["server", "relay"]
 
@@ -268,5 +267,5 @@ def _is_address(host: str) -> bool:
 
 def _restart_digest(settings: Settings) -> str:
     """Digest what a reload would leave waiting for a restart."""
-    plain = json.dumps(derived.cold_part(settings), sort_keys=True)
+    plain = json.dumps(resolved.cold_part(settings), sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()[:16]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from headwater_probe import binding_request, checks_for, run
 
-from appliance.strict import to_plain
+from appliance.config.reader import to_plain
 from appliance.wire import stun
-from tests.test_server import plan, running
+from tests.serve.test_server import plan, running
 
 NAME = "hw.example.com"
 

@@ -17,10 +17,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from appliance.api import app
 from appliance.api.door import Door
-from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.principals import LOCAL
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.live.policy import PolicyKeeper, PolicySource
 from appliance.records import Node, UserID
 from appliance.store.store import Database
 from appliance.tailnet import enrolment, keys, users

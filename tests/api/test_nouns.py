@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from appliance.api.door import MAX_BODY_BYTES
-from appliance.governing import PolicySource
+from appliance.live.policy import PolicySource
 from tests.api.conftest import House
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from appliance.governing import PolicyKeeper, PolicySource
+from appliance.live.policy import PolicyKeeper, PolicySource
 from appliance.policy.answers import dump
 from tests.api.conftest import House
 

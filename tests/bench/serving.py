@@ -33,7 +33,7 @@ from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet
 from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import Node, NodeID, User
-from appliance.server import Server
+from appliance.serve.server import Server
 from appliance.store.store import Database
 from appliance.tailnet.keys import create_auth_key
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import pytest
 from aiohttp import web
 
-from appliance import localsocket
 from appliance.api import app
 from appliance.cli.root import run
+from appliance.serve import localsocket
 from tests.api.conftest import House, open_house
 
 T = TypeVar("T")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from appliance import config, yamlfile
+from appliance import config
 from appliance.cli.convert import from_headscale
 from appliance.cli.root import run
+from appliance.config import yamlfile
 
 GOOD = "server_url: https://hw.example.com\ntls: {mode: local_ca}\n"
 

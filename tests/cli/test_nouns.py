@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from appliance.cli.users import ROLES
-from appliance.governing import DENYING, PolicySource
 from appliance.identity.principals import LOCAL
+from appliance.live.policy import DENYING, PolicySource
 from appliance.policy.engine.compile import compile  # noqa: A004 - its name
 from appliance.records import Role
 from tests.api.conftest import House

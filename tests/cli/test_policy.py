@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from appliance.cli.policy import policy
-from appliance.governing import PolicySource
 from appliance.identity.principals import LOCAL
+from appliance.live.policy import PolicySource
 from tests.api.conftest import House
 from tests.api.test_policy import keep_elsewhere
 from tests.cli.conftest import Terminal

@@ -8,8 +8,8 @@ import random
 import tempfile
 from pathlib import Path
 
-from appliance import config, derived
-from appliance.config import ConfigError
+from appliance import config
+from appliance.config import ConfigError, resolved
 from tests.fuzz.harness import main, mutate
 
 GOOD: dict[str, object] = {
@@ -60,7 +60,7 @@ def spoil(rng: random.Random, value: object) -> object:
 def case(rng: random.Random) -> None:
     with contextlib.suppress(ConfigError):
         for tailnet in config.build(spoil(rng, GOOD), source="fuzz").all_tailnets:
-            derived.policy_source(tailnet)
+            resolved.policy_source(tailnet)
     data = rng.choice(TEXTS).encode()
     data = mutate(rng, data) if rng.random() < 0.8 else rng.randbytes(rng.randint(0, 200))
     with tempfile.TemporaryDirectory() as directory:

@@ -15,9 +15,9 @@ from aiohttp.test_utils import make_mocked_request
 
 from appliance.api import app
 from appliance.api.door import MAX_BODY_BYTES, Door
-from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.live.policy import PolicyKeeper, PolicySource
 from appliance.records import NodeID, TailnetID
 from appliance.tailnet.snapshot import Rows, Sequences
 from tests.fuzz.harness import main, mutate

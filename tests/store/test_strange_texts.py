@@ -13,9 +13,9 @@ from contextlib import suppress
 import pytest
 
 from appliance.errors import Rejected
-from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.principals import LOCAL
 from appliance.live import LiveTailnet
+from appliance.live.policy import PolicyKeeper, PolicySource
 from appliance.store.store import Database
 from appliance.tailnet import keys
 from appliance.tailnet.snapshot import Snapshot

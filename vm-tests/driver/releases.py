@@ -101,7 +101,7 @@ def crash(tree: Path, _version: str) -> None:
     path = tree / "appliance" / "server.py"
     text, count = CALL.subn(r"\1_fault()\n\1systemd.ready(", path.read_text(), count=1)
     if not count:
-        raise images.NoImage("appliance/server.py says nowhere that it is ready")
+        raise images.NoImage("appliance/serve/server.py says nowhere that it is ready")
     path.write_text(text + CRASH)
 
 

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from aiohttp import web
 
-from appliance import config, derived, governing, localsocket, observed, relaying, statedir, systemd
+from appliance import config
 from appliance import log as logs
 from appliance.api import app as api
 from appliance.api import public
 from appliance.api.door import Door
-from appliance.certifying import Certificates, open_certificates
-from appliance.config import ConfigError, Settings, Tailnet
+from appliance.config import ConfigError, Settings, Tailnet, resolved
+from appliance.config.reader import Endpoint
 from appliance.control.http2 import engine
 from appliance.control.machine import MachineDoor
 from appliance.control.mapsession import MapSessions
@@ -40,17 +40,20 @@ from appliance.front.dispatch import Front, Route, redirect_to_https
 from appliance.front.http import start_web, trust_proxies
 from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream, listen
-from appliance.governing import PolicyKeeper, PolicySource
 from appliance.identity.principals import SYSTEM
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.live.policy import PolicyKeeper, PolicySource, restore
 from appliance.netmap.encoded import Encoder
 from appliance.records import TailnetID
 from appliance.relay import pages
 from appliance.relay.door import RelayDoor
 from appliance.relay.stun import StunServer
+from appliance.serve import exporter as observed
+from appliance.serve import localsocket, statedir, systemd
+from appliance.serve import relay as relaying
+from appliance.serve.certificates import Certificates, open_certificates
 from appliance.store.store import Database
-from appliance.strict import Endpoint
 from appliance.tailnet import settings as tailnet_settings
 from appliance.tailnet.snapshot import Sequences, Snapshot
 from appliance.wire.keys import MachineKey, PrivateKey
@@ -210,9 +213,9 @@ class Server:
         """Make a tailnet live, with its stored policy in force."""
         name = snapshot.tailnet.name
         wanted = next((each for each in self.settings.all_tailnets if each.name == name), None)
-        source = PolicySource() if wanted is None else derived.policy_source(wanted)
+        source = PolicySource() if wanted is None else resolved.policy_source(wanted)
         domains = () if wanted is None else wanted.email_domains
-        restored, trouble = governing.restore(snapshot, source, domains)
+        restored, trouble = restore(snapshot, source, domains)
         live = LiveTailnet(restored, self._database, ids)
         self.policies[live.id] = PolicyKeeper(live, source, trouble=trouble)
         return live
@@ -313,7 +316,7 @@ class Server:
     def _compare(self, purpose: str, wanted: Sequence[Endpoint]) -> None:
         """Warn of sockets of systemd's that are not those of the settings."""
         given = self._inherited.get(purpose)
-        other = derived.other_addresses(wanted, [s.getsockname()[:2] for s in given or ()])
+        other = resolved.other_addresses(wanted, [s.getsockname()[:2] for s in given or ()])
         if given and other:
             log.warning(
                 "systemd's sockets are not those of the settings; renew and restart their units",
@@ -371,18 +374,18 @@ class Server:
 
     async def _apply_settings(self) -> None:
         """Take the settings over into the tailnets; nodes hear what it changes for them."""
-        derp_map = derived.derp_map(self.settings, self._ports())
+        derp_map = resolved.derp_map(self.settings, self._ports())
         for wanted in self.settings.all_tailnets:
             live = self._live_named(wanted.name)
             if live is None:
                 continue
-            values = derived.tailnet_settings(self.settings, wanted, derp_map)
+            values = resolved.tailnet_settings(self.settings, wanted, derp_map)
             async with live.edit(by=SYSTEM) as edit:
                 tailnet_settings.take_over(edit, values, domain=wanted.base_domain)
 
-    def _ports(self) -> derived.Ports:
+    def _ports(self) -> resolved.Ports:
         """Say what is only known while listening: ports, and the pin of a lonely certificate."""
-        return derived.Ports(
+        return resolved.Ports(
             https=None if self.settings.listen[0].port else self.listeners[0].port,
             stun=self._stun_ports[0] if self._stun_ports else None,
             cert_name="" if self.certificates is None else self.certificates.pin,
@@ -410,7 +413,7 @@ class Server:
             systemd.ready(f"serving {self.settings.server_url}")
 
     async def _take_over(self, new: Settings) -> None:
-        plan = derived.reload(self.settings, new)
+        plan = resolved.reload(self.settings, new)
         if plan.settings.log != self.settings.log:
             logs.set_up(plan.settings.log.level, plan.settings.log.format)
         self.settings = plan.settings
@@ -425,7 +428,7 @@ class Server:
         for wanted in self.settings.all_tailnets:
             live = self._live_named(wanted.name)
             if live is not None:
-                await self.policies[live.id].take_over(derived.policy_source(wanted))
+                await self.policies[live.id].take_over(resolved.policy_source(wanted))
 
     def _render_metrics(self) -> bytes:
         return self._exporter.render()

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from appliance import __version__
-from appliance.certifying import Certificates
 from appliance.control.mapsession import MapSessions
 from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front
 from appliance.front.stream import Listener
-from appliance.governing import PolicyKeeper, PolicyStatus
 from appliance.live import LiveTailnets
+from appliance.live.policy import PolicyKeeper, PolicyStatus
 from appliance.metrics import Exporter, integers
 from appliance.records import TailnetID
 from appliance.relay.counters import Drop, Refusal, RelayCounters
 from appliance.relay.door import RelayDoor
 from appliance.relay.stun import StunServer
+from appliance.serve.certificates import Certificates
 from appliance.tls.certificates import CertificateFiles
 
 

@@ -13,9 +13,9 @@ from ipaddress import ip_address
 from msgspec.structs import replace
 
 from appliance.config import Dns, Region, RelayServer, Settings, Tailnet
-from appliance.governing import PolicySource
+from appliance.config.reader import Endpoint, to_plain
+from appliance.live.policy import PolicySource
 from appliance.records import Settings as TailnetSettings
-from appliance.strict import Endpoint, to_plain
 from appliance.wire import tailcfg
 
 DEFAULT_STUN_PORT = 3478

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from appliance.strict import Endpoint, FileMode, Mistake, Reader
+from appliance.config.reader import Endpoint, FileMode, Mistake, Reader
 
 MAX_FILE_BYTES = 1 << 20
 """A site file is some kilobytes; a larger one is another file by mistake."""
@@ -360,9 +360,9 @@ def load(path: Path) -> Settings:
 def read_document(path: Path) -> object:
     """Read the plain content of a file. Raises ConfigError if it is no TOML, YAML or JSON."""
     source = str(path)
-    parse = _FORMATS.get(path.suffix.lower())
+    parse = FORMATS.get(path.suffix.lower())
     if parse is None:
-        endings = ", ".join(_FORMATS)
+        endings = ", ".join(FORMATS)
         raise ConfigError(source, (Mistake("", f"the ending {path.suffix!r}", endings),))
     try:
         with path.open("rb") as file:
@@ -579,12 +579,12 @@ _CHECKS = (
 
 
 def _parse_yaml(text: str) -> object:
-    from appliance.yamlfile import parse  # YAML is slow to import, and TOML files need none
+    from appliance.config.yamlfile import parse  # YAML is slow to import, and TOML files need none
 
     return parse(text)
 
 
-_FORMATS: dict[str, Callable[[str], object]] = {
+FORMATS: dict[str, Callable[[str], object]] = {
     ".yaml": _parse_yaml,
     ".yml": _parse_yaml,
     ".toml": tomllib.loads,

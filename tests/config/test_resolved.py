@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from appliance import config, derived
-from appliance.config import Settings
-from appliance.governing import PolicySource
+from appliance import config
+from appliance.config import Settings, resolved
+from appliance.live.policy import PolicySource
 from appliance.wire import tailcfg
 
 RELAY = {"host": "two.example.com", "ipv4": "192.0.2.2"}
@@ -26,7 +26,7 @@ def test_region_of_our_own_number_adds_the_other_relays_behind_ours() -> None:
             },
         }
     )
-    regions = derived.derp_map(settings, derived.Ports()).regions or {}
+    regions = resolved.derp_map(settings, resolved.Ports()).regions or {}
     region = regions[901]
     assert [node.host_name for node in region.nodes] == ["one.example.com", "two.example.com"]
     assert len({node.name for node in region.nodes}) == 2
@@ -40,7 +40,7 @@ def test_region_of_another_number_stands_beside_ours() -> None:
             "derp": {"regions": [{"id": 901, "code": "there", "nodes": [RELAY]}]},
         }
     )
-    regions = derived.derp_map(settings, derived.Ports()).regions or {}
+    regions = resolved.derp_map(settings, resolved.Ports()).regions or {}
     assert sorted(regions) == [901, 999]
 
 
@@ -53,19 +53,19 @@ def site(**changes: Any) -> Settings:
 def test_a_policy_in_the_settings_becomes_a_text_that_reads_the_same() -> None:
     document = {"groups": {"group:ä": ["a@example.com"]}, "acls": []}
     policy = {"mode": "settings", "document": document}
-    source = derived.policy_source(site(tailnet={"policy": policy}).tailnet)
+    source = resolved.policy_source(site(tailnet={"policy": policy}).tailnet)
     assert (source.mode, source.path) == ("settings", None)
     assert json.loads(source.text) == document
     assert "ä" in source.text
-    assert source == derived.policy_source(site(tailnet={"policy": policy}).tailnet)
+    assert source == resolved.policy_source(site(tailnet={"policy": policy}).tailnet)
     written = {"mode": "settings", "text": "// mine\n{}"}
-    assert derived.policy_source(site(tailnet={"policy": written}).tailnet).text == "// mine\n{}"
-    assert derived.policy_source(site().tailnet) == PolicySource("database")
+    assert resolved.policy_source(site(tailnet={"policy": written}).tailnet).text == "// mine\n{}"
+    assert resolved.policy_source(site().tailnet) == PolicySource("database")
 
 
 def test_a_tailnet_owns_the_domains_of_its_settings() -> None:
     settings = site(tailnet={"email_domains": ["example.com", "example.org"]})
-    values = derived.tailnet_settings(settings, settings.tailnet, tailcfg.DERPMap())
+    values = resolved.tailnet_settings(settings, settings.tailnet, tailcfg.DERPMap())
     assert values.email_domains == {"example.com", "example.org"}
 
 
@@ -96,17 +96,17 @@ def test_a_tailnet_owns_the_domains_of_its_settings() -> None:
 def test_reload_divides_what_is_hot_from_what_waits(
     changes: dict[str, Any], changed: tuple[str, ...], waiting: tuple[str, ...]
 ) -> None:
-    plan = derived.reload(site(), site(**changes))
+    plan = resolved.reload(site(), site(**changes))
     assert plan.changed == changed
     assert plan.waiting == waiting
 
 
 def test_reload_keeps_a_tailnet_that_left_the_file() -> None:
     more = [{"name": "lab", "base_domain": "lab.c"}]
-    plan = derived.reload(site(tailnets=more), site())
+    plan = resolved.reload(site(tailnets=more), site())
     assert [each.name for each in plan.settings.tailnets] == ["lab"]
     more[0]["base_domain"] = "other.c"
-    plan = derived.reload(
+    plan = resolved.reload(
         site(tailnets=[{"name": "lab", "base_domain": "lab.c"}]), site(tailnets=more)
     )
     assert [each.base_domain for each in plan.settings.tailnets] == ["other.c"]
@@ -136,7 +136,7 @@ def test_own_relay_is_described_to_nodes(
     server_url: str, server: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     settings = site(server_url=server_url, derp={"server": server})
-    (region,) = (derived.derp_map(settings, derived.Ports()).regions or {}).values()
+    (region,) = (resolved.derp_map(settings, resolved.Ports()).regions or {}).values()
     (node,) = region.nodes
     assert node.region_id == region.region_id == 999
     assert (node.host_name, node.ipv4, node.ipv6, node.derp_port, node.stun_port) == expected
@@ -152,7 +152,7 @@ def test_settings_reach_the_tailnet() -> None:
         tailnets=[{"name": "b", "base_domain": "b.c", "dns": {"magic_dns": False}}],
     )
     first, second = (
-        derived.tailnet_settings(settings, each, derived.derp_map(settings, derived.Ports()))
+        resolved.tailnet_settings(settings, each, resolved.derp_map(settings, resolved.Ports()))
         for each in settings.all_tailnets
     )
     assert (first.prefix_v6, first.random_addresses, first.file_sharing) == (None, True, False)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from appliance.errors import Conflict, Forbidden, Invalid
+from appliance.files import Unreadable, WatchedText
 from appliance.identity.principals import SYSTEM, Principal
 from appliance.live import CommitFailed, LiveTailnet
 from appliance.policy.answers.admission import Admitted, TestsFailed, admit
@@ -29,7 +30,6 @@ from appliance.records import Node, PolicyText, PolicyTextID
 from appliance.tailnet import policies
 from appliance.tailnet.differences import differing
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
-from appliance.watching import Unreadable, WatchedText
 
 log = logging.getLogger(__name__)
 

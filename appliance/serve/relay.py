@@ -13,16 +13,17 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 
-from appliance import config, statedir, systemd
+from appliance import config
 from appliance.api.public import may_relay
-from appliance.certifying import open_certificates
 from appliance.config import Settings
+from appliance.config.reader import Endpoint
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.relay import alone
 from appliance.relay.door import RelayDoor, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer
 from appliance.relay.stun import StunServer
-from appliance.strict import Endpoint
+from appliance.serve import statedir, systemd
+from appliance.serve.certificates import open_certificates
 from appliance.tailnet.differences import differing
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.errors import ProtocolError

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config, systemd
-from appliance.certifying import open_certificates
+from appliance import config
 from appliance.cli import serve
+from appliance.serve import systemd
+from appliance.serve.certificates import open_certificates
 from appliance.wire import stun
 from tests.support.certificates import self_signed_pem
 from tests.support.polling import until

@@ -10,7 +10,7 @@ import socket
 import stat
 from pathlib import Path
 
-from appliance.statedir import StateError
+from appliance.serve.statedir import StateError
 
 BACKLOG = 64
 """People and scripts, not fleets."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import Conflict, Forbidden
-from appliance.governing import DENYING, NOT_WRITTEN, RETRY_S, PolicyKeeper, PolicySource, restore
 from appliance.identity.principals import LOCAL
 from appliance.live import CommitFailed
+from appliance.live.policy import DENYING, NOT_WRITTEN, RETRY_S, PolicyKeeper, PolicySource, restore
 from appliance.policy.answers.admission import TestsFailed
 from appliance.policy.text.language import UNWRITTEN
 from appliance.policy.text.mistakes import PolicyError
@@ -264,7 +264,7 @@ async def test_failed_tests_are_tried_again_when_their_users_come(
         ' "tests": [{"src": "bob@", "accept": ["alice@:22"]}]}'
     )
     clock = [0.0]
-    monkeypatch.setattr("appliance.governing._now", lambda: clock[0])
+    monkeypatch.setattr("appliance.live.policy._now", lambda: clock[0])
     keeper = PolicyKeeper(house.live, PolicySource("settings", text=text))
     await keeper.look()
     assert 'source "bob@"' in keeper.status.trouble
@@ -287,7 +287,7 @@ async def test_failed_tests_are_tried_again_when_a_device_becomes_another(
         ' "tests": [{"src": "alice@", "accept": ["10.0.0.1:22"]}]}'
     )
     clock = [0.0]
-    monkeypatch.setattr("appliance.governing._now", lambda: clock[0])
+    monkeypatch.setattr("appliance.live.policy._now", lambda: clock[0])
     keeper = PolicyKeeper(house.live, PolicySource("settings", text=text))
     await keeper.look()
     assert "alice@ -> 10.0.0.1:22: expected ALLOWED" in keeper.status.trouble
@@ -378,7 +378,7 @@ async def test_routes_that_the_policy_approves_are_compiled_before_the_draft(hou
 async def test_a_bug_does_not_end_the_watch(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("appliance.governing.POLL_S", 0.0)
+    monkeypatch.setattr("appliance.live.policy.POLL_S", 0.0)
     keeper = PolicyKeeper(house.live, PolicySource("settings", text=CLOSED))
     monkeypatch.setattr(keeper, "_news", _broken)
     watching = asyncio.create_task(keeper.keep())

@@ -20,11 +20,12 @@ from typing import Any
 
 import pytest
 
-from appliance import config, statedir, strict
-from appliance.config import ConfigError, Settings
+from appliance import config
+from appliance.config import ConfigError, Settings, reader
 from appliance.identity.principals import LOCAL
-from appliance.server import Server, database_url
-from appliance.statedir import StateError
+from appliance.serve import statedir
+from appliance.serve.server import Server, database_url
+from appliance.serve.statedir import StateError
 from appliance.store.errors import StoreError
 from appliance.tailnet import users
 from appliance.wire.keys import PrivateKey
@@ -244,7 +245,7 @@ async def test_wrong_new_settings_keep_the_old(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> Settings:
-        raise ConfigError("site.yaml", (strict.Mistake("dns", "5", "a mapping"),))
+        raise ConfigError("site.yaml", (reader.Mistake("dns", "5", "a mapping"),))
 
     async with running(plan(tmp_path), broken) as server:
         before = server.settings

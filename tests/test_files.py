@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.watching import FRESH_NS, Unreadable, WatchedText
+from appliance.files import FRESH_NS, Unreadable, WatchedText
 
 MAX_BYTES = 100
 

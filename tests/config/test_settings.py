@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import config, strict, yamlfile
-from appliance.strict import Endpoint, FileMode
+from appliance import config
+from appliance.config import reader, yamlfile
+from appliance.config.reader import Endpoint, FileMode
 
 MINIMAL: dict[str, Any] = {"server_url": "https://hw.example.com", "tls": {"mode": "local_ca"}}
 
@@ -163,7 +164,7 @@ def test_a_policy_as_values_of_the_file_is_read_as_it_is(tmp_path: Path) -> None
         (tmp_path / name).write_text(text)
         settings = config.load(tmp_path / name)
         assert settings.tailnet.policy.document == document
-        assert config.build(strict.to_plain(settings)) == settings
+        assert config.build(reader.to_plain(settings)) == settings
 
 
 def test_aliases_cannot_make_a_policy_large() -> None:
@@ -224,7 +225,7 @@ def test_show_and_build_agree() -> None:
             "derp": {"regions": [{"id": 1, "code": "x", "nodes": [{"host": "h"}]}]},
         }
     )
-    assert config.build(yamlfile.parse(yamlfile.dump(strict.to_plain(settings)))) == settings
+    assert config.build(yamlfile.parse(yamlfile.dump(reader.to_plain(settings)))) == settings
 
 
 @given(
@@ -245,13 +246,13 @@ def test_any_document_gives_settings_or_a_config_error(document: object) -> None
 @given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=36000)))
 def test_durations_survive_their_text(value: timedelta) -> None:
     whole = timedelta(seconds=int(value.total_seconds()))
-    assert strict.parse_duration(strict.format_duration(whole)) == whole
+    assert reader.parse_duration(reader.format_duration(whole)) == whole
 
 
 @pytest.mark.parametrize("text", ["", "5", "h", "1h 2m", "-1h", "1000000y", "1e3s"])
 def test_broken_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a duration"):
-        strict.parse_duration(text)
+        reader.parse_duration(text)
 
 
 def test_endpoints_and_modes() -> None:

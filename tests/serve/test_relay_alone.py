@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from appliance import config, relaying
+from appliance import config
 from appliance.config import ConfigError, Settings
+from appliance.serve import relay as relaying
 from appliance.wire import stun
-from tests.test_server import plan, running
+from tests.serve.test_server import plan, running
 
 
 def free_port() -> int:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from appliance import relaying
 from appliance.records import Presence
-from appliance.statedir import StateError
+from appliance.serve import relay as relaying
+from appliance.serve.statedir import StateError
 from appliance.tailnet import nodes
 from appliance.tailnet.snapshot import Edit
+from tests.serve.test_server import plan
 from tests.support.builder import build, edit_of, node_key, node_named
 from tests.support.clock import NOON
-from tests.test_server import plan
 
 
 def delete(edit: Edit) -> None:

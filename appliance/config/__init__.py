@@ -1,0 +1,39 @@
+"""The site file: its tree of settings, its strict reader, and what follows from it.
+
+Not for the parts that obey the settings: ``serve``, ``cli`` and ``deploy`` read this room and hand
+each part the few values that it needs.
+"""
+
+from appliance.config.settings import (
+    FORMATS,
+    MAX_FILE_BYTES,
+    RENAMED,
+    ConfigError,
+    Dns,
+    Region,
+    RelayServer,
+    Settings,
+    Tailnet,
+    build,
+    load,
+    read_document,
+    read_secret,
+    secret_place,
+)
+
+__all__ = [
+    "ConfigError",
+    "Dns",
+    "FORMATS",
+    "MAX_FILE_BYTES",
+    "RENAMED",
+    "Region",
+    "RelayServer",
+    "Settings",
+    "Tailnet",
+    "build",
+    "load",
+    "read_document",
+    "read_secret",
+    "secret_place",
+]
