@@ -13,9 +13,8 @@ from appliance.control.exchange import Exchange
 from appliance.errors import Rejected
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
-from appliance.records import AuthKey
 from appliance.tailnet import enrolment
-from appliance.tailnet.keys import parse_auth_key
+from appliance.tailnet.enrolment import KeyGrant
 from appliance.wire import tailcfg
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MachineKey
@@ -57,32 +56,28 @@ async def _register(
             error=f"this client is too old (capability version {request.version}): "
             f"update it to release {capver.first_release(capver.OLDEST_SUPPORTED)} or newer"
         )
-    live, auth_key = _choose(machine, request, tailnets)
+    grant = enrolment.key_grant(request.auth)
+    live = _choose(machine, request, grant, tailnets)
     by = Principal(PrincipalKind.NODE, machine.short)
     async with live.edit(by=by) as edit:
-        result = enrolment.register(
-            edit, machine, request, live.clock(), auth_key=auth_key, rng=rng
-        )
+        result = enrolment.register(edit, machine, request, grant, live.clock(), rng=rng)
     if result.node is not None:
         log.info("node registered", extra={"node": result.node.name, "machine_key": machine.short})
     return result.response
 
 
 def _choose(
-    machine: MachineKey, request: tailcfg.RegisterRequest, tailnets: LiveTailnets
-) -> tuple[LiveTailnet, AuthKey | None]:
+    machine: MachineKey, request: tailcfg.RegisterRequest, grant: KeyGrant, tailnets: LiveTailnets
+) -> LiveTailnet:
     """Choose the tailnet: the node key's, then the auth key's, then the machine's, then the first."""
-    auth_key: tuple[LiveTailnet, AuthKey] | None = None
-    if request.auth is not None and request.auth.auth_key:
-        prefix, _secret = parse_auth_key(request.auth.auth_key)
-        auth_key = tailnets.find_auth_key(prefix)
+    # The node key comes first. Else one could stand in two tailnets, and only one would be found.
     known = tailnets.find_node(request.node_key)
-    if known is not None and (auth_key is None or auth_key[0] is not known[0]):
-        # Else one node key would stand in two tailnets, and only one of them could be found.
-        return known[0], None
+    if known is not None:
+        return known[0]
+    auth_key = tailnets.find_auth_key(grant.prefix)
     if auth_key is not None:
-        return auth_key
+        return auth_key[0]
     previous = tailnets.find_node(request.old_node_key)
     if previous is not None:
-        return previous[0], None
-    return tailnets.find_machine(machine) or tailnets.default, None
+        return previous[0]
+    return tailnets.find_machine(machine) or tailnets.default

@@ -60,7 +60,7 @@ class House:
         """Register a node with a single-use key of a user."""
         user_id = await self.user(owner)
         async with self.live.edit(by=LOCAL) as edit:
-            key, text = keys.create_auth_key(
+            _key, text = keys.create_auth_key(
                 edit,
                 user_id=user_id,
                 tags=tags,
@@ -73,8 +73,9 @@ class House:
                 auth=tailcfg.RegisterResponseAuth(auth_key=text),
                 hostinfo=tailcfg.Hostinfo(hostname=name),
             )
+            grant = enrolment.key_grant(request.auth)
             result = enrolment.register(
-                edit, machine_key(name), request, self.clock(), auth_key=key, rng=fixed_rng()
+                edit, machine_key(name), request, grant, self.clock(), rng=fixed_rng()
             )
         assert result.node is not None
         return result.node

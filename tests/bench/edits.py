@@ -73,7 +73,7 @@ class _House:
     def __init__(self) -> None:
         self.ids = Sequences()
         edit = Edit(empty(), self.ids)
-        self.auth_key, self.text = key_for(edit, "alice", reusable=True)
+        _, self.text = key_for(edit, "alice", reusable=True)
         self.snapshot: Snapshot = edit.finish()[0]
         self.rng = fixed_rng()
         self.count = 0
@@ -161,14 +161,9 @@ class _House:
         self._publish(edit)
 
     def _decide(self, edit: Edit, number: int) -> None:
-        enrolment.register(
-            edit,
-            machine_key(f"m{number}"),
-            self.requests[number],
-            NOON,
-            auth_key=self.auth_key,
-            rng=self.rng,
-        )
+        request = self.requests[number]
+        grant = enrolment.key_grant(request.auth)
+        enrolment.register(edit, machine_key(f"m{number}"), request, grant, NOON, rng=self.rng)
 
     def _edit(self) -> Edit:
         return Edit(self.snapshot, self.ids)

@@ -11,7 +11,7 @@ import msgspec
 
 from appliance import netmap
 from appliance.errors import Rejected
-from appliance.records import AuthKey, Node
+from appliance.records import Node
 from appliance.tailnet import checkin, enrolment, keys
 from appliance.tailnet.snapshot import Edit, Sequences
 from appliance.wire import tailcfg
@@ -55,10 +55,10 @@ def hostinfo(rng: random.Random) -> tailcfg.Hostinfo:
 
 def case(rng: random.Random) -> None:
     edit = Edit(build("alice: laptop* phone"), Sequences(node=10, user=10, auth_key=10))
-    key, text = keys.create_auth_key(
+    _key, text = keys.create_auth_key(
         edit, user_id=next(iter(edit.users)), reusable=True, now=NOON, random_bytes=rng.randbytes
     )
-    register(rng, edit, key, text)
+    register(rng, edit, text)
     check_in(rng, edit)
     snapshot, _rows = edit.finish()
     for node in snapshot.nodes.values():
@@ -69,7 +69,7 @@ def case(rng: random.Random) -> None:
     tailcfg.decode_map_response(tailcfg.encode(response))
 
 
-def register(rng: random.Random, edit: Edit, key: AuthKey, text: str) -> None:
+def register(rng: random.Random, edit: Edit, text: str) -> None:
     """Register with good or damaged keys, in good or damaged JSON."""
     if rng.random() < 0.3:
         text = rng.choice((mutate(rng, text.encode()).decode("latin-1"), *TEXTS))
@@ -88,14 +88,10 @@ def register(rng: random.Random, edit: Edit, key: AuthKey, text: str) -> None:
     data = tailcfg.encode(request)
     data = mutate(rng, data) if rng.random() < 0.3 else data
     with contextlib.suppress(Rejected, ProtocolError):
-        enrolment.register(
-            edit,
-            machine_key(rng.choice("xyz")),
-            tailcfg.decode_register_request(data),
-            NOON,
-            auth_key=key,
-            rng=fixed_rng(),
-        )
+        request = tailcfg.decode_register_request(data)
+        grant = enrolment.key_grant(request.auth)
+        machine = machine_key(rng.choice("xyz"))
+        enrolment.register(edit, machine, request, grant, NOON, rng=fixed_rng())
 
 
 def check_in(rng: random.Random, edit: Edit) -> None:

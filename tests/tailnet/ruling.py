@@ -63,13 +63,9 @@ class Ruled:
                 hostname=machine, routable_ips=networks(*routes), request_tags=tags
             ),
         )
+        grant = enrolment.key_grant(request.auth)
         found = enrolment.register(
-            self.edit,
-            machine_key(machine),
-            request,
-            NOON,
-            auth_key=None if auth is None else auth[0],
-            rng=fixed_rng(),
+            self.edit, machine_key(machine), request, grant, NOON, rng=fixed_rng()
         )
         assert found.node is not None
         assert not found.response.error

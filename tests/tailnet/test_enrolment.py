@@ -12,6 +12,7 @@ import pytest
 from appliance.errors import Forbidden, Invalid, Rejected
 from appliance.records import TAGGED_USER_ID, Attribute, AuthKey, Node, NodeID, Presence, Settings
 from appliance.tailnet import attributes, enrolment, keys, nodes
+from appliance.tailnet.enrolment import KeyGrant
 from appliance.tailnet.snapshot import Edit, Sequences
 from appliance.wire import tailcfg
 from appliance.wire.keys import LockKey, MachineKey, NodeKey
@@ -48,7 +49,6 @@ class House:
             request_tags=tuple(fields.pop("tags", ())),
         )
         text = auth if isinstance(auth, str) else auth[1] if auth else ""
-        record = None if isinstance(auth, str) or auth is None else auth[0]
         request = tailcfg.RegisterRequest(
             version=130,
             node_key=node_key(key),
@@ -57,8 +57,9 @@ class House:
             hostinfo=hostinfo,
             **fields,
         )
+        grant = enrolment.key_grant(request.auth)
         return enrolment.register(
-            self.edit, machine_key(machine), request, self.now, auth_key=record, rng=fixed_rng()
+            self.edit, machine_key(machine), request, grant, self.now, rng=fixed_rng()
         )
 
     def enrol(self, machine: str, key: str, **fields: Any) -> Node:
@@ -186,7 +187,6 @@ def test_bad_key_is_refused_with_a_way_out(house: House, text: str, code: str) -
     refusal = house.refused("laptop", "n1", auth=text)
     assert refusal.code == code
     assert "preauthkeys create" in refusal.sentence
-    assert enrolment.refuse(refusal).error == refusal.sentence
     assert text not in refusal.sentence or not text
 
 
@@ -194,8 +194,6 @@ def test_right_prefix_with_a_wrong_secret_is_unknown(house: House) -> None:
     record, text = house.key("alice")
     wrong = text[:-1] + ("0" if text[-1] != "0" else "1")
     assert house.refused("laptop", "n1", auth=(record, wrong)).code == "auth-key-unknown"
-    other = house.key("bob")
-    assert house.refused("laptop", "n1", auth=(record, other[1])).code == "auth-key-unknown"
 
 
 def test_deleted_key_lets_nobody_in(house: House) -> None:
@@ -366,7 +364,7 @@ class TestIdentity:
         request = tailcfg.RegisterRequest(version=130)
         with pytest.raises(Invalid, match="node key"):
             enrolment.register(
-                house.edit, MachineKey(b"m" * 32), request, NOON, auth_key=None, rng=fixed_rng()
+                house.edit, MachineKey(b"m" * 32), request, KeyGrant(), NOON, rng=fixed_rng()
             )
 
     def test_rotation_keeps_the_node(self, house: House) -> None:

@@ -71,10 +71,9 @@ class Tailnet(RuleBasedStateMachine):
 
     @rule(machine=machines, key=node_keys, old=node_keys, auth=indexes, hostname=hostnames)
     def register(self, machine: str, key: str, old: str, auth: int, hostname: str) -> None:
-        record, text = self.texts[auth % len(self.texts)]
+        _record, text = self.texts[auth % len(self.texts)]
         self._register(
             machine,
-            record,
             tailcfg.RegisterRequest(
                 version=130,
                 node_key=node_key(key),
@@ -88,15 +87,14 @@ class Tailnet(RuleBasedStateMachine):
     @rule(machine=machines, key=node_keys)
     def log_out(self, machine: str, key: str) -> None:
         request = tailcfg.RegisterRequest(version=130, node_key=node_key(key), expiry=LOGOUT)
-        self._register(machine, None, request)
+        self._register(machine, request)
 
-    def _register(
-        self, machine: str, record: AuthKey | None, request: tailcfg.RegisterRequest
-    ) -> None:
+    def _register(self, machine: str, request: tailcfg.RegisterRequest) -> None:
         edit = self._edit()
         try:
+            grant = enrolment.key_grant(request.auth)
             result = enrolment.register(
-                edit, machine_key(machine), request, self.now, auth_key=record, rng=self.rng
+                edit, machine_key(machine), request, grant, self.now, rng=self.rng
             )
         except Rejected:
             return

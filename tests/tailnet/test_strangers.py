@@ -106,7 +106,7 @@ def test_any_register_request_is_answered_or_refused(
 ) -> None:
     edit = edit_of(BASE)
     owner = ["alice", "tag:web", "alice+tag:web", "bob", "tag:db", "alice"][kind]
-    key, right = key_for(edit, owner, reusable=True)
+    _key, right = key_for(edit, owner, reusable=True)
     request = tailcfg.RegisterRequest(
         **{name: getattr(request, name) for name in request.__struct_fields__ if name != "auth"},
         auth=tailcfg.RegisterResponseAuth(auth_key=text if kind == 5 else right),
@@ -116,16 +116,10 @@ def test_any_register_request_is_answered_or_refused(
         event("malformed")
         return
     try:
-        response = enrolment.register(
-            edit,
-            machine,
-            arrived,
-            NOON,
-            auth_key=key,
-            rng=fixed_rng(),
-        ).response
+        grant = enrolment.key_grant(arrived.auth)
+        response = enrolment.register(edit, machine, arrived, grant, NOON, rng=fixed_rng()).response
     except Rejected as refusal:
-        response = enrolment.refuse(refusal)
+        response = tailcfg.RegisterResponse(error=refusal.sentence)
         edit = edit_of(BASE)
     event(response.error[:20] or "in")
     assert len(tailcfg.encode(response)) < 3000

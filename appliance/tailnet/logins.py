@@ -1,0 +1,153 @@
+"""Logins that wait for a person: a machine without an auth key was shown a link, and waits there.
+
+Command line, API, console and identity provider resolve the same pending login, each with its own
+``LoginGrant``. Not for showing pages, for proving who somebody is (``identity``), nor for holding the
+client's request: it asks again with the link (``Followup``) until the answer differs. Sits on
+``enrolment``. A table is a value that the next one replaces; nothing here is stored, so that after a
+restart a client gets a new link.
+Source: tailscale control/controlclient/auto.go (authRoutine: a client shows a link that differs from
+the one that it follows up, and repeats the request if it is the same).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from appliance.errors import Conflict, Invalid, NotFound
+from appliance.records import Node
+from appliance.tailnet import checkin, enrolment, names
+from appliance.tailnet.addresses import Rng
+from appliance.tailnet.enrolment import LoginGrant, Pending
+from appliance.tailnet.snapshot import Edit
+from appliance.wire import tailcfg
+from appliance.wire.keys import MachineKey
+
+LIFETIME = timedelta(hours=1)
+"""How long a link is good: an administrator may have to be asked. Clients may follow one up for
+days; they are given a new one then."""
+MAX_PENDING = 1024
+"""Links of one tailnet at a time, each less than 16 KiB. When there are too many the oldest one goes:
+whoever still waits for it is given a new one."""
+
+ID_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
+"""For ids: no letter that looks like another; people copy these."""
+ID_LENGTH = 24
+"""119 random bits: who knows the id of a login could have it approved in another's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingLogins:
+    """The pending logins of one tailnet, the oldest one first; ``base_url`` ends with a slash."""
+
+    base_url: str
+    by_id: Mapping[str, Pending] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def wait(
+    logins: PendingLogins,
+    machine: MachineKey,
+    request: tailcfg.RegisterRequest,
+    now: datetime,
+    *,
+    random_bytes: Callable[[int], bytes],
+) -> tuple[PendingLogins, Pending]:
+    """Return what a machine's request waits for, made now if need be, as the grant to register with.
+
+    For a request that no auth key speaks for and whose node key no valid node has.
+    The login that the request follows up, also a rejected one; else one that waits for the same node
+    key, so that a link that was shown stays good; else a new one.
+    """
+    for pending in logins.by_id.values():
+        if not _is_of(pending, machine, request) or pending.expires_at <= now:
+            continue
+        if request.followup == pending.url or not pending.is_rejected:
+            return logins, pending
+    login_id = "".join(ID_LETTERS[b % len(ID_LETTERS)] for b in random_bytes(ID_LENGTH))
+    expires_at = now + LIFETIME
+    if request.expiry is not None:
+        expires_at = min(expires_at, request.expiry)
+    pending = Pending(
+        id=login_id,
+        url=logins.base_url + login_id,
+        machine=machine,
+        request=_kept(request),
+        expires_at=expires_at,
+    )
+    if expires_at <= now:
+        return logins, pending  # a log-out
+    others = {key: each for key, each in logins.by_id.items() if each.expires_at > now}
+    for oldest in list(others)[: max(0, len(others) + 1 - MAX_PENDING)]:
+        del others[oldest]
+    return _with(logins, {**others, login_id: pending}), pending
+
+
+def find(logins: PendingLogins, login_id: str, now: datetime) -> Pending:
+    """Return a login that waits for a decision. Raises Invalid for what is no id, NotFound."""
+    if len(login_id) != ID_LENGTH or not set(login_id) <= set(ID_LETTERS):
+        raise Invalid(
+            "login-id-invalid", "that is not the id of a login: copy it from the link at its end"
+        )
+    pending = logins.by_id.get(login_id)
+    if pending is None or pending.expires_at <= now or pending.is_rejected:
+        raise NotFound(
+            "login-unknown",
+            "no login with this id waits (any more): run tailscale up again and take the new link",
+            concerns=login_id,
+        )
+    return pending
+
+
+def approve(
+    logins: PendingLogins, edit: Edit, login_id: str, grant: LoginGrant, now: datetime, *, rng: Rng
+) -> tuple[PendingLogins, Node]:
+    """Let the machine join as the grant's user. Its next request finds the node, and is answered.
+
+    Raises Invalid, NotFound, and whatever ``enrolment.register`` refuses; then the login waits on.
+    """
+    pending = find(logins, login_id, now)
+    result = enrolment.register(edit, pending.machine, pending.request, grant, now, rng=rng)
+    if result.node is None or not result.response.machine_authorized:
+        raise Conflict("login-outdated", "this machine has asked for another login meanwhile")
+    return _with(logins, {k: v for k, v in logins.by_id.items() if k != login_id}), result.node
+
+
+def reject(logins: PendingLogins, login_id: str, now: datetime) -> PendingLogins:
+    """Say no: whoever follows up this login is told so. Raises Invalid, NotFound."""
+    rejected = replace(find(logins, login_id, now), is_rejected=True)
+    return _with(logins, {**logins.by_id, login_id: rejected})
+
+
+def _with(logins: PendingLogins, by_id: dict[str, Pending]) -> PendingLogins:
+    return replace(logins, by_id=MappingProxyType(by_id))
+
+
+def _is_of(pending: Pending, machine: MachineKey, request: tailcfg.RegisterRequest) -> bool:
+    return pending.machine == machine and pending.request.node_key == request.node_key
+
+
+def _kept(request: tailcfg.RegisterRequest) -> tailcfg.RegisterRequest:
+    """Return what joining needs of a request; the node says all else with its first map request."""
+    said = request.hostinfo or tailcfg.Hostinfo()
+    if len(said.request_tags) > checkin.MAX_REQUEST_TAGS:
+        raise Invalid("tags-too-many", f"a node carries at most {checkin.MAX_REQUEST_TAGS} tags")
+    enrolment.check_signature(request)
+    return tailcfg.RegisterRequest(
+        version=request.version,
+        node_key=request.node_key,
+        old_node_key=request.old_node_key,
+        nl_key=request.nl_key,
+        expiry=request.expiry,
+        ephemeral=request.ephemeral,
+        node_key_signature=request.node_key_signature,
+        hostinfo=tailcfg.Hostinfo(
+            hostname=checkin.plain(said.hostname),
+            os=checkin.plain(said.os),
+            device_model=checkin.plain(said.device_model),
+            request_tags=tuple(
+                checkin.plain(t, names.MAX_TAG_CHARS + 1) for t in said.request_tags
+            ),
+        ),
+    )
