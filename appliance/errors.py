@@ -1,7 +1,7 @@
-"""The polite refusals: answers that a door gives when a request cannot be granted.
+"""The polite refusals: answers that a door gives when a request cannot be granted. And ``Fatal``.
 
 Not for broken protocol (``wire.errors.ProtocolError`` closes a link) and not for bugs (those raise
-whatever they raise). Sits below everything else; imports nothing of ours.
+whatever they raise, and the supervisor retries what they ended). Sits below everything else; imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -62,3 +62,11 @@ class TooMany(Rejected):
     """A bound is reached; the same request may succeed later."""
 
     kind = Kind.TOO_MANY
+
+
+class Fatal(Exception):
+    """Going on would be wrong: a background loop that raises it ends the server.
+
+    For what a retry cannot mend and what makes every later answer a lie, such as a database that
+    belongs to another server by now. The text says why, for people, and what to do.
+    """
