@@ -291,8 +291,6 @@ def _predecessor(
             lambda node: node.user_id == terms.user_id,
             lambda _node: len(mine) == 1,
         )
-    elif terms.key is not None:
-        choices = (lambda node: node.user_id == terms.user_id,)
     else:
         choices = (
             lambda node: node is before and node.is_tagged and not node.is_expired(now),

@@ -458,12 +458,6 @@ class TestTags:
         assert (tagged.user_id, tagged.tags, tagged.expires_at) == (None, ("tag:web",), None)
         assert house.edit.auth_keys[auth[0].id].used_at == NOON
 
-    def test_user_key_leaves_a_tagged_node_alone(self, house: House) -> None:
-        tagged = house.enrol("srv", "n1", auth=house.key("tag:web"))
-        mine = house.enrol("srv", "n2", auth=house.key("alice"), old="n1")
-        assert mine.id != tagged.id
-        assert house.edit.nodes[tagged.id] is tagged
-
     @pytest.mark.parametrize("damage", ["wrong secret", "expired", "used", "prefix only"])
     def test_valid_node_is_not_converted_by_a_key_that_lets_nobody_in(
         self, house: House, damage: str

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from appliance.errors import Invalid
-from appliance.records import Role
-from appliance.tailnet import nodes, tags, users
+from appliance.records import AuthKey, Node, Role
+from appliance.tailnet import keys, nodes, tags, users
+from tests.support.builder import node_key
 from tests.support.clock import NOON
 from tests.tailnet.ruling import Ruled
 
@@ -90,6 +94,79 @@ class TestKeys:
         node = ruled.enrol("srv", auth=auth)
         nodes.set_tags(ruled.edit, node.id, ["tag:db"], NOON)
         assert ruled.enrol("srv", auth=auth, key="next", old="srv").tags == ("tag:db",)
+
+
+class TestUserKeyOnATaggedNode:
+    """X3: the machine of a tagged node comes with a user's key. A key never takes tags away."""
+
+    def tagged(self, ruled: Ruled, by: str) -> tuple[Node, tuple[AuthKey, str]]:
+        """Enrol a server and have an administrator tag it."""
+        auth = ruled.key(by, reusable=True)
+        node = ruled.enrol("srv", auth=auth)
+        nodes.rename(ruled.edit, node.id, "files")
+        return nodes.set_tags(ruled.edit, node.id, ["tag:db"], NOON), auth
+
+    @pytest.mark.parametrize("by", ["alice", "bob", "tag:web"])
+    @pytest.mark.parametrize("ephemeral", [False, True])
+    def test_valid_node_stays_what_it_is_but_for_its_key(self, by: str, ephemeral: bool) -> None:
+        ruled = Ruled(POLICY)
+        node, _ = self.tagged(ruled, by)
+        nodes.expire(ruled.edit, node.id, NOON, at=NOON + timedelta(days=9))
+        node = ruled.edit.nodes[node.id]
+        auth = ruled.key("bob", ephemeral=ephemeral)
+        again = ruled.enrol("srv", auth=auth, key="n2", old="srv")
+        lasting = ("id", "stable_id", "name", "ipv4", "ipv6", "tags", "user_id", "created_at")
+        assert all(getattr(again, each) == getattr(node, each) for each in lasting)
+        assert again.node_key == node_key("n2")
+        assert list(ruled.edit.nodes) == [node.id]
+        assert ruled.edit.auth_keys[auth[0].id].used_at == NOON
+        if by != "bob":
+            assert again == replace(node, node_key=node_key("n2")), "and no longer life"
+
+    @pytest.mark.parametrize("how", ["same key", "another key"])
+    @pytest.mark.parametrize("old", ["srv", ""])
+    def test_user_who_enrolled_it_brings_it_back_after_a_log_out(self, how: str, old: str) -> None:
+        ruled = Ruled(POLICY)
+        node, auth = self.tagged(ruled, "alice")
+        nodes.expire(ruled.edit, node.id, NOON)
+        auth = auth if how == "same key" else ruled.key("alice")
+        back = ruled.enrol("srv", auth=auth, key="n2", old=old)
+        assert (back.id, back.name, back.tags, back.expires_at) == (
+            node.id,
+            "files",
+            ("tag:db",),
+            None,
+        )
+
+    @pytest.mark.parametrize("by", ["alice", "tag:web", "alice, whose key is deleted"])
+    def test_nobody_else_brings_back_a_node_that_was_locked_out(self, by: str) -> None:
+        """Else ``nodes expire`` would be undone by whoever has any user's key for the machine."""
+        ruled = Ruled(POLICY)
+        name = by.partition(",")[0]
+        node, auth = self.tagged(ruled, name)
+        nodes.expire(ruled.edit, node.id, NOON)
+        owner = "bob"
+        if name != by:
+            keys.delete(ruled.edit, auth[0].id)
+            owner = "alice"
+        other = ruled.enrol("srv", owner=owner, key="n2", old="srv")
+        assert (other.id != node.id, other.tags, other.user_id is None) == (True, (), False)
+        assert ruled.edit.nodes[node.id].is_expired(NOON)
+
+    def test_other_user_may_still_switch_on_the_machine(self) -> None:
+        """A second profile of the client says nothing of the node that the first one has."""
+        ruled = Ruled(POLICY)
+        node, _ = self.tagged(ruled, "alice")
+        bobs = ruled.enrol("srv", owner="bob", key="n2")
+        assert (bobs.id != node.id, bobs.tags) == (True, ())
+        assert ruled.enrol("srv", owner="bob", key="n3", old="n2").id == bobs.id
+        assert ruled.enrol("srv", owner="bob", key="n4", old="srv").id == node.id
+
+    def test_user_key_asks_for_no_tags_not_even_for_those_that_are_there(self) -> None:
+        ruled = Ruled(POLICY)
+        self.tagged(ruled, "alice")
+        with pytest.raises(Invalid):
+            ruled.enrol("srv", owner="alice", key="n2", old="srv", tags=("tag:db",))
 
 
 class TestSetting:
