@@ -84,7 +84,8 @@ class RelayDoor:
         self._wheel: list[set[RelayLink]] = [set() for _ in range(KEEP_ALIVE_S)]
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Future[bool]] = set()
+        self._asked_for: dict[Login, asyncio.Future[bool]] = {}
         self._closed = False
 
     @property
@@ -113,8 +114,8 @@ class RelayDoor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for task in self._asking:
-            task.cancel()
+        for asking in list(self._asking):
+            asking.cancel()
         for login in list(self._logins):
             login.refuse(Refusal.LATE)
         for link in list(self.server.links()):
@@ -150,8 +151,11 @@ class RelayDoor:
         return True
 
     def over(self, login: Login, refusal: Refusal | None) -> None:
-        """Count the end of a login."""
+        """Count the end of a login; what is still asked about it is withdrawn."""
         self._logins.pop(login, None)
+        asking = self._asked_for.pop(login, None)
+        if asking is not None:
+            asking.cancel()
         if refusal is not None:
             self.counters.refused[refusal] += 1
 
@@ -164,7 +168,9 @@ class RelayDoor:
         if isinstance(answer, bool):
             login.admitted(admit=answer)
         else:
-            self._later(_ask_later(login, answer), f"relay admission of {key.short}")
+            self._asked_for[login] = self._later(
+                answer, lambda admit: login.admitted(admit=bool(admit))
+            )
 
     def make_link(self, key: NodeKey, info: ClientInfo, login: Login) -> RelayLink:
         """Make the link of an admitted client and put it on the wheel."""
@@ -226,34 +232,35 @@ class RelayDoor:
             if not answer:
                 link.close(Refusal.REVOKED)
         else:
-            self._later(_recheck_later(link, answer), "relay admission again")
+            self._later(answer, lambda admit: _recheck(link, admit))
 
-    def _later(self, work: Awaitable[None], name: str) -> None:
-        async def run() -> None:
-            await work
+    def _later(
+        self, answer: Awaitable[bool], decide: Callable[[bool | None], None]
+    ) -> asyncio.Future[bool]:
+        """Call ``decide`` with the answer once it is there; None says that asking failed.
 
-        task = asyncio.get_running_loop().create_task(run(), name=name)
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        The answer's own coroutine is the task: one around it, cancelled before its first step,
+        would leave it behind, never awaited.
+        """
+        asking = asyncio.ensure_future(answer)
+        self._asking.add(asking)
+
+        def answered(asking: asyncio.Future[bool]) -> None:
+            self._asking.discard(asking)
+            if asking.cancelled():
+                return
+            error = asking.exception()
+            if error is not None:
+                log.error("admission failed", exc_info=error)
+            decide(asking.result() if error is None else None)
+
+        asking.add_done_callback(answered)
+        return asking
 
 
 _KEEP_ALIVE = derp.encode_frame(derp.FrameType.KEEP_ALIVE)
 
 
-async def _ask_later(login: Login, answer: Awaitable[bool]) -> None:
-    try:
-        admit = await answer
-    except Exception:
-        log.exception("admission failed", extra={"remote": login.source})
-        admit = False
-    login.admitted(admit=admit)
-
-
-async def _recheck_later(link: Link, answer: Awaitable[bool]) -> None:
-    try:
-        admit = await answer
-    except Exception:
-        log.exception("admission failed")
-        return
-    if not admit:
+def _recheck(link: Link, admit: bool | None) -> None:
+    if admit is False:
         link.close(Refusal.REVOKED)
