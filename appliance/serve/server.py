@@ -381,7 +381,10 @@ class Server:
                 continue
             values = resolved.tailnet_settings(self.settings, wanted, derp_map)
             async with live.edit(by=SYSTEM) as edit:
-                tailnet_settings.take_over(edit, values, domain=wanted.base_domain)
+                renamed = tailnet_settings.take_over(edit, values, domain=wanted.base_domain)
+            for old, node in renamed:
+                why = f"{old} is reserved, or a static record of the site file"
+                log.warning("node renamed", extra={"node": node.name, "reason": why})
 
     def _ports(self) -> resolved.Ports:
         """Say what is only known while listening: ports, and the pin of a lonely certificate."""

@@ -1,5 +1,7 @@
 """MagicDNS labels: made from what machines call themselves, unique in the tailnet; and tag names.
 
+A label is free if no other node has it, no static record of the site stands for it, and no software
+gives it a meaning of its own: whoever enrols a machine chooses what it calls itself.
 Not for the DNS configuration (``netmap.dns``). Sits on ``snapshot``.
 Source: RFC 1123 §2.1 (what a label may be); tailscale util/dnsname (what becomes a dash).
 """
@@ -8,7 +10,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 from appliance.errors import Conflict, Invalid
 from appliance.records import Node, NodeID
@@ -22,6 +25,18 @@ MAX_TAG_CHARS = 100
 
 FALLBACK = "node"
 """The label of a machine whose name has nothing that a label may have."""
+
+RESERVED = frozenset(
+    {
+        "wpad",  # browsers fetch their proxy from http://wpad.<search domain>/wpad.dat
+        "isatap",  # Windows builds a tunnel to whoever has this name
+        "localhost",  # the machine itself (RFC 6761 §6.3); browsers trust it without TLS
+        "ip6-localhost",  # as localhost, in the hosts file of Debian and its kin
+        "ip6-loopback",
+        "broadcasthost",  # 255.255.255.255 in the hosts file of macOS
+    }
+)
+"""Labels that no node gets, because resolvers and programs mean something else by the short name."""
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _TAG = re.compile(r"tag:[a-z][a-z0-9_.-]*", re.ASCII)
@@ -53,19 +68,19 @@ def wanted(hostinfo: tailcfg.Hostinfo) -> str:
 
 
 def choose(edit: Edit, label: str, *, keep: NodeID | None = None) -> str:
-    """Give ``label``, or ``label-1``, ``label-2`` and so on if others have it.
+    """Return ``label``, or ``label-1``, ``label-2`` and so on if it is not free.
 
-    ``keep`` is the node that the name is for: what it has counts as free. Costs the logarithm of
-    the number of nodes with that label.
+    ``keep`` is the node that the name is for: that it has a label does not count. Costs the logarithm
+    of the number of nodes with that label.
     """
-    if _is_free(edit.by_name, label, keep):
+    if _is_free(edit, label, keep):
         return label
     taken, free = 0, 1
-    while not _is_free(edit.by_name, _numbered(label, free), keep):
+    while not _is_free(edit, _numbered(label, free), keep):
         taken, free = free, 2 * free
     while free - taken > 1:
         middle = (taken + free) // 2
-        if _is_free(edit.by_name, _numbered(label, middle), keep):
+        if _is_free(edit, _numbered(label, middle), keep):
             free = middle
         else:
             taken = middle
@@ -86,8 +101,21 @@ def check_label(text: str) -> str:
 
 
 def check_free(edit: Edit, label: str, node_id: NodeID) -> None:
-    """Raise Conflict if another node than ``node_id`` has this label."""
-    if not _is_free(edit.by_name, label, node_id):
+    """Raise Conflict if the node ``node_id`` cannot have this label."""
+    if label in RESERVED:
+        raise Conflict(
+            "node-name-reserved",
+            f"no node can be called {label!r}: programs mean something else by it; choose another name",
+            concerns=label,
+        )
+    if label in recorded(edit.settings.extra_records, edit.tailnet.domain):
+        raise Conflict(
+            "node-name-recorded",
+            f"the name {label!r} belongs to a static record of the site file (dns.extra_records); "
+            "choose another name",
+            concerns=label,
+        )
+    if not _is_free(edit, label, node_id):
         raise Conflict(
             "node-name-taken",
             f"the name {label!r} belongs to another node; choose a different one",
@@ -119,9 +147,24 @@ def fqdn(state: Snapshot | Edit, node: Node) -> str:
     return f"{node.name}.{domain}." if domain else f"{node.name}."
 
 
-def _is_free(by_name: Mapping[str, NodeID], label: str, keep: NodeID | None) -> bool:
-    holder = by_name.get(label)
-    return holder is None or holder == keep
+@lru_cache(maxsize=64)
+def recorded(records: tuple[tailcfg.DNSRecord, ...], domain: str) -> frozenset[str]:
+    """Return the labels that static records stand for: clients would answer with both addresses.
+
+    Records of other domains, and of names below a node's, are none of ours.
+    """
+    names = (record.name.strip(".").lower() for record in records)
+    labels = {name.removesuffix(f".{domain}") for name in names if name.endswith(f".{domain}")}
+    return frozenset(label for label in labels if "." not in label)
+
+
+def _is_free(edit: Edit, label: str, keep: NodeID | None) -> bool:
+    holder = edit.by_name.get(label)
+    if holder is not None and holder != keep:
+        return False
+    if label in RESERVED:
+        return False
+    return label not in recorded(edit.settings.extra_records, edit.tailnet.domain)
 
 
 def _numbered(label: str, number: int) -> str:

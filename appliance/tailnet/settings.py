@@ -9,8 +9,8 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
 from appliance.errors import Invalid
-from appliance.records import Network, Settings
-from appliance.tailnet import addresses
+from appliance.records import Network, Node, Settings
+from appliance.tailnet import addresses, names
 from appliance.tailnet.snapshot import Edit
 
 CLIENT_V4 = IPv4Network("100.64.0.0/10")
@@ -18,17 +18,31 @@ CLIENT_V6 = IPv6Network("fd7a:115c:a1e0::/48")
 """The ranges that clients treat as tailnet addresses. Source: tailscale net/tsaddr."""
 
 
-def take_over(edit: Edit, settings: Settings, *, domain: str = "") -> None:
+def take_over(edit: Edit, settings: Settings, *, domain: str = "") -> list[tuple[str, Node]]:
     """Take over settings and, if given, the MagicDNS suffix. Raises Invalid.
 
     Nodes keep the addresses that they have; ``nodes.backfill_addresses`` gives those of a new
-    family.
+    family. A node whose name a static record now stands for gets another name, also one that an
+    administrator chose: the record is what the site file says, and clients would mix the two.
+    Returns the nodes that were renamed, each with its old name.
     """
     check(settings)
     edit.set_settings(settings)
     domain = domain.strip(".").lower()
     if domain:
         edit.put(replace(edit.tailnet, domain=domain))
+    return _yield_names(edit)
+
+
+def _yield_names(edit: Edit) -> list[tuple[str, Node]]:
+    """Rename nodes that have a name which no node may have now."""
+    kept = names.RESERVED | names.recorded(edit.settings.extra_records, edit.tailnet.domain)
+    renamed = []
+    for label in sorted(kept & edit.by_name.keys()):
+        node_id = edit.by_name[label]
+        edit.put(replace(edit.nodes[node_id], name=names.choose(edit, label, keep=node_id)))
+        renamed.append((label, edit.nodes[node_id]))
+    return renamed
 
 
 def check(settings: Settings) -> None:

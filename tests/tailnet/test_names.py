@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from appliance.errors import Conflict, Invalid
 from appliance.records import NodeID
-from appliance.tailnet import names
+from appliance.tailnet import checkin, names, nodes
+from appliance.tailnet import settings as site
+from appliance.tailnet.snapshot import Edit
 from appliance.wire import tailcfg
 from tests.support.builder import build, edit_of, node_named
 
@@ -147,3 +149,79 @@ def test_full_names_end_with_a_dot() -> None:
     assert names.fqdn(edit_of(snapshot), node) == "laptop.tail.example."
     bare = replace(snapshot, tailnet=replace(snapshot.tailnet, domain=""))
     assert names.fqdn(bare, node) == "laptop."
+
+
+def recording(*records: str, nodes: str = "", domain: str = "tail.example") -> Edit:
+    """Make a tailnet whose site file has static records."""
+    made = tuple(tailcfg.DNSRecord(name=name, type="A", value="192.0.2.9") for name in records)
+    edit = edit_of(build(nodes))
+    site.take_over(edit, replace(edit.settings, extra_records=made), domain=domain)
+    return edit
+
+
+class TestNamesOfOthers:
+    """H7: a node cannot have a name that the site file or the machine's own software uses."""
+
+    @pytest.mark.parametrize(
+        "record",
+        ["grafana.tail.example", "Grafana.Tail.Example", "grafana.tail.example.", ".grafana.tail.example"],
+    )  # fmt: skip
+    def test_static_record_is_a_taken_name(self, record: str) -> None:
+        edit = recording(record, nodes="alice: other")
+        assert names.choose(edit, "grafana") == "grafana-1"
+        with pytest.raises(Conflict) as caught:
+            nodes.rename(edit, NodeID(1), "Grafana")
+        assert caught.value.code == "node-name-recorded"
+        assert "extra_records" in caught.value.sentence
+
+    @pytest.mark.parametrize(
+        "record",
+        ["grafana", "grafana.other.example", "tail.example", "x.grafana.tail.example", "grafanatail.example", "grafana.tail.example.net"],
+    )  # fmt: skip
+    def test_record_elsewhere_takes_no_name(self, record: str) -> None:
+        edit = recording(record, nodes="alice: other")
+        assert names.choose(edit, "grafana") == "grafana"
+        assert nodes.rename(edit, NodeID(1), "grafana").name == "grafana"
+
+    def test_machine_that_changes_its_name_does_not_get_it_either(self) -> None:
+        edit = recording("grafana.tail.example", nodes="alice: laptop")
+        said = tailcfg.Hostinfo(hostname="grafana")
+        request = tailcfg.MapRequest(version=130, hostinfo=said)
+        assert checkin.check_in(edit, NodeID(1), request).name == "grafana-1"
+        assert checkin.check_in(edit, NodeID(1), request).name == "grafana-1"
+
+    @pytest.mark.parametrize("is_pinned", [False, True])
+    def test_node_that_has_the_name_of_a_new_record_yields(self, is_pinned: bool) -> None:
+        edit = edit_of(build("alice: grafana grafana-1 laptop"))
+        if is_pinned:
+            nodes.rename(edit, NodeID(1), "grafana")
+        records = (tailcfg.DNSRecord(name="grafana.tail.example", value="192.0.2.9"),)
+        changed = replace(edit.settings, extra_records=records)
+        renamed = site.take_over(edit, changed, domain="tail.example")
+        node = edit.nodes[NodeID(1)]
+        assert renamed == [("grafana", node)]
+        assert (node.name, node.name_pinned) == ("grafana-2", is_pinned)
+        assert site.take_over(edit, changed, domain="tail.example") == []
+        assert nodes.follow_hostname(edit, NodeID(1)).name == "grafana-2"
+
+    def test_new_domain_makes_records_count(self) -> None:
+        edit = recording("grafana.new.example", nodes="alice: grafana")
+        assert edit.nodes[NodeID(1)].name == "grafana"
+        site.take_over(edit, edit.settings, domain="new.example")
+        assert edit.nodes[NodeID(1)].name == "grafana-1"
+
+    @pytest.mark.parametrize("said", ["wpad", "WPAD.local", "isatap", "localhost", "ip6-localhost"])
+    def test_names_that_software_uses_are_not_given_out(self, said: str) -> None:
+        edit = edit_of(build("alice: laptop"))
+        label = names.wanted(tailcfg.Hostinfo(hostname=said))
+        assert label in names.RESERVED
+        assert names.choose(edit, label) == f"{label}-1"
+        with pytest.raises(Conflict) as caught:
+            nodes.rename(edit, NodeID(1), label)
+        assert caught.value.code == "node-name-reserved"
+
+    def test_node_that_has_such_a_name_from_before_yields(self) -> None:
+        edit = edit_of(build("alice: laptop"))
+        edit.put(replace(edit.nodes[NodeID(1)], name="wpad"))
+        site.take_over(edit, edit.settings)
+        assert edit.nodes[NodeID(1)].name == "wpad-1"
