@@ -859,3 +859,27 @@ def test_hostile_peers_are_closed_and_others_notice_nothing(house: House) -> Non
     assert sum(house.door.counters.closed.values()) == 7
     assert good.ask("/echo", b"well").body == b"well"
     assert len(house.door.links) == 1
+
+
+# -- what a cut leaves ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["upgrade", "websocket"])
+@pytest.mark.parametrize("known", [False, True])
+def test_connection_that_is_cut_after_any_byte_leaves_nothing(way: str, *, known: bool) -> None:
+    """B2: a link is counted at the handshake and owned by its stream from then on."""
+    house = House(is_known=lambda _machine: known)
+    client = ControlClient(house.public)
+    opening = client.upgrade()
+    if way == "websocket":
+        opening = websocket_request(client.handshake.initiation)
+    for length in range(len(opening) + 1):
+        stream = MemoryStream(house.front.sink(), peer=PEER)
+        stream.deliver(opening[:length])
+        stream.lose(ConnectionResetError())
+        assert not house.door.links
+        assert not house.door._strangers
+        assert not house.door._by_machine
+        assert house.door._hoarded == 0
+    assert house.door.counters.accepted == 1
+    assert house.door.counters.closed == {"broken": 1}
