@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
+from appliance.netmap.capver import Band, band, fit_derp_map
 from appliance.netmap.changes import UNSEEN, Changes, Patch, Resend, changes
 from appliance.netmap.dns import (
     Personal,
@@ -25,7 +25,7 @@ from appliance.netmap.outlook import ALL_PLAIN, PLAIN, Faces, Outlooks, changed_
 from appliance.netmap.peers import own_attributes, peer, self_node
 from appliance.netmap.relays import derp_map
 from appliance.netmap.users import profiles
-from appliance.netmap.view import BASE_FILTER, has_named_filters, ssh_rules
+from appliance.netmap.view import BASE_FILTER, ssh_rules
 from appliance.policy.engine.compile import Sight
 from appliance.policy.engine.filters import fit_rules
 from appliance.records import Node, NodeID, UserID
@@ -127,18 +127,13 @@ def delta(
         node=own.node,
         derp_map=common.derp_map,
         peers_removed=None if steps.again else steps.gone or None,
-        peers_changed=tuple(
-            fit_node(peer(new, new.nodes[i], faces.get(i, PLAIN)), of) for i in steps.whole
-        )
+        peers_changed=tuple(peer(new, new.nodes[i], faces.get(i, PLAIN)) for i in steps.whole)
         or None,
         peers_changed_patch=steps.patches or None,
         peer_seen_change=dict.fromkeys(steps.unseen, False) or None,
         dns_config=common.dns_config if own.dns_config is None else own.dns_config,
         domain=rebuilding_domain(new, common, told),
-        packet_filter=None if has_named_filters(of) else own.packet_filter,
-        packet_filters={BASE_FILTER: own.packet_filter}
-        if has_named_filters(of) and own.packet_filter is not None
-        else None,
+        packet_filters=None if own.packet_filter is None else {BASE_FILTER: own.packet_filter},
         ssh_policy=own.ssh_policy,
         user_profiles=told or None,
         debug=tailcfg.Debug(disable_log_tail=True) if common.disable_logs else None,
@@ -260,7 +255,7 @@ def own_between(
         told = told_now
     if is_self_touched(old, new, viewer):
         shown = self_node(new, now)
-        node = None if shown == self_node(old, was) else fit_node(shown, of)
+        node = None if shown == self_node(old, was) else shown
     return Own(
         node=node,
         packet_filter=None if before is after or before == after else fit_rules(after, of),

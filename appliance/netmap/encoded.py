@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from appliance.netmap import nextdns
-from appliance.netmap.capver import Band, band, fit_derp_map, fit_node, has_legacy_nodes
+from appliance.netmap.capver import Band, band, fit_derp_map
 from appliance.netmap.changes import changes, touched
 from appliance.netmap.chunks import CHUNK_PEERS, REBUILD_SHARE, ChunkTable, differing_nodes
 from appliance.netmap.delta import (
@@ -39,7 +39,6 @@ from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import NodeID, Settings, Tailnet, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
-from appliance.wire.tailcfg.capver import NEWEST_KNOWN
 
 __all__ = ["Encoder", "compress"]
 
@@ -139,8 +138,8 @@ class Encoder:
 
     def __init__(self, chunk_peers: int = CHUNK_PEERS, long_list: int = LONG_LIST) -> None:
         self._chunk_peers = chunk_peers
-        self._texts: dict[bool, PeerTexts] = {}
-        self._tables: OrderedDict[tuple[Outlook, bool], ChunkTable] = OrderedDict()
+        self._texts = PeerTexts()
+        self._tables: OrderedDict[Outlook, ChunkTable] = OrderedDict()
         self._rules = RuleTexts(long_list)
         self._compiled: Compiled | None = None
         self._sharers: Mapping[Sight, int] = {}
@@ -158,7 +157,7 @@ class Encoder:
     def held_bytes(self) -> int:
         """What all that is kept costs, without the snapshots."""
         return (
-            sum(texts.held_bytes for texts in self._texts.values())
+            self._texts.held_bytes
             + sum(table.held_bytes for table in self._tables.values())
             + sum(pair.held_bytes for pair in self._pairs.values())
             + self._rules.held_bytes
@@ -182,9 +181,9 @@ class Encoder:
         of = band(capver)
         scene = self._outlooks_of(snapshot)
         outlook = scene.of(viewer)
-        own = _own_text(snapshot, viewer, of, now, self._personal_dns(snapshot))
+        own = _own_text(snapshot, viewer, now, self._personal_dns(snapshot))
         if self._is_shared(snapshot, outlook.sight):
-            table = self._table(snapshot, scene, outlook, of)
+            table = self._table(snapshot, scene, outlook)
             if table.has_others(viewer):
                 return self._full_shared(table, viewer, of, own, zstd=zstd)
         return self._full_alone(snapshot, viewer, of, own, zstd=zstd)
@@ -207,13 +206,13 @@ class Encoder:
             known = self._dns = snapshot.settings, snapshot.tailnet, config
         return known[2]
 
-    def warm(self, snapshot: Snapshot, capver: int = NEWEST_KNOWN) -> None:
+    def warm(self, snapshot: Snapshot) -> None:
         """Make now what the first full map would make: 30 us a node, once after the start."""
         scene = self._outlooks_of(snapshot)
         for viewer in snapshot.nodes:
             outlook = scene.of(viewer)
             if self._is_shared(snapshot, outlook.sight):
-                table = self._table(snapshot, scene, outlook, band(capver))
+                table = self._table(snapshot, scene, outlook)
                 table.without(NodeID(0), zstd=True)
                 return
 
@@ -244,7 +243,7 @@ class Encoder:
         ids = [i for i in visible(snapshot, outlook.sight) if i != viewer]
         owners = {snapshot.nodes[node_id].owner_id for node_id in (viewer, *ids)}
         head = _head(snapshot, of, owners).text
-        texts = self._peer_texts(of).of_peers(snapshot, ids, scene.faces(outlook))
+        texts = self._texts.of_peers(snapshot, ids, scene.faces(outlook))
         parts = (
             own,
             *(piece.text for piece in self._rules_of(snapshot, viewer, of)),
@@ -254,33 +253,31 @@ class Encoder:
         )
         return [message(b"".join(parts), zstd=zstd)]
 
-    def _table(self, snapshot: Snapshot, scene: Outlooks, outlook: Outlook, of: Band) -> ChunkTable:
-        key, faces = (outlook, has_legacy_nodes(of)), scene.faces(outlook)
-        table = self._tables.get(key)
+    def _table(self, snapshot: Snapshot, scene: Outlooks, outlook: Outlook) -> ChunkTable:
+        faces = scene.faces(outlook)
+        table = self._tables.get(outlook)
         if table is None:
-            table = self._adopted(snapshot, scene, outlook, has_legacy_nodes(of))
+            table = self._adopted(snapshot, scene, outlook)
             if table is None:
-                texts = self._peer_texts(of)
-                table = ChunkTable(outlook.sight, texts, snapshot, self._chunk_peers, faces)
-            self._tables[key] = table
+                sight, peers = outlook.sight, self._chunk_peers
+                table = ChunkTable(sight, self._texts, snapshot, peers, faces)
+            self._tables[outlook] = table
         if table.snapshot is not snapshot:
             touched = self._touched_between(table.snapshot, snapshot)
             table.advance(snapshot, touched, outlook.sight, faces)
-        self._tables.move_to_end(key)
+        self._tables.move_to_end(outlook)
         return table
 
-    def _adopted(
-        self, snapshot: Snapshot, scene: Outlooks, outlook: Outlook, legacy: bool
-    ) -> ChunkTable | None:
+    def _adopted(self, snapshot: Snapshot, scene: Outlooks, outlook: Outlook) -> ChunkTable | None:
         """Take over the table of an outlook that is no more, and shows nearly the same nodes.
 
         When a node joins, all who see it have a new sight; most of their chunks are as before.
         """
         found, fewest = None, len(snapshot.nodes) // REBUILD_SHARE
         for key, table in self._tables.items():
-            if key[1] is not legacy or scene.is_of(table.snapshot):
+            if scene.is_of(table.snapshot):
                 continue
-            differing = differing_nodes(table.snapshot, key[0].sight, snapshot, outlook.sight)
+            differing = differing_nodes(table.snapshot, key.sight, snapshot, outlook.sight)
             if len(differing) <= fewest:
                 found, fewest = key, len(differing)
         return None if found is None else self._tables.pop(found)
@@ -313,20 +310,13 @@ class Encoder:
     def _drop_tables(self) -> None:
         """Drop the tables of sights that nobody has any more and nobody took over for a while."""
         for key, table in list(self._tables.items()):
-            sight = key[0].sight
+            sight = key.sight
             if self._sharers.get(sight) or (
                 self._compiled is not None and sight is self._compiled.default_sight
             ):
                 continue
             if not any(known.is_of(table.snapshot) for known in self._outlooks):
                 del self._tables[key]
-
-    def _peer_texts(self, of: Band) -> PeerTexts:
-        legacy = has_legacy_nodes(of)
-        texts = self._texts.get(legacy)
-        if texts is None:
-            texts = self._texts[legacy] = PeerTexts(of)
-        return texts
 
     def _rules_of(self, snapshot: Snapshot, viewer: NodeID, of: Band) -> Iterator[Fragment]:
         """Give the rules that a viewer is told of, between two commas that others write."""
@@ -453,7 +443,7 @@ class Encoder:
         )
         if steps.whole:
             faces = pair.after.faces(now)
-            texts = self._peer_texts(of).of_peers(pair.new, steps.whole, faces)
+            texts = self._texts.of_peers(pair.new, steps.whole, faces)
             changed = b'"PeersChanged":[' + b",".join(texts) + b"]"
             body = changed + b"," + body if body else changed
         return _Shared(steps, first, body, has_more=bool(told) or not common.is_empty)
@@ -470,12 +460,11 @@ def _fields(response: tailcfg.MapResponse) -> bytes:
 def _own_text(
     snapshot: Snapshot,
     viewer: NodeID,
-    of: Band,
     now: datetime | None,
     personal: tailcfg.DNSConfig | None,
 ) -> bytes:
     """Give the beginning of a full map, up to the comma: what only this viewer is told."""
-    node = fit_node(self_node(snapshot, snapshot.nodes[viewer]), of)
+    node = self_node(snapshot, snapshot.nodes[viewer])
     dns = None if personal is None else nextdns.fit(personal, nextdns.asker(snapshot, viewer))
     response = tailcfg.MapResponse(node=node, control_time=now, dns_config=dns)
     return b"{" + _fields(response) + b","

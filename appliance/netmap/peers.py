@@ -1,6 +1,6 @@
 """A node as others see it, and as it sees itself: records to ``tailcfg.Node``.
 
-Both come in the newest form; ``capver`` makes the older ones. What a node says of itself reaches
+What a node says of itself reaches
 its peers in part only: what clients read of a peer, nothing else. Not for who sees whom (``view``).
 
 Source: tailscale tailcfg/tailcfg.go (Node); ipn/ipnlocal, ssh/tailssh (what they read of a peer).

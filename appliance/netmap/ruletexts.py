@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from appliance.netmap.capver import Band
 from appliance.netmap.texts import Fragment, Fragments, Pieces, compress
-from appliance.netmap.view import BASE_FILTER, has_named_filters
+from appliance.netmap.view import BASE_FILTER
 from appliance.policy.engine.filters import fit_rules
 from appliance.wire import tailcfg
 
@@ -64,18 +64,16 @@ class RuleTexts:
         return self._ssh.pieces_of(policy, 0, lambda: self._joined(self._of_ssh(policy)))
 
     def _of_filter(self, rules: tuple[tailcfg.FilterRule, ...], of: Band) -> Iterator[_Part]:
-        rules, is_named = fit_rules(rules, of), has_named_filters(of)
+        rules = fit_rules(rules, of)
         if not self._has_pieces([rule.src_ips for rule in rules]):
-            named = tailcfg.MapResponse(packet_filters={BASE_FILTER: rules})
-            whole = named if is_named else tailcfg.MapResponse(packet_filter=rules)
-            yield tailcfg.encode(whole)[1:-1]
+            yield tailcfg.encode(tailcfg.MapResponse(packet_filters={BASE_FILTER: rules}))[1:-1]
             return
-        yield b'"PacketFilters":{"%s":[' % BASE_FILTER.encode() if is_named else b'"PacketFilter":['
+        yield b'"PacketFilters":{"%s":[' % BASE_FILTER.encode()
         for number, rule in enumerate(rules):
             yield b"," if number else b""
             alone = tailcfg.FilterRule(src_ips=rule.src_ips)
             yield from self._of_rule(rule, rule.src_ips, alone, replace(rule, src_ips=()))
-        yield b"]}" if is_named else b"]"
+        yield b"]}"
 
     def _of_ssh(self, policy: tailcfg.SSHPolicy) -> Iterator[_Part]:
         if not self._has_pieces([rule.principals for rule in policy.rules]):

@@ -18,7 +18,6 @@ from typing import TypeAlias
 
 import zstandard
 
-from appliance.netmap.capver import Band, fit_node
 from appliance.netmap.outlook import ALL_PLAIN, PLAIN, Face, Faces
 from appliance.netmap.peers import peer, shown_last_seen
 from appliance.records import OFFLINE, Node, NodeID, Presence
@@ -128,12 +127,11 @@ def message(text: bytes, *, zstd: bool) -> bytes:
 
 
 class PeerTexts:
-    """The JSON of all peers in the form of one band, each made once for what it is made of."""
+    """The JSON of all peers, each made once for what it is made of."""
 
-    __slots__ = ("_domain", "_of", "_texts")
+    __slots__ = ("_domain", "_texts")
 
-    def __init__(self, of: Band) -> None:
-        self._of = of
+    def __init__(self) -> None:
         self._domain = ""
         self._texts: dict[NodeID | tuple[NodeID, Face], tuple[Node, Presence, bytes]] = {}
 
@@ -174,7 +172,7 @@ class PeerTexts:
         if known is not None and known[0] is node and looks(known[1]) == looks(presence):
             text = known[2]
         else:
-            text = tailcfg.encode(fit_node(peer(snapshot, node, face or PLAIN), self._of))
+            text = tailcfg.encode(peer(snapshot, node, face or PLAIN))
         self._texts[node.id if face is None else (node.id, face)] = (node, presence, text)
         return text
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
+from appliance.netmap.capver import Band, band, fit_derp_map
 from appliance.netmap.dns import own_dns_config
 from appliance.netmap.outlook import PLAIN, Outlooks
 from appliance.netmap.peers import peer, self_node
@@ -86,19 +86,17 @@ def full(
     """
     netmap = view(snapshot, viewer)
     of = band(capver)
-    rules = fit_rules(netmap.packet_filter, of)
     return tailcfg.MapResponse(
-        node=fit_node(netmap.node, of),
+        node=netmap.node,
         derp_map=fit_derp_map(netmap.derp_map, of),
-        peers=tuple(fit_node(other, of) for other in netmap.peers.values()) or None,
+        peers=tuple(netmap.peers.values()) or None,
         dns_config=netmap.dns_config,
         domain=netmap.domain,
         user_profiles=tuple(netmap.user_profiles.values()),
         debug=tailcfg.Debug(disable_log_tail=True) if netmap.disable_logs else None,
         default_auto_update=default_auto_update(of),
         control_time=now,
-        packet_filter=None if has_named_filters(of) else rules,
-        packet_filters={BASE_FILTER: rules} if has_named_filters(of) else None,
+        packet_filters={BASE_FILTER: fit_rules(netmap.packet_filter, of)},
         ssh_policy=netmap.ssh_policy,
     )
 
@@ -114,11 +112,6 @@ def ssh_rules(snapshot: Snapshot, viewer: NodeID) -> tailcfg.SSHPolicy:
     return ssh.ssh_policy(state, viewer)
 
 
-def has_named_filters(of: Band) -> bool:
-    """Tell whether a band is told filters by name."""
-    return of >= Band.PACKET_FILTERS
-
-
 def default_auto_update(of: Band) -> bool | None:
     """Give the field that older clients read where newer ones read the node attribute."""
-    return False if Band.DEFAULT_AUTO_UPDATE <= of < Band.AUTO_UPDATE_ATTRIBUTE else None
+    return False if of < Band.AUTO_UPDATE_ATTRIBUTE else None

@@ -247,7 +247,7 @@ class ClientHandshake:
 def encode_early_payload(challenge: ChallengeKey) -> bytes:
     """Encode what a server may say first, inside the records and before HTTP/2.
 
-    ``ff ff ff T S``, u32 length, JSON. Only for clients from ``capver.CAPVER_EARLY_NOISE`` on.
+    ``ff ff ff T S``, u32 length, JSON.
     """
     data = tailcfg.encode(tailcfg.EarlyNoise(node_key_challenge=challenge))
     return EARLY_PAYLOAD_MAGIC + len(data).to_bytes(4, "big") + data

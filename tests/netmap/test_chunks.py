@@ -8,7 +8,6 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.netmap.capver import band
 from appliance.netmap.changes import touched
 from appliance.netmap.chunks import ChunkTable
 from appliance.netmap.texts import PeerTexts
@@ -28,12 +27,12 @@ def test_table_that_follows_is_as_a_new_one(seed: int, size: int, chunk_peers: i
     ids = Sequences(user=100, node=100, auth_key=100)
     known = [*range(1, 40), *range(95, 140)]
     sight = rng.choice((EVERYONE, Sight(frozenset(map(NodeID, rng.sample(known, 60))))))
-    texts = PeerTexts(band(148))
+    texts = PeerTexts()
     table = ChunkTable(sight, texts, snapshot, chunk_peers)
     for _ in range(12):
         old, snapshot = snapshot, tailnets.random_step(rng, snapshot, ids)
         table.advance(snapshot, touched(old, snapshot))
-        fresh = ChunkTable(sight, PeerTexts(band(148)), snapshot, chunk_peers)
+        fresh = ChunkTable(sight, PeerTexts(), snapshot, chunk_peers)
         assert told(table) == told(fresh)
         assert table.owners == fresh.owners
         assert table.has_others(NOBODY) == bool(told(table))
@@ -42,7 +41,7 @@ def test_table_that_follows_is_as_a_new_one(seed: int, size: int, chunk_peers: i
 
 def test_chunks_that_did_not_change_stay_the_same_bytes() -> None:
     old = snapshot_of(20)
-    table = ChunkTable(EVERYONE, PeerTexts(band(148)), old, 5)
+    table = ChunkTable(EVERYONE, PeerTexts(), old, 5)
     before = table.without(NOBODY, zstd=True)
     edit = Edit(old, Sequences())
     edit.set_presence(NodeID(7), Presence(online=True))
@@ -54,7 +53,7 @@ def test_chunks_that_did_not_change_stay_the_same_bytes() -> None:
 
 def test_another_session_of_a_node_changes_nothing() -> None:
     old = snapshot_of(10)
-    table = ChunkTable(EVERYONE, PeerTexts(band(148)), old, 5)
+    table = ChunkTable(EVERYONE, PeerTexts(), old, 5)
     before = table.without(NOBODY, zstd=True)
     edit = Edit(old, Sequences())
     edit.set_presence(NodeID(7), Presence(sessions=1))
@@ -65,7 +64,7 @@ def test_another_session_of_a_node_changes_nothing() -> None:
 
 
 def test_only_the_viewers_own_chunk_is_made_for_it() -> None:
-    table = ChunkTable(EVERYONE, PeerTexts(band(148)), snapshot_of(20), 5)
+    table = ChunkTable(EVERYONE, PeerTexts(), snapshot_of(20), 5)
     everyone = table.without(NOBODY, zstd=False)
     parts = table.without(NodeID(13), zstd=False)
     assert [a is b for a, b in zip(everyone, parts, strict=True)] == [True, True, False, True]
@@ -73,7 +72,7 @@ def test_only_the_viewers_own_chunk_is_made_for_it() -> None:
 
 
 def test_first_chunk_of_the_viewer_alone_leaves_no_comma() -> None:
-    table = ChunkTable(EVERYONE, PeerTexts(band(148)), snapshot_of(3), 1)
+    table = ChunkTable(EVERYONE, PeerTexts(), snapshot_of(3), 1)
     assert ids_in(table.without(NodeID(1), zstd=False)) == [2, 3]
     assert ids_in(table.without(NodeID(2), zstd=False)) == [1, 3]
     assert ids_in(table.without(NOBODY, zstd=False)) == [1, 2, 3]
@@ -81,7 +80,7 @@ def test_first_chunk_of_the_viewer_alone_leaves_no_comma() -> None:
 
 def test_held_bytes_count_what_was_made() -> None:
     old = snapshot_of(20)
-    table = ChunkTable(EVERYONE, PeerTexts(band(148)), old, 5)
+    table = ChunkTable(EVERYONE, PeerTexts(), old, 5)
     assert table.held_bytes == 0
     parts = [*table.without(NOBODY, zstd=True), *table.without(NOBODY, zstd=False)]
     assert table.held_bytes == sum(map(len, parts))
@@ -96,7 +95,7 @@ def test_held_bytes_count_what_was_made() -> None:
 
 def test_owner_leaves_with_the_last_node() -> None:
     old = snapshot_of(20)
-    table = ChunkTable(EVERYONE, PeerTexts(band(148)), old, 5)
+    table = ChunkTable(EVERYONE, PeerTexts(), old, 5)
     assert UserID(20) in table.owners
     edit = Edit(old, Sequences())
     edit.drop(old.nodes[NodeID(20)])

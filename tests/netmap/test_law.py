@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance import netmap
-from appliance.netmap.capver import band, fit_derp_map, fit_node
+from appliance.netmap.capver import band, fit_derp_map
 from appliance.records import NodeID
 from appliance.tailnet.snapshot import Sequences, Snapshot
 from appliance.wire import tailcfg
@@ -79,7 +79,7 @@ def test_a_full_map_says_what_the_view_says(seed: int, size: int) -> None:
             of = band(capver)
             known = told(capver, netmap.full(snapshot, viewer, capver)).netmap()
             assert known == fakeclient.Netmap(
-                node=as_kept(fit_node(view.node, of), is_self=True),
+                node=as_kept(view.node),
                 peers={peer_id: as_kept(peer) for peer_id, peer in view.peers.items()},
                 packet_filter=view.packet_filter,
                 dns_config=view.dns_config,
@@ -153,10 +153,7 @@ def told(
     return state
 
 
-def as_kept(node: tailcfg.Node, *, is_self: bool = False) -> tailcfg.Node:
+def as_kept(node: tailcfg.Node) -> tailcfg.Node:
     """Give a node as a client keeps it."""
     kept = fakeclient.upgrade(node)
-    kept = msgspec.structs.replace(kept, endpoints=kept.endpoints or (), capabilities=())
-    if is_self and node.capabilities:
-        return msgspec.structs.replace(kept, cap_map=dict.fromkeys(node.capabilities, ()))
-    return kept
+    return msgspec.structs.replace(kept, endpoints=kept.endpoints or ())

@@ -7,11 +7,10 @@ from datetime import timedelta
 from ipaddress import ip_network
 from random import Random
 
-import msgspec
 import pytest
 
 from appliance import netmap
-from appliance.netmap.capver import Band, band, fit_derp_map, fit_node
+from appliance.netmap.capver import Band, band, fit_derp_map
 from appliance.netmap.dns import dns_config
 from appliance.netmap.peers import CAP_FILE_SHARING, CAP_SSH, peer, self_node
 from appliance.netmap.relays import derp_map
@@ -226,16 +225,11 @@ def test_derp_map_always_replaces_all_that_a_client_has() -> None:
 @pytest.mark.parametrize(
     ("capver", "wanted"),
     [
-        (0, Band.OLDEST),
-        (68, Band.OLDEST),
-        (73, Band.OLDEST),
-        (74, Band.CAP_MAP),
-        (81, Band.PACKET_FILTERS),
-        (83, Band.DEFAULT_AUTO_UPDATE),
-        (111, Band.DEFAULT_AUTO_UPDATE),
-        (112, Band.ABSENT_ALLOWED_IPS),
+        (113, Band.OLDEST),
+        (114, Band.OLDEST),
         (115, Band.NO_MEASURE_NO_HOME),
-        (130, Band.NO_MEASURE_NO_HOME),
+        (120, Band.PEER_RELAYS),
+        (130, Band.PEER_RELAYS),
         (131, Band.AUTO_UPDATE_ATTRIBUTE),
         (10_000, Band.AUTO_UPDATE_ATTRIBUTE),
     ],
@@ -244,22 +238,11 @@ def test_band_of_a_version(capver: int, wanted: Band) -> None:
     assert band(capver) is wanted
 
 
-def test_before_112_allowed_ips_and_derp_string_are_always_there() -> None:
-    shown = peer(tailnet(), NODE)
-    old = fit_node(shown, band(111))
-    assert old.allowed_ips == old.addresses
-    assert old.legacy_derp == "127.3.3.40:900"
-    assert fit_node(shown, band(112)) is shown
-    homeless = msgspec.structs.replace(shown, home_derp=0)
-    assert fit_node(homeless, band(111)).legacy_derp == ""
-
-
-def test_before_74_attributes_are_a_list() -> None:
-    shown = self_node(tailnet(), NODE)
-    old = fit_node(shown, band(73))
-    assert old.cap_map is None
-    assert set(old.capabilities) == (shown.cap_map or {}).keys()
-    assert fit_node(shown, band(74)).cap_map == shown.cap_map
+def test_bands_are_in_order() -> None:
+    """S1: 120 stood before 115, so 1.86 to 1.90 were not told of their rights on peer relays."""
+    assert list(Band) == sorted(Band)
+    for capver in range(113, 149):
+        assert band(capver) == max(of for of in Band if of <= capver)
 
 
 def test_before_115_a_region_that_is_no_home_is_avoided() -> None:
@@ -271,17 +254,9 @@ def test_before_115_a_region_that_is_no_home_is_avoided() -> None:
     assert fit_derp_map(both, band(115)) is both
 
 
-def test_filters_have_a_name_from_81() -> None:
-    old, new = (netmap.full(tailnet(), NODE.id, capver) for capver in (80, 81))
-    assert old.packet_filter is not None
-    assert old.packet_filters is None
-    assert new.packet_filter is None
-    assert new.packet_filters == {"base": old.packet_filter}
-
-
 def test_automatic_updates_are_a_field_before_131_and_an_attribute_after() -> None:
-    told = {capver: netmap.full(tailnet(), NODE.id, capver) for capver in (80, 113, 142)}
-    assert [full.default_auto_update for full in told.values()] == [None, False, None]
+    told = {capver: netmap.full(tailnet(), NODE.id, capver) for capver in (113, 130, 131)}
+    assert [full.default_auto_update for full in told.values()] == [False, False, None]
 
 
 def test_full_map_can_tell_the_time() -> None:

@@ -19,11 +19,12 @@ from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey
+from tests.netmap.messages import read_messages
 from tests.netmap.tailnets import START
 from tests.netmap.test_encoded import check_delta, check_full
 from tests.policy.worlds import node, user
 
-CAPVERS = (32, 80, 113, 148)
+CAPVERS = (113, 119, 148)
 MANY = 150
 TAGGED = (NodeID(1), NodeID(2))
 OF = band(148)
@@ -92,6 +93,20 @@ def test_messages_in_pieces_mean_what_they_are_made_of(capver: int, *, zstd: boo
         check_full(encoder, first, viewer, capver, zstd=zstd)
         check_delta(encoder, first, second, viewer, capver, zstd=zstd)
         check_full(encoder, second, viewer, capver, zstd=zstd)
+
+
+@pytest.mark.parametrize(
+    ("capver", "wanted"),
+    [(119, {"example.com/cap/x"}), (120, {"example.com/cap/x", "tailscale.com/cap/relay"})],
+)
+def test_rights_on_a_peer_relay_are_told_from_120(capver: int, wanted: set[str]) -> None:
+    """S1: the bands were out of order, so that 1.86 to 1.90 were not told."""
+    parts = Encoder().full(tailnet(), NodeID(3), capver, zstd=False)
+    (full,) = read_messages(parts, zstd=False)
+    rules = (full.packet_filters or {})["base"] or ()
+    caps = {name for rule in rules for grant in rule.cap_grant for name in grant.cap_map or {}}
+    assert wanted <= caps
+    assert ("tailscale.com/cap/relay" in caps) == (capver >= 120)
 
 
 def test_a_long_list_is_one_piece_for_all_who_are_told_of_it() -> None:

@@ -38,7 +38,9 @@ def told(compiled: Compiled) -> dict[NodeID, tuple[object, ...]]:
         seen = compiled.sight(node_id).nodes
         everything[node_id] = (
             (set(state.nodes) if seen is None else set(seen)) - {node_id},
-            tailcfg.encode(tailcfg.MapResponse(packet_filter=compiled.packet_filter(node_id))),
+            tailcfg.encode(
+                tailcfg.MapResponse(packet_filters={"base": compiled.packet_filter(node_id)})
+            ),
             tailcfg.encode(ssh_policy(state, node_id)),
             nodeattrs.attributes(state, node_id),
             dict(table.seen(node_id)),

@@ -64,7 +64,7 @@ def _about_node(node: tailcfg.Node) -> Iterator[str]:
 
 def _about_rules(response: tailcfg.MapResponse) -> Iterator[str]:
     named = (response.packet_filters or {}).values()
-    for rules in (response.packet_filter, *named):
+    for rules in named:
         for rule in rules or ():
             if bool(rule.dst_ports) == bool(rule.cap_grant):
                 yield "a filter rule must have either DstPorts or CapGrant"

@@ -242,17 +242,11 @@ def upgrade(node: tailcfg.Node) -> tailcfg.Node:
 
     Endpoints that are absent stay None: a patch made of this Node must not have them.
     """
-    home = node.home_derp
-    address, _, port = node.legacy_derp.partition(":")
-    if not home and address == "127.3.3.40" and port.isdigit():
-        home = int(port)
     allowed = node.allowed_ips
     if allowed is None or node.unsigned_peer_api_only:
         allowed = node.addresses
     return msgspec.structs.replace(
         node,
-        home_derp=home,
-        legacy_derp="",
         allowed_ips=allowed,
         cap_map=node.cap_map or {},
         machine=node.machine if node.machine and not node.machine.is_zero else None,
@@ -276,9 +270,7 @@ def _keep(node: tailcfg.Node) -> tailcfg.Node:
 
 
 def _upgrade_self(node: tailcfg.Node) -> tailcfg.Node:
-    node = settle(node)
-    empty: tailcfg.CapMap = dict.fromkeys(node.capabilities, ())
-    return msgspec.structs.replace(node, capabilities=(), cap_map={**empty, **(node.cap_map or {})})
+    return settle(node)
 
 
 def _patchify(
@@ -409,8 +401,6 @@ def _apply_filters(
     old: Mapping[str, tuple[tailcfg.FilterRule, ...]], response: tailcfg.MapResponse
 ) -> Mapping[str, tuple[tailcfg.FilterRule, ...]]:
     new = dict(old)
-    if response.packet_filter is not None:
-        new["base"] = response.packet_filter
     named = response.packet_filters or {}
     if named.get("*", ()) is None:
         new.clear()

@@ -149,7 +149,7 @@ def test_filters_by_name() -> None:
     other = tailcfg.FilterRule(src_ips=("100.64.0.1",))
     state = after(
         start(),
-        tailcfg.MapResponse(packet_filter=(rule,)),
+        tailcfg.MapResponse(packet_filters={"base": (rule,)}),
         tailcfg.MapResponse(packet_filters={"a": (other,), "b": ()}),
     )
     assert state.netmap().packet_filter == (other, rule)
@@ -195,14 +195,3 @@ def test_same_ping_twice_is_answered_once() -> None:
     state = after(start(), *[tailcfg.MapResponse(keep_alive=True, ping_request=ping)] * 2)
     assert state.pings == (ping,)
     assert state.messages_seen == 1
-
-
-def test_old_forms_are_upgraded() -> None:
-    state = after(
-        tailcfg.MapResponse(
-            node=a_node(1, capabilities=("a",)), peers=(a_node(2, legacy_derp="127.3.3.40:7"),)
-        )
-    )
-    assert state.node is not None
-    assert state.node.cap_map == {"a": ()}
-    assert state.peers[2].home_derp == 7

@@ -25,13 +25,12 @@ from appliance.policy.text.selectors import Kind, Selector
 from appliance.policy.text.spans import Span
 from appliance.records import Network, Node, NodeID
 from appliance.wire import tailcfg
+from appliance.wire.tailcfg.capver import CAPVER_PEER_RELAY
 from appliance.wire.tailcfg.message import address_text, parse_prefix
 
 Rules: TypeAlias = "tuple[tailcfg.FilterRule, ...]"
 NO_RULES: Rules = ()
 
-CAPABILITY_GRANTS = 32
-PEER_RELAYS = 120
 _RELAY = frozenset({"tailscale.com/cap/relay", "tailscale.com/cap/relay-target"})
 
 _Destinations: TypeAlias = "tuple[tuple[str, tuple[Ports, ...]], ...]"
@@ -300,13 +299,11 @@ def _own_prefixes(me: _Me, selector: Selector | None) -> tuple[Network, ...]:
 def fit_rules(rules: Rules, capver: int) -> Rules:
     """Give the part of a filter that a client of this capability version understands.
 
-    The same object if that is all. Source: control-protocol.md 2.4 (32: capability grants; 120:
+    The same object if that is all. Source: tailscale tailcfg/tailcfg.go (CapabilityVersion 120:
     peer relays).
     """
-    if capver >= PEER_RELAYS or not any(rule.cap_grant for rule in rules):
+    if capver >= CAPVER_PEER_RELAY or not any(rule.cap_grant for rule in rules):
         return rules
-    if capver < CAPABILITY_GRANTS:
-        return tuple(rule for rule in rules if not rule.cap_grant)
     fitted = []
     for rule in rules:
         grants = tuple(

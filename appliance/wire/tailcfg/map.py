@@ -147,9 +147,10 @@ class MapResponse(Message, frozen=True, kw_only=True):
     """One step of a node's netmap.
 
     A field that is None (for text: empty) changes nothing. An empty value says something:
-    ``packet_filter`` () blocks all, ``health`` () is healthy, an empty DNSConfig, SSHPolicy
-    replaces. Exceptions: empty ``peers`` is never to be sent (clients differ), an empty map or
-    list of changes does nothing, ``domain`` cannot be cleared.
+    an empty filter blocks all, ``health`` () is healthy, an empty DNSConfig, SSHPolicy replaces.
+    Exceptions: empty ``peers`` is never to be sent (clients differ), an empty map or list of
+    changes does nothing, ``domain`` cannot be cleared. Left out: ``PacketFilter``, the one filter
+    that clients before capver 81 read; they file it as ``base``.
     In ``packet_filters`` and ``display_messages`` a None value deletes that entry, and the entry
     ``*`` with None deletes all others first; these are the only ``null`` we write.
     """
@@ -170,7 +171,6 @@ class MapResponse(Message, frozen=True, kw_only=True):
     dns_config: DNSConfig | None = None
     domain: str = ""
     collect_services: bool | None = None
-    packet_filter: tuple[FilterRule, ...] | None = None
     packet_filters: dict[str, tuple[FilterRule, ...] | None] | None = None
     user_profiles: tuple[UserProfile, ...] | None = None
     health: tuple[str, ...] | None = None

@@ -31,7 +31,7 @@ class Node(Message, frozen=True, kw_only=True):
     ``name`` ends with a dot. ``allowed_ips`` None means "same as addresses" (capver 112 and up),
     () means none. ``endpoints`` None is not written: to a client that knows the node it then
     changes nothing, () clears. ``online`` None is unknown. ``key_expiry`` None is never.
-    ``legacy_derp`` is ``127.3.3.40:{region}`` for clients below capver 111.
+    Left out: ``DERP`` (before capver 111) and ``Capabilities`` (before 74).
     """
 
     id: Int64 = field(default_factory=int)
@@ -47,7 +47,6 @@ class Node(Message, frozen=True, kw_only=True):
     addresses: tuple[Prefix, ...] = field(default_factory=tuple)
     allowed_ips: tuple[Prefix, ...] | None = None
     endpoints: tuple[AddrPort, ...] | None = None
-    legacy_derp: str = field(name="DERP", default="")
     home_derp: Int64 = 0
     hostinfo: Hostinfo | None = None
     created: Time | None = None
@@ -57,7 +56,6 @@ class Node(Message, frozen=True, kw_only=True):
     last_seen: Time | None = None
     online: bool | None = None
     machine_authorized: bool = field(default_factory=bool)
-    capabilities: tuple[str, ...] = ()
     cap_map: CapMap | None = None
     unsigned_peer_api_only: bool = False
     computed_name: str = ""

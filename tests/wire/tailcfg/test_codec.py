@@ -27,10 +27,10 @@ def test_keep_alive_is_exactly_the_text_that_clients_remember() -> None:
 def test_absent_and_empty_are_told_apart_on_output() -> None:
     assert tailcfg.encode(tailcfg.MapResponse()) == b"{}"
     response = tailcfg.MapResponse(
-        packet_filter=(), health=(), dns_config=tailcfg.DNSConfig(), packet_filters={"*": None}
+        health=(), dns_config=tailcfg.DNSConfig(), packet_filters={"a": (), "*": None}
     )
     assert tailcfg.encode(response) == (
-        b'{"DNSConfig":{},"PacketFilter":[],"PacketFilters":{"*":null},"Health":[]}'
+        b'{"DNSConfig":{},"PacketFilters":{"a":[],"*":null},"Health":[]}'
     )
 
 
@@ -162,10 +162,18 @@ def test_acronyms(name: str, go: str) -> None:
 
 
 def test_capability_versions_name_their_releases() -> None:
-    assert tailcfg.capver.first_release(tailcfg.capver.CAPVER_HOME_DERP) == "1.80"
-    assert tailcfg.capver.first_release(tailcfg.capver.NEWEST_KNOWN) == "1.104"
-    assert tailcfg.capver.first_release(10_000) is None
-    assert tailcfg.capver.release_of(107) == "1.76"
-    assert tailcfg.capver.release_of(10) is None
-    versions = [version for _, version in tailcfg.capver.RELEASES]
+    capver = tailcfg.capver
+    assert capver.first_release(capver.OLDEST_SUPPORTED) == "1.80"
+    assert capver.first_release(capver.NEWEST_KNOWN) == "1.104"
+    assert capver.first_release(10_000) is None
+    versions = [version for _, version in capver.RELEASES]
     assert versions == sorted(versions)
+    assert (versions[0], versions[-1]) == (capver.OLDEST_SUPPORTED, capver.NEWEST_KNOWN)
+
+
+def test_history_has_one_line_for_each_capability_version() -> None:
+    capver = tailcfg.capver
+    numbers = [version.number for version in capver.HISTORY]
+    assert numbers == list(range(capver.OLDEST_SUPPORTED, capver.NEWEST_KNOWN + 1))
+    gates = {value for name, value in vars(capver).items() if name.startswith("CAPVER_")}
+    assert gates <= set(numbers)

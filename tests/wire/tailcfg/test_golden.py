@@ -17,6 +17,10 @@ LENIENT: list[dict[str, Any]] = load("go_lenient.json")
 LEFT_OUT = {
     "Oauth2Token",  # of RegisterRequest.Auth; Android before 1.66
     "pubKeys",  # of SSH principals; gone since capability version 110
+    # Of clients that are refused:
+    "Capabilities",  # of Node, before capability version 74
+    "DERP",  # of Node, before 111
+    "PacketFilter",  # of MapResponse, before 81
 }
 UNSET_TIME = "0001-01-01T00:00:00Z"
 
