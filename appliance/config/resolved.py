@@ -174,6 +174,7 @@ COLD_INSIDE = {
         "enabled",
         "stun_listen",
         "verify_clients",
+        "verify_fail_open",
         "bytes_per_second",
         "separate",
         "listen",

@@ -193,6 +193,10 @@ class RelayServer(Struct, frozen=True, kw_only=True):
     """Tell nodes that `/generate_204` answers on port 80 of `ipv4` (captive portal test)."""
     verify_clients: bool = True
     """Admit only nodes of our tailnets."""
+    verify_fail_open: bool = True
+    """What a relay that runs by itself does while it cannot ask the server. Nodes that are connected
+    stay in any case, and strangers are refused in any case; with true, a node that was admitted in
+    the last 24 hours may also come back."""
     bytes_per_second: Count = 0
     """Limit on what one node may send through the relay; 0 means none."""
     separate: bool = False

@@ -51,7 +51,7 @@ class RelaySettings:
     """Ask here whether a node may come; None admits everybody unless ``run`` gets an ``admit``."""
     verify_socket: str | None = None
     """Unix socket to ask over, with an ``http://`` URL."""
-    verify_fail_open: bool = False
+    verify_fail_open: bool = True
     limits: RelayLimits = field(default_factory=RelayLimits)
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Our own lower-case names and their addresses, for clients without DNS."""

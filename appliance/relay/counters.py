@@ -25,6 +25,7 @@ class Refusal(StrEnum):
     LATE = "late"
     CROWDED = "crowded"
     NOT_ADMITTED = "not_admitted"
+    UNVERIFIED = "unverified"
     PROTOCOL = "protocol"
     REVOKED = "revoked"
 

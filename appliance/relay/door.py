@@ -26,8 +26,9 @@ from appliance.wire.keys import MeshKey, NodeKey, PrivateKey
 
 log = logging.getLogger(__name__)
 
-Admit = Callable[[NodeKey, str], bool | Awaitable[bool]]
-"""Whether a node may use the relay: its key, and its address as text (empty if not known)."""
+Admit = Callable[[NodeKey, str], bool | Awaitable[bool | None] | None]
+"""Whether a node may use the relay: its key, and its address as text (empty if not known). None means
+that nobody could be asked: then a stranger does not come in, and who is there stays."""
 
 # -- of the protocol --
 
@@ -84,8 +85,8 @@ class RelayDoor:
         self._wheel: list[set[RelayLink]] = [set() for _ in range(KEEP_ALIVE_S)]
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._asking: set[asyncio.Future[bool]] = set()
-        self._asked_for: dict[Login, asyncio.Future[bool]] = {}
+        self._asking: set[asyncio.Future[bool | None]] = set()
+        self._asked_for: dict[Login, asyncio.Future[bool | None]] = {}
         self._closed = False
 
     @property
@@ -165,12 +166,10 @@ class RelayDoor:
             login.admitted(admit=True)
             return
         answer = self._admit(key, login.source)
-        if isinstance(answer, bool):
-            login.admitted(admit=answer)
+        if isinstance(answer, Awaitable):
+            self._asked_for[login] = self._later(answer, lambda admit: login.admitted(admit=admit))
         else:
-            self._asked_for[login] = self._later(
-                answer, lambda admit: login.admitted(admit=bool(admit))
-            )
+            login.admitted(admit=answer)
 
     def make_link(self, key: NodeKey, info: ClientInfo, login: Login) -> RelayLink:
         """Make the link of an admitted client and put it on the wheel."""
@@ -222,21 +221,21 @@ class RelayDoor:
                 self.counters.keep_alives += 1
                 link.write(_KEEP_ALIVE)
             if recheck and not link.trusted:
-                self._check_again(link)
+                self.check_again(link)
 
-    def _check_again(self, link: RelayLink) -> None:
+    def check_again(self, link: Link) -> None:
+        """Ask again whether a connected client may stay."""
         if self._admit is None:
             return
-        answer = self._admit(NodeKey(link.key), str(link.address()[0]))
-        if isinstance(answer, bool):
-            if not answer:
-                link.close(Refusal.REVOKED)
-        else:
+        answer = self._admit(NodeKey(link.key), str(link.presence().address))
+        if isinstance(answer, Awaitable):
             self._later(answer, lambda admit: _recheck(link, admit))
+        else:
+            _recheck(link, answer)
 
     def _later(
-        self, answer: Awaitable[bool], decide: Callable[[bool | None], None]
-    ) -> asyncio.Future[bool]:
+        self, answer: Awaitable[bool | None], decide: Callable[[bool | None], None]
+    ) -> asyncio.Future[bool | None]:
         """Call ``decide`` with the answer once it is there; None says that asking failed.
 
         The answer's own coroutine is the task: one around it, cancelled before its first step,
@@ -245,7 +244,7 @@ class RelayDoor:
         asking = asyncio.ensure_future(answer)
         self._asking.add(asking)
 
-        def answered(asking: asyncio.Future[bool]) -> None:
+        def answered(asking: asyncio.Future[bool | None]) -> None:
             self._asking.discard(asking)
             if asking.cancelled():
                 return
@@ -262,5 +261,10 @@ _KEEP_ALIVE = derp.encode_frame(derp.FrameType.KEEP_ALIVE)
 
 
 def _recheck(link: Link, admit: bool | None) -> None:
+    """Close a client that is refused now; one that could not be asked about stays."""
     if admit is False:
+        log.info(
+            "relay client closed: it is not admitted any more",
+            extra={"node": NodeKey(link.key).short, "remote": str(link.presence().address)},
+        )
         link.close(Refusal.REVOKED)

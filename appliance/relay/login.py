@@ -109,15 +109,20 @@ class Login:
             self._stream.pause_reading()  # until the answer: nothing more is to be collected
         return total
 
-    def admitted(self, *, admit: bool) -> None:
-        """Go on after the decision."""
+    def admitted(self, *, admit: bool | None) -> None:
+        """Go on after the decision; None: nobody could be asked, which is no yes."""
         if self._over or self._box is None:
             return
         if not admit:
             log.info(
-                "relay client not admitted", extra={"node": self._key.short, "remote": self.source}
+                "relay client not admitted",
+                extra={
+                    "node": self._key.short,
+                    "remote": self.source,
+                    "reason": "nobody could be asked" if admit is None else "not a node",
+                },
             )
-            self.refuse(Refusal.NOT_ADMITTED)
+            self.refuse(Refusal.UNVERIFIED if admit is None else Refusal.NOT_ADMITTED)
             return
         box, self._box = self._box, None
         self._over = True

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from urllib.parse import urlsplit
@@ -26,12 +27,14 @@ from appliance.wire.keys import MeshKey
 
 log = logging.getLogger(__name__)
 
-# -- of the protocol --
-
-READ_TIMEOUT_S = 120.0
-"""Twice the keep-alive of relays: a link that says nothing for so long is dead."""
-
 # -- our own limits --
+
+PING_S = 10.0
+"""A link that said nothing for so long is pinged. Relays answer; their own keep-alives come once a
+minute, and until a dead link is noticed every packet for the other relay is lost."""
+
+SILENCE_S = 30.0
+"""A link that says nothing for so long, pings included, is dead."""
 
 RETRY_S = 5.0
 """Before dialling again; official relays wait the same. Some jitter comes on top."""
@@ -58,6 +61,15 @@ class MeshPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class MeshTiming:
+    """When a link is pinged and when it is given up; the defaults are right outside of tests."""
+
+    login_s: float = LOGIN_TIMEOUT_S
+    ping_s: float = PING_S
+    silence_s: float = SILENCE_S
+
+
+@dataclass(frozen=True, slots=True)
 class _Target:
     host: str
     port: int
@@ -77,13 +89,15 @@ def parse_url(url: str) -> _Target:
 class MeshCounters:
     """How the mesh does."""
 
-    __slots__ = ("broken", "connected", "dials", "sent")
+    __slots__ = ("broken", "connected", "dials", "pings", "sent")
 
     def __init__(self) -> None:
         self.dials = 0
         self.connected = 0
         """Gauge: links that are up."""
         self.broken = 0
+        self.pings = 0
+        """Pings sent over links that had fallen silent."""
         self.sent = 0
         """ForwardPacket frames written."""
 
@@ -99,8 +113,10 @@ class Mesh:
         *,
         tls: ssl.SSLContext | None = None,
         retry_s: float = RETRY_S,
+        timing: MeshTiming | None = None,
     ) -> None:
         self.counters = MeshCounters()
+        self._timing = timing or MeshTiming()
         self._door = door
         self._mesh_key = mesh_key
         self._peers = peers
@@ -117,7 +133,7 @@ class Mesh:
         target = parse_url(peer.url)
         while True:
             self.counters.dials += 1
-            link = MeshLink(self._door, self._mesh_key, self.counters, target)
+            link = MeshLink(self._door, self._mesh_key, self.counters, target, self._timing)
             try:
                 await dial(
                     link,
@@ -156,13 +172,19 @@ class MeshLink:
     """One dialled link: the sink of its stream and a way for packets (``server.Forwarder``)."""
 
     def __init__(
-        self, door: RelayDoor, mesh_key: MeshKey, counters: MeshCounters, target: _Target
+        self,
+        door: RelayDoor,
+        mesh_key: MeshKey,
+        counters: MeshCounters,
+        target: _Target,
+        timing: MeshTiming | None = None,
     ) -> None:
         self.is_ourselves = False
         self._door = door
         self._mesh_key = mesh_key
         self._counters = counters
         self._target = target
+        self._timing = timing or MeshTiming()
         self._state = _State.HTTP
         self._reader = FrameReader()
         self._box: LoginBox | None = None
@@ -171,6 +193,7 @@ class MeshLink:
         self._present: set[bytes] = set()
         self._heard_at = 0.0
         self._over = asyncio.Event()
+        self._changed = asyncio.Event()  # up or over: the clock of ``ended_for`` is another one
         self._reason = ""
 
     @property
@@ -179,18 +202,24 @@ class MeshLink:
         return self._state is _State.UP
 
     async def ended_for(self) -> str:
-        """Wait for the end of the link and tell the reason."""
+        """Wait for the end of the link, pinging a silent one, and return the reason."""
         loop = asyncio.get_running_loop()
-        login_by = loop.time() + LOGIN_TIMEOUT_S
+        login_by = loop.time() + self._timing.login_s
         while not self._over.is_set():
-            due = self._heard_at + READ_TIMEOUT_S if self.is_up else login_by
-            if due <= loop.time():
-                return "it says nothing any more" if self.is_up else "the login took too long"
-            try:
-                async with asyncio.timeout_at(min(due, loop.time() + LOGIN_TIMEOUT_S)):
-                    await self._over.wait()
-            except TimeoutError:
-                continue
+            now = loop.time()
+            if not self.is_up and login_by <= now:
+                return "the login took too long"
+            silent_s = now - self._heard_at
+            if self.is_up and silent_s >= self._timing.silence_s:
+                return "it does not answer pings"
+            if self.is_up and silent_s >= self._timing.ping_s:
+                self._ping()
+            # One ping every ``ping_s`` of silence; a lost one is followed by others.
+            until = now + self._timing.ping_s if self.is_up else login_by
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._changed.wait()
+            self._changed.clear()
         return self._reason or "closed"
 
     def give_up(self) -> None:
@@ -306,6 +335,7 @@ class MeshLink:
         self._box = None
         self._write(derp.encode_watch_conns())
         self._state = _State.UP
+        self._changed.set()
         self._counters.connected += 1
         log.info("mesh link is up", extra={"remote": self._target.host})
 
@@ -320,6 +350,11 @@ class MeshLink:
             self._door.server.remove_forwarder(key, self)
         elif frame.kind == FrameType.PING:
             self._write(derp.encode_pong(derp.decode_ping(frame.payload)))
+
+    def _ping(self) -> None:
+        if not self._congested:  # what waits for it shows well enough that it does not read
+            self._counters.pings += 1
+            self._write(derp.encode_ping(self._door.nonce()[: derp.PING_BYTES]))
 
     def _write(self, data: bytes) -> None:
         if self._stream is not None:
@@ -337,3 +372,4 @@ class MeshLink:
             self._door.server.remove_forwarder(key, self)
         self._present.clear()
         self._over.set()
+        self._changed.set()

@@ -120,6 +120,7 @@ async def run_alone(
         mesh_ca_file=None if mesh.ca_file is None else str(mesh.ca_file),
         verify_url=_verify_url(settings) if server.verify_clients else None,
         verify_socket=str(settings.socket.path) if server.separate else None,
+        verify_fail_open=server.verify_fail_open,
         limits=RelayLimits(bytes_per_second=server.bytes_per_second),
         names=own_names(settings),
     )

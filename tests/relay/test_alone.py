@@ -9,22 +9,20 @@ import resource
 import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from appliance.front.stream import Listener
-from appliance.relay.admission import Verifier
 from appliance.relay.alone import RelayListen, RelaySettings, RunningRelay, run
 from appliance.relay.counters import Refusal
-from appliance.relay.door import RelayLimits
-from appliance.relay.mesh import Mesh, MeshPeer, parse_url
+from appliance.relay.door import Admit, RelayLimits
+from appliance.relay.mesh import Mesh, MeshPeer, MeshTiming, parse_url
 from appliance.relay.stun import StunServer
 from appliance.wire import derp, stun, websocket
 from appliance.wire.derp import ClientInfo, FrameType
-from appliance.wire.keys import MeshKey, NodeKey, PrivateKey
+from appliance.wire.keys import MeshKey, PrivateKey
 from appliance.wire.websocket import Data, FrameReader, Opcode
+from tests.relay.controls import allow, control
 from tests.relay.wireclient import HEAD, SocketClient, login_frame, new_key
 from tests.support.certificates import client_context, self_signed_pem, server_context
 from tests.support.polling import until
@@ -34,11 +32,11 @@ PLAIN = (RelayListen("127.0.0.1", 0, tls=False),)
 
 
 @contextlib.asynccontextmanager
-async def relay(settings: RelaySettings) -> AsyncIterator[RunningRelay]:
+async def relay(settings: RelaySettings, admit: Admit | None = None) -> AsyncIterator[RunningRelay]:
     """Run a relay until the end of the block."""
     up: asyncio.Future[RunningRelay] = asyncio.get_running_loop().create_future()
     context = server_context()
-    task = asyncio.create_task(run(settings, tls=lambda: context, ready=up.set_result))
+    task = asyncio.create_task(run(settings, tls=lambda: context, admit=admit, ready=up.set_result))
     await until(lambda: up.done() or task.done())
     if task.done():
         await task
@@ -272,6 +270,55 @@ async def test_mesh_survives_peers_that_are_none() -> None:
         assert mesh.counters.connected == 0 or mesh.counters.broken > 0
 
 
+class Silent:
+    """Between two relays: passes everything on until told to swallow it without closing."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.is_silent = False
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers += [writer, back]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pass_on(reader, back))
+            group.create_task(self._pass_on(there, writer))
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                if not self.is_silent:
+                    sink.write(data)
+        sink.close()
+
+    def hang_up(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+async def test_mesh_pings_a_silent_link_and_gives_a_dead_one_up() -> None:
+    """S8: what is between two relays swallows everything, and neither end is told."""
+    async with contextlib.AsyncExitStack() as stack:
+        other = await stack.enter_async_context(relay(settings(mesh_key=MESH)))
+        own = await stack.enter_async_context(relay(settings(mesh_key=MESH)))
+        between = Silent(other.listeners[0].port)
+        stack.callback(between.hang_up)
+        server = await asyncio.start_server(between.take, "127.0.0.1", 0)
+        stack.callback(server.close)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/derp"
+        timing = MeshTiming(ping_s=0.02, silence_s=2.0)
+        mesh = Mesh(own.door, MESH, (MeshPeer(url),), retry_s=0.01, timing=timing)
+        task = asyncio.create_task(mesh.run())
+        stack.push_async_callback(_cancel, task)
+        await until(lambda: mesh.counters.pings >= 5)
+        assert mesh.counters.broken == 0  # it is silent, but it answers
+        between.is_silent = True
+        await until(lambda: mesh.counters.broken == 1)
+        between.is_silent = False
+        await until(lambda: mesh.counters.connected == 1)
+
+
 def test_mesh_urls_are_read() -> None:
     assert parse_url("https://r.test/derp").port == 443
     assert parse_url("http://r.test").path == "/derp"
@@ -343,77 +390,6 @@ def test_stun_bounds_one_source_and_unmaps_ipv4() -> None:
 # -- admission --
 
 
-@contextlib.asynccontextmanager
-async def control(answers: list[web.Response], path: Path | None = None) -> AsyncIterator[str]:
-    """Run a control server that gives these answers, then hangs up."""
-    asked: list[object] = []
-
-    async def verify(request: web.Request) -> web.Response:
-        asked.append(await request.json())
-        return answers.pop(0)
-
-    app = web.Application()
-    app.router.add_post("/verify", verify)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    if path is not None:
-        await web.UnixSite(runner, str(path)).start()
-        yield "http://control/verify"
-    else:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/verify"
-    await runner.cleanup()
-
-
-def allow(value: object) -> web.Response:
-    return web.json_response({"Allow": value})
-
-
-async def test_verifier_asks_once_and_remembers(tmp_path: Path) -> None:
-    key, other = NodeKey(b"k" * 32), NodeKey(b"o" * 32)
-    async with control([allow(True), allow(False)], tmp_path / "s") as url:
-        verifier = Verifier(url, socket_path=str(tmp_path / "s"))
-        assert await verifier.admit(key, "192.0.2.1")
-        assert await verifier.admit(key, "192.0.2.1")
-        assert not await verifier.admit(other, "")
-        assert not await verifier.admit(other, "")
-        await verifier.close()
-
-
-async def test_strangers_do_not_push_out_what_is_known_of_nodes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("appliance.relay.admission.MAX_REMEMBERED", 3)
-    node = NodeKey(b"n" * 32)
-    async with control([allow(True), *(allow(False) for _ in range(10))]) as url:
-        verifier = Verifier(url)
-        assert await verifier.admit(node, "")
-        for number in range(10):
-            assert not await verifier.admit(NodeKey(bytes([number]) * 32), "")
-        assert await verifier.admit(node, "")
-        assert len(verifier._refused) == 3
-        await verifier.close()
-
-
-async def test_verifier_refuses_strange_answers_and_fails_as_it_is_told() -> None:
-    strange = [
-        web.Response(status=500),
-        web.Response(text="{"),
-        web.Response(text="[]"),
-        allow("yes"),
-    ]
-    async with control(strange) as url:
-        verifier = Verifier(url, fail_open=True)
-        for number in range(4):
-            assert not await verifier.admit(NodeKey(bytes([number]) * 32), "")
-        await verifier.close()
-    for fail_open in (True, False):
-        verifier = Verifier("http://127.0.0.1:1/verify", fail_open=fail_open)
-        assert await verifier.admit(NodeKey(b"z" * 32), "") is fail_open
-        await verifier.close()
-
-
 async def test_relay_with_a_verifier_admits_whom_control_allows() -> None:
     async with (
         control([allow(True), allow(False)]) as url,
@@ -453,17 +429,18 @@ async def test_hostile_peers_disturb_nobody(tls: bool) -> None:
     """Half-open connections, garbage, floods: closed and counted; clients beside them go on."""
     limits = RelayLimits(login_timeout_s=1.0, max_logins=400)
     listen = (RelayListen("127.0.0.1", 0, tls=tls),)
-    async with relay(settings(limits=limits, listen=listen)) as running:
+    async with (
+        relay(settings(limits=limits, listen=listen)) as running,
+        contextlib.AsyncExitStack() as ending,
+    ):
         listener = running.listeners[0]
         context = client_context() if tls else None
         a = await SocketClient().connect(listener.port, tls=context)
         b = await SocketClient().connect(listener.port, tls=context)
-        hostile = []
         for number in range(HALF_OPEN):
-            sock = socket.create_connection(("127.0.0.1", listener.port))
+            sock = ending.enter_context(socket.create_connection(("127.0.0.1", listener.port)))
             sock.setblocking(False)
             sock.send(_HOSTILE[number % len(_HOSTILE)])
-            hostile.append(sock)
             if number % 50 == 0:
                 a.send(b.key, number.to_bytes(4, "big"))
                 assert (await b.packet())[1] == number.to_bytes(4, "big")
@@ -472,16 +449,14 @@ async def test_hostile_peers_disturb_nobody(tls: bool) -> None:
         if tls:  # none of them gets as far as the relay
             await until(lambda: listener.gate.counters.failed == HALF_OPEN, 30)
         else:
+            # Which of them ends a login depends on how fast this machine is.
             counted = (Refusal.LOGIN, Refusal.LATE, Refusal.CROWDED)
             asked = HALF_OPEN // len(_HOSTILE) * 2  # the others never get that far
             await until(lambda: sum(counters.refused[why] for why in counted) == asked, 30)
-            assert all(counters.refused[why] for why in counted)
         assert running.door.unfinished_logins == 0
         assert counters.clients == 2
         b.send(a.key, b"still here")
         assert (await a.packet())[1] == b"still here"
-        for sock in hostile:
-            sock.close()
 
 
 _HOSTILE = (
