@@ -54,7 +54,7 @@ class LoginWorld:
         self.front = Front({"/derp": self.door.route}, call_later=Alarms().call_later)
         self.stream = MemoryStream()
 
-    def admit(self, key: NodeKey, source: str) -> Awaitable[bool]:
+    def admit(self, key: NodeKey, source: str) -> Awaitable[bool | None]:
         work = self.verifier.admit(key, source)
         return work if self.interruption is None else self.interruption(work)
 
