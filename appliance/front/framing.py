@@ -1,77 +1,91 @@
-"""Where the body of a request ends: counting for a stated length, scanning for chunks.
+"""Where messages end: bodies of requests, taken out of their coding, and answers, followed as they pass.
 
-Not for taking bodies apart (aiohttp does): the bytes pass through unchanged, and this only finds
-the first byte of the next request. Stricter than it must be, because two readers of the same bytes
-that disagree are a smuggled request.
+Not for heads (``wire.http1``) and not for deadlines (``dispatch``). Requests come from strangers, so
+the chunked coding is read as its grammar says and not a byte more laxly: what a proxy in front of us
+could read differently is refused. Answers are our own; following them says when the next request may
+have its turn.
 Source: RFC 9112 sections 6.3, 7.1.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+import re
+from typing import TYPE_CHECKING
 
 from appliance.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
     from appliance.wire.http1 import Head
 
-MAX_LENGTH = 1 << 62
+# -- our own limits --
+
 MAX_LINE_BYTES = 256
-"""A chunk's size line (extensions included) or a trailer line; nobody of ours sends either long."""
+"""A chunk's size line (extensions included) or a trailer line; no client of ours sends long ones."""
 MAX_TRAILERS = 16
-_HEX = frozenset(b"0123456789abcdefABCDEF")
+"""Trailers are dropped; more than this is only work."""
+MAX_FRAMING_BYTES = 64 * 1024
+"""Size lines and trailers of one body: a megabyte in chunks of 64 bytes has less. Else single-byte
+chunks cost 6 bytes of traffic and 2 us of parsing for each byte that counts."""
+MAX_ANSWER_HEAD_BYTES = 64 * 1024
+"""An answer of our own whose head is longer is not followed any further."""
 
-_SIZE, _DATA, _DATA_END, _TRAILER = range(4)
+# -- the grammar of RFC 9112 section 7.1 --
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,8})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[ !#-\[\]-~]*"))?)*'
+)
+_TRAILER = re.compile(rb"(" + _TOKEN + rb"):[^\x00-\x08\x0a-\x1f\x7f]*")
+_FRAMING_FIELDS = frozenset(
+    {b"content-length", b"transfer-encoding", b"host", b"trailer", b"content-encoding"}
+)
+"""A trailer of this name would change what the message is; RFC 9110 section 6.5.1 forbids it."""
+
+_SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
 
 
-class BodyFraming:
-    """Follows one body; ``done`` once its last byte has passed."""
+class Body:
+    """Collects the body of one request; ``done`` once its last byte has been taken.
+
+    ``content`` then is the body without its coding. Raises ProtocolError out of ``take`` for what is
+    not the chunked coding, and for more than ``limit`` bytes; it is not usable afterwards.
+    """
 
     __slots__ = (
         "_chunked",
+        "_framing",
         "_left",
         "_limit",
         "_line",
         "_state",
-        "_total",
         "_trailers",
+        "content",
         "done",
-        "limited",
     )
 
-    def __init__(self, *, chunked: bool, length: int, limit: int) -> None:
-        self._chunked = chunked
-        self._left = length
+    def __init__(self, head: Head, limit: int) -> None:
+        self._chunked = head.chunked
+        self._left = head.length or 0
         self._limit = limit
+        self._framing = 0
         self._line = b""
         self._state = _SIZE
-        self._total = 0
         self._trailers = 0
-        self.done = not chunked and length == 0
-        self.limited = chunked or length < MAX_LENGTH
-        """False for a connection that became something else (WebSocket): it has no end."""
+        self.content = bytearray()
+        self.done = not head.has_body
 
-    @classmethod
-    def of(cls, head: Head, limit: int) -> Self | None:
-        """Follow the body behind this head; None if there is none."""
-        if "upgrade" in head.tokens("connection") and head.tokens("upgrade") & {"websocket", "tcp"}:
-            return cls(chunked=False, length=MAX_LENGTH, limit=MAX_LENGTH)
-        if not head.has_body:
-            return None
-        return cls(chunked=head.chunked, length=head.length or 0, limit=limit)
-
-    def advance(self, data: memoryview) -> int:
-        """Pass bytes; tell how many of them belong to this body. Raises ProtocolError."""
+    def take(self, data: memoryview) -> int:
+        """Take what belongs to this body; return how many bytes that were. Raises ProtocolError."""
         if not self._chunked:
             used = min(self._left, len(data))
-            self._left -= used
+            self._copy(data[:used])
             self.done = self._left == 0
             return used
         at = 0
         while at < len(data) and not self.done:
             if self._state == _DATA:
                 used = min(self._left, len(data) - at)
-                self._left -= used
+                self._copy(data[at : at + used])
                 at += used
                 if not self._left:
                     self._state = _DATA_END
@@ -79,16 +93,23 @@ class BodyFraming:
                 at += self._take_line(bytes(data[at : at + MAX_LINE_BYTES]))
         return at
 
+    def _copy(self, data: memoryview) -> None:
+        self.content += data
+        self._left -= len(data)
+
     def _take_line(self, data: bytes) -> int:
         """Collect up to the end of a line, then act on it."""
         end = data.find(b"\n")
         used = end + 1 if end >= 0 else len(data)
         self._line += data[:used]
+        self._framing += used
         if len(self._line) > MAX_LINE_BYTES:
             raise ProtocolError("request body: a line of the chunked coding is too long")
+        if self._framing > MAX_FRAMING_BYTES:
+            raise ProtocolError("request body: too many small chunks")
         if end >= 0:
             line, self._line = self._line, b""
-            if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
+            if not line.endswith(b"\r\n"):
                 raise ProtocolError("request body: a line does not end in CR LF")
             self._act(line[:-2])
         return used
@@ -101,18 +122,113 @@ class BodyFraming:
                 raise ProtocolError("request body: bytes behind a chunk")
             self._state = _SIZE
         elif line:
-            self._trailers += 1
-            if self._trailers > MAX_TRAILERS:
-                raise ProtocolError("request body: too many trailers")
+            self._drop_trailer(line)
         else:
             self.done = True
 
     def _begin_chunk(self, line: bytes) -> None:
-        digits = line.partition(b";")[0].rstrip(b" \t")
-        if not digits or len(digits) > 8 or not _HEX.issuperset(digits):
-            raise ProtocolError("request body: a chunk's size is not hexadecimal")
-        self._left = int(digits, 16)
-        self._total += self._left
-        if self._total > self._limit:
-            raise ProtocolError("request body: longer than the limit")
-        self._state = _DATA if self._left else _TRAILER
+        found = _SIZE_LINE.fullmatch(line)
+        if found is None:
+            raise ProtocolError("request body: a chunk does not begin with its size")
+        self._left = int(found[1], 16)
+        if len(self.content) + self._left > self._limit:
+            raise ProtocolError(f"request body: longer than {self._limit} bytes")
+        self._state = _DATA if self._left else _TRAILERS
+
+    def _drop_trailer(self, line: bytes) -> None:
+        self._trailers += 1
+        found = _TRAILER.fullmatch(line)
+        if found is None or self._trailers > MAX_TRAILERS:
+            raise ProtocolError("request body: a trailer is malformed, or there are too many")
+        if found[1].lower() in _FRAMING_FIELDS:
+            raise ProtocolError("request body: a trailer that only a head may have")
+
+
+_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ")
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})\r\n", re.IGNORECASE)
+_CODED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
+_NEVER_ENDS = 1 << 62
+"""Left to come of an answer that only the end of the connection ends."""
+
+
+class AnswerFollower:
+    """Follows the bytes of one answer that aiohttp writes; ``done`` behind its last one.
+
+    It trusts them: they are ours. An answer that it cannot follow is never done, and the deadline of
+    the connection ends it.
+    """
+
+    __slots__ = ("_chunked", "_head", "_left", "_line", "_no_body", "begun", "closes", "done")
+
+    def __init__(self, method: str) -> None:
+        self._no_body = method == "HEAD"
+        self._chunked = False
+        self._head: bytes | None = b""
+        self._left = 0
+        self._line = b""
+        self.begun = False
+        self.closes = False
+        """The answer says that it is the last one of the connection."""
+        self.done = False
+
+    def follow(self, data: bytes | bytearray | memoryview) -> bool:
+        """Take note of the next bytes of the answer; return whether they end it."""
+        self.begun = True
+        if self._head is not None:
+            rest = self._follow_head(self._head + bytes(data))
+            if rest is None:
+                return False
+            data = rest
+        if self._chunked:
+            self._follow_chunks(bytes(data))
+        else:
+            self._left -= len(data)
+            self.done = self._left <= 0
+        return self.done
+
+    def _follow_head(self, data: bytes) -> bytes | None:
+        """Read the head; return what follows it, None while it is incomplete or provisional."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._head = data[:MAX_ANSWER_HEAD_BYTES]
+            return None
+        head, rest = data[: end + 2], data[end + 4 :]
+        status = _STATUS.match(head)
+        code = int(status[1]) if status else 0
+        if 100 <= code < 200:
+            self._head = b""
+            return self._follow_head(rest)
+        self._head = None
+        self.closes = _CLOSE.search(head) is not None
+        length = _LENGTH.search(head)
+        if self._no_body or code in (204, 304):
+            self._left = 0
+        elif _CODED.search(head):
+            self._chunked = True
+        else:
+            self._left = int(length[1]) if length else _NEVER_ENDS
+        return rest
+
+    def _follow_chunks(self, data: bytes) -> None:
+        """Walk over chunks: ``_left`` counts data and the line end behind it."""
+        at = 0
+        while at < len(data) and not self.done:
+            if self._left:
+                used = min(self._left, len(data) - at)
+                self._left -= used
+                at += used
+                continue
+            end = data.find(b"\n", at)
+            if end < 0:
+                self._line += data[at:]
+                return
+            line, self._line = self._line + data[at : end + 1], b""
+            at = end + 1
+            size = int(line.partition(b";")[0], 16)
+            if size:
+                self._left = size + 2
+            else:
+                self._chunked, self._left = False, 2 - (len(data) - at)  # the empty line
+                self.done = self._left <= 0
+                return

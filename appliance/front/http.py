@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import http_exceptions, web
 
+from appliance.front.framing import AnswerFollower
 from appliance.front.proxy import Networks, client_address, forwarded_scheme
+from appliance.wire.http1 import MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_S = 75.0
-"""Longer than the 60 s after which common proxies drop an idle connection themselves."""
+KEEPALIVE_S = 90.0
+"""The dispatcher ends idle connections, and sooner; this is only never to be in its way."""
 SHUTDOWN_S = 5.0
 """What requests in flight are granted when the server stops."""
 
@@ -31,7 +33,9 @@ SHUTDOWN_S = 5.0
 async def start_web(app: web.Application, *, shutdown_s: float = SHUTDOWN_S) -> web.AppRunner:
     """Start an application without listeners; its ``server`` is what the dispatcher feeds.
 
-    The application's own ``client_max_size`` (1 MiB unless told) bounds what handlers read. Stop it by ``await runner.cleanup()``.
+    The application's own ``client_max_size`` (1 MiB unless told) bounds what handlers read. Its own
+    bounds of a head are the dispatcher's: what is taken there is not refused here. Stop it by
+    ``await runner.cleanup()``.
     """
     runner = web.AppRunner(
         app,
@@ -41,34 +45,86 @@ async def start_web(app: web.Application, *, shutdown_s: float = SHUTDOWN_S) -> 
         keepalive_timeout=KEEPALIVE_S,
         shutdown_timeout=shutdown_s,
         handler_cancellation=True,
+        max_line_size=MAX_HEAD_BYTES,
+        max_field_size=MAX_HEAD_BYTES,
     )
     await runner.setup()
     return runner
 
 
+_PEERS_FAULTS = (
+    ConnectionError,
+    http_exceptions.HttpProcessingError,
+    web.RequestPayloadError,
+)
+
+
 def _is_bug(record: logging.LogRecord) -> bool:
-    """Tell whether what aiohttp logs is a failure of ours: peers that leave or lie are none."""
+    """Tell whether what aiohttp logs is a failure of ours: peers that leave or lie are none.
+
+    aiohttp wraps a broken body in RequestPayloadError, and hides what it found below it.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, ConnectionError | http_exceptions.HttpProcessingError)
+    return not isinstance(error, _PEERS_FAULTS)
 
 
 log.addFilter(_is_bug)
 
 
 class WebTransport(asyncio.Transport):
-    """What aiohttp believes to be its socket: a stream, and the dispatcher that feeds it."""
+    """What aiohttp believes to be its socket: a stream, and the dispatcher that feeds it.
 
-    __slots__ = ("_blocked", "_closing", "_protocol", "_reading", "_stream", "wrote")
+    Reading is not paused here: a request is whole when aiohttp gets it, and no other follows before
+    its answer has been written.
+    """
 
-    def __init__(self, stream: Stream, protocol: asyncio.Protocol) -> None:
+    __slots__ = (
+        "_answer",
+        "_answered",
+        "_closing",
+        "_keep",
+        "_moved",
+        "_peer",
+        "_protocol",
+        "_stream",
+    )
+
+    def __init__(
+        self,
+        stream: Stream,
+        protocol: asyncio.Protocol,
+        *,
+        peer: tuple[str, int] | None,
+        answered: Callable[[bool], None],
+    ) -> None:
         super().__init__()
         self._stream: Stream | None = stream
         self._protocol: asyncio.BaseProtocol = protocol
-        self._blocked = False
+        self._peer = peer
+        self._answered = answered
+        self._answer: AnswerFollower | None = None
         self._closing = False
-        self._reading = True
-        self.wrote = True
-        """Something was written since the dispatcher last cleared this."""
+        self._keep = True
+        self._moved = False
+
+    def expect(self, method: str, *, keep_alive: bool) -> None:
+        """Follow the answer to a request of this method.
+
+        Behind its end ``answered`` is called, and told whether the connection goes on.
+        """
+        self._answer = AnswerFollower(method)
+        self._keep = keep_alive
+        self._moved = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether something of the answer was written."""
+        return self._answer is not None and self._answer.begun
+
+    def has_moved(self) -> bool:
+        """Return whether something was written since this was last asked."""
+        moved, self._moved = self._moved, False
+        return moved
 
     def detach(self) -> None:
         """Give the stream up: what aiohttp still does has no effect on it."""
@@ -76,9 +132,13 @@ class WebTransport(asyncio.Transport):
         self._stream = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Give what aiohttp asks for: the peer, and whether there is TLS."""
-        if self._stream is not None and name == "peername":
-            return self._stream.peer
+        """Give what aiohttp asks for: the peer, and whether there is TLS.
+
+        aiohttp asks once a connection, so the peer is the hop itself; who asks behind it is another
+        with every request, and ``trust_proxies`` says.
+        """
+        if name == "peername":
+            return self._peer
         if self._stream is not None and name == "sslcontext":
             return self._stream.tls or default
         return default
@@ -109,31 +169,13 @@ class WebTransport(asyncio.Transport):
 
     def is_reading(self) -> bool:
         """Tell whether bytes may come in."""
-        return self._reading and not self._blocked
-
-    def block(self) -> None:
-        """Take nothing more while the peer does not read its answers."""
-        self._blocked = True
-        if self._stream is not None:
-            self._stream.pause_reading()
-
-    def unblock(self) -> None:
-        """Go on, unless aiohttp itself wants nothing now."""
-        self._blocked = False
-        if self._reading and self._stream is not None:
-            self._stream.resume_reading()
+        return not self._closing
 
     def pause_reading(self) -> None:
-        """Let the peer feel back-pressure."""
-        self._reading = False
-        if self._stream is not None:
-            self._stream.pause_reading()
+        """Do nothing: nothing more comes before the answer."""
 
     def resume_reading(self) -> None:
-        """Take bytes again."""
-        self._reading = True
-        if not self._blocked and self._stream is not None:
-            self._stream.resume_reading()
+        """Do nothing, see ``pause_reading``."""
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Keep the stream's own marks: they are the same for all."""
@@ -145,14 +187,26 @@ class WebTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send."""
         if data and self._stream is not None and not self._closing:
-            self.wrote = True
             self._stream.write(data)
+            self._follow((data,))
 
     def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send all parts."""
         if self._stream is not None and not self._closing:
-            self.wrote = True
-            self._stream.write_many([bytes(part) for part in parts])
+            whole = [bytes(part) for part in parts]
+            self._stream.write_many(whole)
+            self._follow(whole)
+
+    def _follow(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        self._moved = True
+        answer = self._answer
+        if answer is None or answer.done:
+            return
+        ended = False
+        for part in parts:
+            ended = answer.follow(part)
+        if ended:
+            self._answered(self._keep and not answer.closes)
 
     def can_write_eof(self) -> bool:
         """Tell that a half-closed connection is not offered."""

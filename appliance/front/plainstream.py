@@ -104,6 +104,11 @@ class Stream(ABC):
     server_name: str | None
     """The name that the client asked for in its TLS hello; None without."""
 
+    def rename(self, peer: tuple[str, int]) -> bool:
+        """Take note who the peer really is; False if that source has too many streams already."""
+        self.peer = peer
+        return True
+
     @abstractmethod
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send; copies what it must before returning, never blocks, silent after the end."""

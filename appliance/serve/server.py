@@ -306,7 +306,7 @@ class Server:
         # Behind those with TLS, so that the first listener is the one that nodes are told.
         plain = Front(
             {path: routes[path] for path in PLAIN_PATHS & routes.keys()},
-            fallback=redirect_to_https(settings.port),
+            fallback=redirect_to_https(settings.host, settings.port),
             trusted=settings.trusted_proxies,
             proxy_protocol=settings.proxy_protocol,
         )

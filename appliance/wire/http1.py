@@ -3,7 +3,7 @@
 Not an HTTP server: bodies and keep-alive are the business of ``front``. Strict wherever two
 readers of the same bytes could disagree (line ends, folded lines, lengths), because a proxy may
 stand in front of us; tolerant about everything else. Sits beside the other codecs in ``wire``.
-Source: RFC 9112 sections 2.2, 3, 5, 6.3; RFC 9110 sections 5.5, 7.8.
+Source: RFC 9112 sections 2.2, 3, 5, 6.3; RFC 9110 sections 5.5, 7.2, 7.6, 7.8.
 """
 
 from __future__ import annotations
@@ -22,20 +22,55 @@ MAX_FIELDS = 100
 MAX_LENGTH_DIGITS = 15
 """Ours: no body is a petabyte long, and int() of endless digits is slow."""
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""What may be passed on. Other readers know other methods, and some change the framing for them."""
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+        "expect",
+        "content-length",
+        "content-encoding",
+    }
+)
+"""Fields about the connection and the coding of the body; a reader behind us gets our own. Fields
+that Connection names stay: else a client could strip what a proxy said of him."""
+
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _START = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]++) HTTP/1\.([01])\r\n")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+"""``uri-host [ ":" port ]``, without user information. Source: RFC 9110 section 7.2."""
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 class Head:
     """A request head: ``method``, ``target`` as sent, its ``path`` and ``query``, and the fields.
 
     Field names are lower case, values are latin-1 text without surrounding blanks, order is kept.
+    ``authority`` is the host of a target that is a whole URL, else None.
     ``length`` is the body's length when it is stated (0 without any), None when ``chunked``.
     """
 
-    __slots__ = ("chunked", "fields", "length", "method", "minor", "path", "query", "target")
+    __slots__ = (
+        "authority",
+        "chunked",
+        "fields",
+        "length",
+        "method",
+        "minor",
+        "path",
+        "query",
+        "target",
+    )
 
     def __init__(
         self, method: str, target: str, minor: int, fields: tuple[tuple[str, str], ...]
@@ -44,7 +79,7 @@ class Head:
         self.target = target
         self.minor = minor
         self.fields = fields
-        self.path, self.query = _split_target(method, target)
+        self.path, self.query, self.authority = _split_target(method, target)
         self.chunked = self._is_chunked()
         self.length = None if self.chunked else self._stated_length()
 
@@ -69,6 +104,12 @@ class Head:
         """Tell whether the client wants to send another request on this connection."""
         options = self.tokens("connection")
         return "close" not in options and (self.minor == 1 or "keep-alive" in options)
+
+    @property
+    def ascii_target(self) -> str:
+        """Path and query, with what is not ASCII in its escaped form."""
+        target = self.path + (f"?{self.query}" if self.query else "")
+        return target if target.isascii() else _NOT_ASCII.sub(_escape, target)
 
     @property
     def has_body(self) -> bool:
@@ -125,34 +166,69 @@ def decode_head(data: bytes | bytearray | memoryview) -> Head:
         raise ProtocolError("request head: the empty line is missing")
     method, target, minor = (bytes(group).decode("latin-1") for group in start.groups())
     head = Head(method, target, int(minor), tuple(fields))
-    hosts = len(head.all("host"))
-    if hosts > 1 or (hosts == 0 and head.minor == 1):
+    hosts = head.all("host")
+    if len(hosts) > 1 or (not hosts and head.minor == 1):
         raise ProtocolError("request head: want exactly one host")
+    if hosts and not _AUTHORITY.fullmatch(hosts[0]):
+        raise ProtocolError("request head: the host is not a name or an address with a port")
     return head
 
 
 def encode_head(head: Head) -> bytes:
-    """Write the head as bytes again, normalised; ``decode_head`` gives an equal head."""
+    """Write the head as bytes again; ``decode_head`` gives an equal head."""
     lines = [f"{head.method} {head.target} HTTP/1.{head.minor}"]
     lines += [f"{name}: {value}" if value else f"{name}:" for name, value in head.fields]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def _split_target(method: str, target: str) -> tuple[str, str]:
-    """Give path and query of an origin-form, absolute-form or asterisk-form target.
+def encode_normalised(head: Head, body_bytes: int) -> bytes:
+    """Write the head so that every reader behind us finds the same request in it.
+
+    The target is a path (or ``*``) in ASCII, the body has its length stated, and of the connection
+    only whether it is kept is said. ``body_bytes`` is the length of the body without its coding.
+    Source: RFC 9110 section 7.6.1; RFC 9112 section 3.2.2 (the URL's authority is the host).
+    """
+    lines = [f"{head.method} {head.ascii_target} HTTP/1.{head.minor}"]
+    if head.authority is not None:
+        lines.append(f"host: {head.authority}")
+    for name, value in head.fields:
+        if name not in _HOP_BY_HOP and (name != "host" or head.authority is None):
+            lines.append(f"{name}: {value}" if value else f"{name}:")
+    if head.has_body:
+        lines.append(f"content-length: {body_bytes}")
+    if not head.keep_alive:
+        lines.append("connection: close")
+    elif head.minor == 0:
+        lines.append("connection: keep-alive")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]):02X}"
+
+
+def _split_target(method: str, target: str) -> tuple[str, str, str | None]:
+    """Return path, query and authority of an origin-form, absolute-form or asterisk-form target.
 
     The authority-form belongs to CONNECT alone; its path is empty, so that nothing matches it.
+    Only the absolute-form has an authority.
     """
     if method == "CONNECT":
-        return "", ""
+        return "", "", None
+    authority = None
     if target[:7].lower() == "http://" or target[:8].lower() == "https://":
         rest = target.partition("://")[2]
-        slash = rest.find("/")
-        target = rest[slash:] if slash >= 0 else "/"
-    elif target != "*" and not target.startswith("/"):
+        end = next((at for at, sign in enumerate(rest) if sign in "/?#"), len(rest))
+        authority, target = rest[:end], rest[end:]
+        target = target if target.startswith("/") else f"/{target}"
+        if not authority or not _AUTHORITY.fullmatch(authority):
+            raise ProtocolError("request head: the URL has no proper host")
+    elif not target.startswith("/") and (target, method) != ("*", "OPTIONS"):
         raise ProtocolError("request head: the target is neither a path nor a URL")
+    if "#" in target:
+        raise ProtocolError("request head: the target has a fragment")
     path, _, query = target.partition("?")
-    return path, query
+    return path, query, authority
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from appliance.front.dispatch import (
+    ANSWER_TIMEOUT_S,
     BODY_TIMEOUT_S,
     HEAD_TIMEOUT_S,
     IDLE_TIMEOUT_S,
@@ -25,6 +26,10 @@ from appliance.wire.http1 import MAX_HEAD_BYTES
 from tests.support.memorystream import Alarms, MemoryStream
 
 PEER = ("192.0.2.1", 4000)
+
+
+WEB = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nweb "
+"""The answer of the fake web."""
 
 
 class Taker:
@@ -57,7 +62,7 @@ class Taker:
 
 
 class FakeWeb(asyncio.Protocol):
-    """Stands for aiohttp: answers every head that it sees with its number, unless told not to."""
+    """Stands for aiohttp: answers every request at once, unless told not to."""
 
     made: list[FakeWeb]
 
@@ -73,8 +78,7 @@ class FakeWeb(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.data += data
         if not self.silent:
-            for _ in range(data.count(b"\r\n\r\n")):
-                self.transport.write(b"web ")
+            self.transport.write(WEB)
 
     def eof_received(self) -> None:
         self.events.append("eof")
@@ -178,18 +182,47 @@ def test_quick_answer_closes_when_it_must(door: Door, fields: list[str]) -> None
     assert stream.closed
 
 
-def test_other_requests_are_replayed_byte_for_byte(door: Door) -> None:
+def test_other_requests_are_passed_on_normalised(door: Door) -> None:
+    """H1: nothing of the connection or the body's coding reaches aiohttp."""
     stream = door.connect()
-    text = (
-        get("/page", "X-Odd:   spaces  ") + get("/none", "Content-Length: 3", method="PUT") + b"abc"
+    about_us = (
+        "Upgrade: websocket",
+        "Connection: keep-alive, Upgrade, X-Odd",
+        "Keep-Alive: timeout=5",
+        "TE: trailers",
+        "Trailer: X-Sum",
+        "HTTP2-Settings: AAMAAABkAAQAAP__",
+        "Expect: 100-continue",
     )
-    stream.deliver_slowly(text)
+    stream.deliver_slowly(
+        get("/page", "X-Odd:   spaces  ", *about_us)
+        + get("http://y:80/none?\xff", *about_us, "Content-Length: 3", method="PUT")
+        + b"abc"
+        + get("/page", "Transfer-Encoding: Chunked", "Connection: close", method="POST")
+        + b"2;x=y\r\nab\r\n1\r\nc\r\n0\r\nX-Sum: 1\r\n\r\n"
+    )
     (web,) = door.webs
-    assert web.data == text
-    assert stream.take() == b"web web "
+    assert web.data == (
+        b"GET /page HTTP/1.1\r\nhost: x\r\nx-odd: spaces\r\n\r\n"
+        b"PUT /none?%C3%BF HTTP/1.1\r\nhost: y:80\r\ncontent-length: 3\r\n\r\nabc"
+        b"POST /page HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc"
+    )
+    assert stream.take().replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") == WEB * 3
+    assert stream.closed
     stream.lose()
     assert web.events == ["lost"]
-    assert door.front.counters.replayed == 2
+    assert door.front.counters.replayed == 3
+
+
+def test_body_reaches_the_web_only_as_a_whole(door: Door) -> None:
+    """H2: whoever sends half a body costs its bytes, and no task of a handler."""
+    stream = door.connect()
+    stream.deliver(get("/page", "Content-Length: 8", method="POST") + b"1234567")
+    assert not door.webs
+    assert door.front.bodies_bytes == 7
+    stream.deliver(b"8")
+    assert door.webs[0].data.endswith(b"\r\n\r\n12345678")
+    assert door.front.bodies_bytes == 0
 
 
 def test_upgrade_on_a_kept_connection_is_taken(door: Door) -> None:
@@ -199,7 +232,7 @@ def test_upgrade_on_a_kept_connection_is_taken(door: Door) -> None:
     stream.deliver(
         get("/page", "Transfer-Encoding: chunked", method="POST") + b"2\r\nab\r\n0\r\n\r\n"
     )
-    assert stream.take() == b"web web web "  # the end of the chunks looks like a head to the fake
+    assert stream.take() == WEB * 2
     stream.deliver(get("/take") + b"behind")
     (web,) = door.webs
     assert web.events == ["lost"]
@@ -213,15 +246,26 @@ def test_upgrade_on_a_kept_connection_is_taken(door: Door) -> None:
     assert web.events == ["lost"]
 
 
-def test_upgrade_does_not_overtake_an_answer(door: Door) -> None:
+@pytest.mark.parametrize("first", [0, 1, len(WEB) - 1])
+def test_nothing_overtakes_an_answer(door: Door, first: int) -> None:
+    """Also not between the first byte of an answer and its last."""
     stream = door.connect()
     stream.deliver(get("/page"))
-    door.webs[0].silent = True
+    (web,) = door.webs
+    web.silent = True
     stream.take()
-    stream.deliver(get("/slow") + get("/take"))
-    assert stream.closed
-    assert stream.take() == b""
-    assert not door.taker.events
+    stream.deliver(get("/slow") + get("/quick") + get("/take"))
+    held = not stream.reading
+    web.transport.write(WEB[:first])
+    stream.deliver(b"")
+    assert stream.take() == WEB[:first]
+    web.transport.write(WEB[first:])
+    assert held
+    assert stream.reading
+    stream.deliver(b"")
+    assert stream.take().partition(WEB[first:])[2].endswith(b"quickhello ")
+    assert not stream.closed
+    assert door.taker.events == ["connected"]
 
 
 def test_quick_path_inside_a_body_is_not_a_request(door: Door) -> None:
@@ -232,30 +276,43 @@ def test_quick_path_inside_a_body_is_not_a_request(door: Door) -> None:
     assert door.webs[0].data.endswith(inner)
 
 
-def test_websocket_passes_to_the_web_for_ever(door: Door) -> None:
+def test_declined_upgrade_is_no_tunnel(door: Door) -> None:
+    """H1: it was passed to aiohttp without an end, and without a deadline."""
     stream = door.connect()
     stream.deliver(get("/live", "Connection: Upgrade", "Upgrade: websocket"))
+    assert b"pgrade" not in door.webs[0].data
     stream.deliver(get("/take"))
-    assert not door.taker.events
-    assert door.webs[0].data.endswith(get("/take"))
-    door.alarms.advance(10_000)
-    assert not stream.closed
+    assert door.taker.events == ["connected"]
 
 
-def test_back_pressure_both_ways(door: Door) -> None:
+def test_back_pressure_reaches_the_web(door: Door) -> None:
     stream = door.connect()
-    stream.deliver(get("/page", "Content-Length: 8", method="POST"))
+    stream.deliver(get("/page"))
     (web,) = door.webs
     stream.block()
+    held = not stream.reading
     stream.unblock()
+    assert held
+    assert stream.reading
     assert web.events == ["pause", "resume"]
-    web.transport.pause_reading()
-    assert not web.transport.is_reading()
-    stream.deliver(b"1234")
-    assert web.data.endswith(b"\r\n\r\n")
-    web.transport.resume_reading()
-    stream.deliver(b"5678")
-    assert web.data.endswith(b"12345678")
+
+
+def test_reader_that_takes_no_answer_loses_its_connection(door: Door) -> None:
+    """H2: an answer that cannot be written has a deadline; one that moves on has it anew."""
+    stream = door.connect()
+    stream.deliver(get("/page"))
+    (web,) = door.webs
+    web.silent = True
+    stream.deliver(get("/large"))
+    web.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(5):
+        door.alarms.advance(ANSWER_TIMEOUT_S - 1)
+        web.transport.write(b"x")
+    stream.block()
+    door.alarms.advance(ANSWER_TIMEOUT_S)
+    door.alarms.advance(ANSWER_TIMEOUT_S)
+    assert stream.aborted
+    assert door.front.counters.late == 1
 
 
 def test_answers_wait_for_a_reader(door: Door) -> None:
@@ -295,6 +352,15 @@ def test_many_requests_at_once_leave_others_their_turn(door: Door) -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n", 431),
         (get("/page", "Content-Length: 1001", method="POST"), 413),
         (get("/page", "Content-Length: 1", "Transfer-Encoding: chunked", method="POST"), 400),
+        (get("/page", "Content-Encoding: gzip"), 415),
+        (get("/page", "Expect: wonders"), 417),
+        (get("/page", method="BREW"), 501),
+        (get("/page", method="get"), 501),
+        (get("*"), 400),
+        (get("/page#part"), 400),
+        (get("http://user@x/page"), 400),
+        (get("http:///page"), 400),
+        (b"GET / HTTP/1.1\r\nHost: a/b?c\r\n\r\n", 400),
         (b"\r\n\r\n" + get("/boom"), 500),
     ],
 )
@@ -325,12 +391,14 @@ def test_endless_head_is_refused_early(door: Door) -> None:
 def test_bad_chunks_close_the_connection(door: Door) -> None:
     stream = door.connect()
     stream.deliver(get("/page", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n")
+    assert stream.take().startswith(b"HTTP/1.1 400 ")
     assert stream.closed
 
 
 def test_slow_heads_and_bodies_time_out(door: Door) -> None:
     silent, slow, body, later = (door.connect() for _ in range(4))
     assert silent.aborted  # only three may wait
+    assert not slow.aborted
     slow.deliver(b"GET /")
     body.deliver(get("/page", "Content-Length: 10", method="POST") + b"12345")
     later.deliver(get("/page"))
@@ -355,11 +423,14 @@ def test_idle_connection_of_quick_answers_times_out(door: Door) -> None:
     assert stream.is_closing()
 
 
-def test_idle_connection_of_the_web_is_its_own_business(door: Door) -> None:
+def test_idle_connection_of_the_web_times_out_too(door: Door) -> None:
+    """H2: aiohttp's own clock is not relied on."""
     stream = door.connect()
     stream.deliver(get("/page"))
-    door.alarms.advance(1000)
-    assert not stream.closed
+    door.alarms.advance(IDLE_TIMEOUT_S - 1)
+    assert not stream.is_closing()
+    door.alarms.advance(1)
+    assert stream.is_closing()
 
 
 def test_client_that_ends_is_closed(door: Door) -> None:
@@ -419,22 +490,47 @@ def test_without_a_web_the_fallback_answers() -> None:
     assert stream.take() == b"hello "
 
 
-@pytest.mark.parametrize(
-    ("host", "port", "location"),
-    [
-        ("control.test", 443, "https://control.test/a?b=c"),
-        ("control.test:80", 443, "https://control.test/a?b=c"),
-        ("control.test", 8443, "https://control.test:8443/a?b=c"),
-        ("[2001:db8::1]:80", 8443, "https://[2001:db8::1]:8443/a?b=c"),
-        ("user@control.test", 443, "https://control.test/a?b=c"),
-    ],
-)
-def test_plain_listener_redirects(host: str, port: int, location: str) -> None:
-    front = Front({}, fallback=redirect_to_https(port), call_later=Alarms().call_later)
+REDIRECTED = [
+    (b"/a?b=c", b"control.test", 443, b"https://control.example/a?b=c"),
+    (b"/a?b=c", b"control.test:80", 8443, b"https://control.example:8443/a?b=c"),
+    (b"/a", b"evil.example", 443, b"https://control.example/a"),
+    (b"http://evil.example/a?b=c", b"evil.example", 443, b"https://control.example/a?b=c"),
+    (b"http://evil.example?b", b"", 443, b"https://control.example/?b"),
+    (b"//evil.example/a", b"x", 443, b"https://control.example//evil.example/a"),
+    (b"/\\evil.example", b"x", 443, b"https://control.example/\\evil.example"),
+    (b"/caf\xc3\xa9", b"x", 443, b"https://control.example/caf%C3%A9"),
+]
+
+
+@pytest.mark.parametrize(("target", "host", "port", "location"), REDIRECTED)
+def test_plain_listener_redirects_to_the_servers_own_name(
+    target: bytes, host: bytes, port: int, location: bytes
+) -> None:
+    """H13: it went wherever the client's Host said."""
+    fallback = redirect_to_https("control.example", port)
+    front = Front({}, fallback=fallback, call_later=Alarms().call_later)
     stream = MemoryStream(front.sink(), peer=PEER)
-    stream.deliver(f"GET http://{host}/a?b=c HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    stream.deliver(b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
     answer = stream.take()
     assert answer.startswith(b"HTTP/1.1 302 ")
-    assert f"Location: {location}\r\n".encode() in answer
-    stream.deliver(f"POST /a HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert b"Location: " + location + b"\r\n" in answer
+    stream.deliver(b"POST /a HTTP/1.1\r\nHost: x\r\n\r\n")
     assert stream.take().startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET * HTTP/1.1\r\nHost: x", b"GET / HTTP/1.1\r\nHost: a/b?c#d\\@e"]
+)
+def test_plain_listener_redirects_no_odd_request(line: bytes) -> None:
+    """H13: ``GET *`` led to ``https://a:PORT*``, an odd Host to a host inside of it."""
+    front = Front({}, fallback=redirect_to_https("a.test"), call_later=Alarms().call_later)
+    stream = MemoryStream(front.sink(), peer=PEER)
+    stream.deliver(line + b"\r\n\r\n")
+    assert stream.take().startswith(b"HTTP/1.1 400 ")
+
+
+def test_plain_listener_names_an_address_in_brackets() -> None:
+    route = redirect_to_https("2001:db8::1", 8443)
+    answer = route(Head("GET", "/", 1, ()), MemoryStream())
+    assert isinstance(answer, Answer)
+    assert answer.headers["Location"] == "https://[2001:db8::1]:8443/"
