@@ -1,4 +1,4 @@
-"""Write the generated pages: configuration.md from the settings tree, metrics.md from the list.
+"""Write the generated pages, each from the table that the program itself uses.
 
 ``python -m docs.generate`` writes them; a test says when they are out of date. Not for prose.
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 import msgspec
 
 from appliance import config, metrics
+from appliance.api import app, openapi
+from appliance.api.routes import AnyRoute
 from appliance.config.reader import describe, to_plain
 from appliance.deploy import document
 
@@ -68,6 +70,62 @@ listener for them. Names of nodes and users are never labels. Besides, there are
 """
 
 
+API_HEAD = """\
+# The API
+
+*This page is generated from the route table (`appliance/api`, `make docs`); a test keeps the two
+equal.* The server itself has it as `/api/v1/docs` and, for programs, as `/api/v1/openapi.json`
+(OpenAPI 3.1).
+
+The API is on the local socket (`socket.path` of the site file), where whoever may open it may do
+everything:
+
+```console
+$ curl --unix-socket /run/headwater/headwater.sock http://x/api/v1/node
+$ curl --unix-socket /run/headwater/headwater.sock -X POST 'http://x/api/v1/node/1/expire?disableExpiry=true'
+```
+
+Its shape is that of Headscale's version 1, and what clients of 0.27 to 0.30 send is understood:
+
+* members may be in the body (JSON) or in the query, in camelCase or in snake_case; booleans and numbers
+  may be text; `null` means "not said". A member that is given twice must say the same both times.
+* members that are not known are ignored; a known one of the wrong type is refused with its name.
+* ids are decimal text in answers, and text or numbers in requests. Times are RFC 3339.
+* a refusal has the members of RFC 9457 (`type`, `title`, `status`, `detail`, `errors`) and beside them
+  `code`, `message` and `details`, which clients up to 0.29 read.
+* `?tailnet=NAME` chooses the tailnet where the server has several.
+* scopes are named as those of the hosted service's OAuth clients; one without `:read` covers reading.
+  *act* is what a change is called in the audit log.
+"""
+
+
+def api_page() -> str:
+    """Give the page on the API."""
+    parts = [API_HEAD]
+    for noun in dict.fromkeys(openapi.tag(route) for route in app.ROUTES):
+        parts.append(f"\n## {noun}\n")
+        parts += [_route(route) for route in app.ROUTES if openapi.tag(route) == noun]
+    parts.append("\n## Objects\n\n")
+    for name, members in openapi.objects(app.ROUTES).items():
+        parts.append(f"* **{name}**: {', '.join(f'`{member}`' for member in members)}\n")
+    return "".join(parts)
+
+
+def _route(route: AnyRoute) -> str:
+    lines = [f"\n`{route.method} {route.path}`\n: {route.summary}"]
+    facts = [f"scope `{route.scope}`" if route.scope else "no scope"]
+    facts += [f"act `{route.act}`"] if route.act else []
+    facts += ["obeys `If-Match`"] if route.is_conditional else []
+    lines.append(f" ({', '.join(facts)})\n\n")
+    for title, members in (
+        ("request", openapi.request_members(route)),
+        ("answer", openapi.answer_members(route)),
+    ):
+        if members:
+            lines.append(f"* {title}: {', '.join(f'`{member}`' for member in members)}\n")
+    return "".join(lines).rstrip() + "\n"
+
+
 def configuration() -> str:
     """Give the page on the settings."""
     return CONFIGURATION_HEAD + "".join(_section(config.Settings, ""))
@@ -85,7 +143,7 @@ def metrics_page() -> str:
 _HOMES = {(config.Tailnet, "tailnets"): "tailnet", (config.Dns, "tailnet.dns"): "dns"}
 """The section that describes a Struct which occurs in several places."""
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics_page}
+PAGES = {"api.md": api_page, "configuration.md": configuration, "metrics.md": metrics_page}
 
 
 def _section(kind: type[msgspec.Struct], path: str) -> list[str]:

@@ -7,18 +7,48 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from appliance.api import attributes, health, nodes, policy, preauthkeys, public, ssh, users
-from appliance.api.door import DOOR, MAX_BODY_BYTES, Door
+from appliance.api import (
+    attributes,
+    document,
+    health,
+    nodes,
+    policy,
+    preauthkeys,
+    public,
+    ssh,
+    users,
+)
+from appliance.api.door import DOOR, Door
+from appliance.api.mount import Identify, local, mount
 from appliance.api.problem import refusals
+from appliance.api.routes import MAX_BODY_BYTES, AnyRoute
+
+ROUTES: tuple[AnyRoute, ...] = (
+    *health.ROUTES,
+    *users.ROUTES,
+    *preauthkeys.ROUTES,
+    *nodes.ROUTES,
+    *attributes.ROUTES,
+    *policy.ROUTES,
+    *ssh.ROUTES,
+)
+"""The route table of version 1."""
 
 
-def build(door: Door) -> web.Application:
-    """Make the application."""
+def build(door: Door, identify: Identify = local) -> web.Application:
+    """Make the application of the local socket."""
     app = web.Application(middlewares=[refusals], client_max_size=MAX_BODY_BYTES)
     app[DOOR] = door
-    for noun in (health, users, preauthkeys, nodes, attributes, policy, ssh):
-        app.add_routes(noun.ROUTES)
-    app.add_routes([web.post("/verify", public.verify)])  # a relay process of this host asks here
+    mount(app, ROUTES, door, identify)
+    app.add_routes(document.routes(ROUTES))
+    app.add_routes(
+        [
+            web.get("/health", health.public),
+            web.get("/version", health.version),
+            web.get("/metrics", health.metrics),
+            web.post("/verify", public.verify),  # a relay process of this host asks here
+        ]
+    )
     return app
 
 

@@ -1,6 +1,6 @@
 """``…/attributes``, ``…/device-attributes``: posture attributes, as the hosted service has them.
 
-See ``door`` and ``shapes``. Source: https://tailscale.com/api, "device posture attributes".
+See ``routes`` and ``shapes``. Source: https://tailscale.com/api, "device posture attributes".
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from aiohttp import web
 from msgspec import Struct
 
 from appliance.api import shapes
-from appliance.api.door import answer, body_of, live_of, number, parse_moment, path_number
-from appliance.identity.principals import LOCAL
+from appliance.api.routes import Context, Nothing, Route, number, parse_moment
+from appliance.identity.principals import Principal
+from appliance.identity.scopes import Scope
 from appliance.records import Node, NodeID
 from appliance.tailnet import attributes, nodes
 from appliance.tailnet.checkin import plain
@@ -41,36 +41,39 @@ class SetAttributes(Struct, frozen=True, kw_only=True):
     comment: str = ""
 
 
-async def show(request: web.Request) -> web.Response:
+class AttributesOfNodes(Struct, frozen=True, kw_only=True):
+    """What is known of the nodes that were changed, by their ids."""
+
+    nodes: dict[str, shapes.Attributes]
+
+
+async def show(ctx: Context, _: Nothing) -> shapes.Attributes:
     """Show all that is known of a node, also what it reports itself."""
-    return answer(shapes.attributes(nodes.get(live_of(request).snapshot, _node_id(request))))
+    return shapes.attributes(nodes.get(ctx.live.snapshot, ctx.node_id))
 
 
-async def put(request: web.Request) -> web.Response:
+async def put(ctx: Context, body: SetAttribute) -> shapes.Attributes:
     """Give a node an attribute."""
-    node_id, key = _node_id(request), request.match_info["key"]
-    body = await body_of(request, SetAttribute)
+    node_id, key = ctx.node_id, ctx.path["key"]
     expires_at = parse_moment(body.expiry, "expiry")
-    live = live_of(request)
-    async with live.edit(by=LOCAL) as edit:
-        now = live.clock()
+    async with ctx.edit() as edit:
+        now = ctx.live.clock()
         node = attributes.put(edit, node_id, key, body.value, now, expires_at=expires_at)
-    _log("attribute set", node, key, body.comment)
-    return answer(shapes.attributes(node))
+    _log(ctx.principal, "attribute set", node, key, body.comment)
+    return shapes.attributes(node)
 
 
-async def remove(request: web.Request) -> web.Response:
+async def remove(ctx: Context, _: Nothing) -> Nothing:
     """Take an attribute from a node."""
-    node_id, key = _node_id(request), request.match_info["key"]
-    async with live_of(request).edit(by=LOCAL) as edit:
+    node_id, key = ctx.node_id, ctx.path["key"]
+    async with ctx.edit() as edit:
         node = attributes.remove(edit, node_id, key)
-    _log("attribute removed", node, key)
-    return answer({})
+    _log(ctx.principal, "attribute removed", node, key)
+    return Nothing()
 
 
-async def patch(request: web.Request) -> web.Response:
+async def patch(ctx: Context, body: SetAttributes) -> AttributesOfNodes:
     """Set and take away attributes of many nodes: all of them, or none if one cannot be."""
-    body = await body_of(request, SetAttributes)
     named = [(NodeID(number(node, "node")), given) for node, given in body.nodes.items()]
     wanted = [
         (node_id, name, given, _expiry(name, given))
@@ -79,9 +82,8 @@ async def patch(request: web.Request) -> web.Response:
     ]
     # What goes makes room for what comes.
     wanted.sort(key=lambda change: change[2] is not None)
-    live = live_of(request)
-    async with live.edit(by=LOCAL) as edit:
-        now = live.clock()
+    async with ctx.edit() as edit:
+        now = ctx.live.clock()
         for node_id, name, given, expires_at in wanted:
             if given is not None:
                 attributes.put(edit, node_id, name, given.value, now, expires_at=expires_at)
@@ -90,26 +92,34 @@ async def patch(request: web.Request) -> web.Response:
         changed = {node_id: nodes.get(edit, node_id) for node_id, _ in named}
     for node_id, name, given, _ in wanted:
         said = "attribute removed" if given is None else "attribute set"
-        _log(said, changed[node_id], name, body.comment)
-    return answer({"nodes": {str(each): shapes.attributes(changed[each]) for each in changed}})
+        _log(ctx.principal, said, changed[node_id], name, body.comment)
+    shown = {str(node_id): shapes.attributes(node) for node_id, node in changed.items()}
+    return AttributesOfNodes(nodes=shown)
 
 
 def _expiry(key: str, given: Given | None) -> datetime | None:
     return None if given is None else parse_moment(given.expiry, f"expiry of {key}")
 
 
-def _log(what: str, node: Node, key: str, comment: str = "") -> None:
+def _log(by: Principal, what: str, node: Node, key: str, comment: str = "") -> None:
     reason = plain(comment) or "-"
-    log.info(what, extra={"node": node.name, "attribute": key, "reason": reason, "by": str(LOCAL)})
+    log.info(what, extra={"node": node.name, "attribute": key, "reason": reason, "by": str(by)})
 
 
-def _node_id(request: web.Request) -> NodeID:
-    return NodeID(path_number(request, "node_id", "node"))
-
-
+_ALL = "/api/v1/node/{node_id}/attributes"
+_ONE = f"{_ALL}/{{key}}"
+_CHANGE = Scope.POSTURE_ATTRIBUTES
 ROUTES = (
-    web.patch("/api/v1/device-attributes", patch),
-    web.get("/api/v1/node/{node_id}/attributes", show),
-    web.post("/api/v1/node/{node_id}/attributes/{key}", put),
-    web.delete("/api/v1/node/{node_id}/attributes/{key}", remove),
+    Route(
+        "PATCH",
+        "/api/v1/device-attributes",
+        _CHANGE,
+        SetAttributes,
+        AttributesOfNodes,
+        patch,
+        "node.set-attributes",
+    ),
+    Route("GET", _ALL, Scope.POSTURE_ATTRIBUTES_READ, Nothing, shapes.Attributes, show),
+    Route("POST", _ONE, _CHANGE, SetAttribute, shapes.Attributes, put, "node.set-attribute"),
+    Route("DELETE", _ONE, _CHANGE, Nothing, Nothing, remove, "node.remove-attribute"),
 )

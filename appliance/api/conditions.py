@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from aiohttp import web
 
@@ -34,13 +34,12 @@ def with_etag(response: web.Response, etag: str) -> web.Response:
     return response
 
 
-def if_match(request: web.Request) -> Collection[str] | None:
+def if_match(headers: Sequence[str]) -> Collection[str] | None:
     """Read ``If-Match``: ETags without quotes, or ANY among them; None if nothing is demanded.
 
     A weak ETag matches nothing, as the RFC has it. Raises Invalid for what is no list of ETags: a
     condition that cannot be read must not be left out.
     """
-    headers = request.headers.getall("If-Match", [])
     if not headers:
         return None
     found: set[str] = set()

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import platform
 
+import msgspec
 from aiohttp import web
+from msgspec import UNSET, Struct, UnsetType
 
 from appliance import __version__
-from appliance.api.door import Door, answer, door_of
+from appliance.api.door import DOOR, Door
+from appliance.api.routes import Context, Nothing, Reply, Route
 
 COMPATIBLE_VERSION = "0.29.0"
 """The Headscale release whose API this is: consoles read it and choose features by it."""
 
 
-async def show(request: web.Request) -> web.Response:
-    """Tell whether the database answers and policies are well, in the form of the API."""
-    door = door_of(request)
-    well = await door.is_database_well()
-    told: dict[str, object] = {"databaseConnectivity": well}
-    if troubles := troubles_of(door):
-        told["policyTrouble"] = troubles
-    if any(keeper.status.denies_all for keeper in door.policies.values()):
-        told["policyDeniesAll"] = True
-    response = answer(told)
-    response.set_status(200 if well else 500)
-    return response
+class Health(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How the server is; beside the first member, only what is wrong is there."""
+
+    database_connectivity: bool
+    policy_trouble: dict[str, str] | UnsetType = UNSET
+    policy_denies_all: bool | UnsetType = UNSET
+
+
+async def show(ctx: Context, _: Nothing) -> Reply[Health]:
+    """Say whether the database answers and whether policies are in force."""
+    door = ctx.door
+    is_well = await door.is_database_well()
+    denies_all = any(keeper.status.denies_all for keeper in door.policies.values())
+    health = Health(
+        database_connectivity=is_well,
+        policy_trouble=troubles_of(door) or UNSET,
+        policy_denies_all=denies_all or UNSET,
+    )
+    return Reply(health, is_unwell=not is_well)
 
 
 def troubles_of(door: Door) -> dict[str, str]:
@@ -38,7 +48,7 @@ async def public(request: web.Request) -> web.Response:
 
     A refused policy is a warning without a word more: strangers may ask, too.
     """
-    door = door_of(request)
+    door = request.app[DOOR]
     well = await door.is_database_well()
     grade = b"fail" if not well else b"warn" if troubles_of(door) else b"pass"
     return web.Response(
@@ -50,29 +60,23 @@ async def public(request: web.Request) -> web.Response:
 
 async def version(_request: web.Request) -> web.Response:
     """Tell the version, in the form that consoles of Headscale parse."""
-    return answer(
-        {
-            "version": COMPATIBLE_VERSION,
-            "commit": "",
-            "buildTime": "",
-            "go": {"version": "", "os": "linux", "arch": platform.machine()},
-            "dirty": False,
-            "headwater": __version__,
-        }
-    )
+    about = {
+        "version": COMPATIBLE_VERSION,
+        "commit": "",
+        "buildTime": "",
+        "go": {"version": "", "os": "linux", "arch": platform.machine()},
+        "dirty": False,
+        "headwater": __version__,
+    }
+    return web.Response(body=msgspec.json.encode(about), content_type="application/json")
 
 
 async def metrics(request: web.Request) -> web.Response:
     """Give all metrics in Prometheus' text form."""
     return web.Response(
-        body=door_of(request).metrics(),
+        body=request.app[DOOR].metrics(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
     )
 
 
-ROUTES = (
-    web.get("/api/v1/health", show),
-    web.get("/health", public),
-    web.get("/version", version),
-    web.get("/metrics", metrics),
-)
+ROUTES = (Route("GET", "/api/v1/health", None, Nothing, Health, show),)

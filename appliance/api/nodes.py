@@ -1,19 +1,25 @@
-"""``/api/v1/node``: see ``door`` and ``shapes``."""
+"""``/api/v1/node``: see ``routes`` and ``shapes``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_network
 
-from aiohttp import web
 from msgspec import Struct
 
 from appliance.api import shapes
-from appliance.api.door import answer, body_of, door_of, live_of, parse_moment, path_number
-from appliance.errors import Invalid
-from appliance.identity.principals import LOCAL
-from appliance.live import LiveTailnet
-from appliance.records import Network, Node, NodeID
-from appliance.tailnet import nodes
+from appliance.api.routes import Context, Nothing, Route, parse_moment
+from appliance.errors import Invalid, NotFound
+from appliance.identity.scopes import Scope
+from appliance.records import Network, Node, UserID
+from appliance.tailnet import nodes, users
+from appliance.tailnet.snapshot import Edit, Snapshot
+
+
+class ListNodes(Struct, frozen=True, kw_only=True):
+    """Which nodes: those of the user of this name, or all."""
+
+    user: str = ""
 
 
 class Expire(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -24,122 +30,163 @@ class Expire(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class SetTags(Struct, frozen=True, kw_only=True):
-    """The body of a tagging."""
+    """All tags that a node is to have."""
 
     tags: tuple[str, ...] = ()
 
 
 class ApproveRoutes(Struct, frozen=True, kw_only=True):
-    """The body of an approval."""
+    """All routes of a node that are to be approved."""
 
     routes: tuple[str, ...] = ()
 
 
-async def show(request: web.Request) -> web.Response:
+class MoveNode(Struct, frozen=True, kw_only=True):
+    """The user who is to own a node, by id or by name."""
+
+    user: str | int = ""
+
+
+class Backfill(Struct, frozen=True, kw_only=True):
+    """The confirmation that nodes may be changed."""
+
+    confirmed: bool = False
+
+
+class Backfilled(Struct, frozen=True, kw_only=True):
+    """What was changed, in words."""
+
+    changes: tuple[str, ...]
+
+
+async def show(ctx: Context, body: ListNodes) -> shapes.Nodes:
     """List nodes, all or those of one user."""
-    snapshot = live_of(request).snapshot
-    owner = request.query.get("user", "")
-    found = sorted(snapshot.nodes.values(), key=lambda node: node.id)
-    if owner:
-        ids = {user.id for user in snapshot.users.values() if user.name == owner}
-        found = [node for node in found if node.user_id in ids]
-    return answer({"nodes": [shapes.node(snapshot, node, in_list=True) for node in found]})
+    snapshot = ctx.live.snapshot
+    found: Sequence[Node] = sorted(snapshot.nodes.values(), key=lambda node: node.id)
+    if body.user:
+        owner = _owner_named(snapshot, body.user)
+        found = [node for node in found if node.owner_id == owner]
+    return shapes.Nodes(nodes=tuple(shapes.node(snapshot, node, in_list=True) for node in found))
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(ctx: Context, _: Nothing) -> shapes.NodeAnswer:
     """Show one node."""
-    node_id = _node_id(request)
-    live = live_of(request)
-    return _node(live, nodes.get(live.snapshot, node_id))
+    return _answer(ctx, nodes.get(ctx.live.snapshot, ctx.node_id))
 
 
-async def delete(request: web.Request) -> web.Response:
+async def delete(ctx: Context, _: Nothing) -> Nothing:
     """Remove a node."""
-    async with live_of(request).edit(by=LOCAL) as edit:
-        nodes.delete(edit, _node_id(request))
-    return answer({})
+    async with ctx.edit() as edit:
+        nodes.delete(edit, ctx.node_id)
+    return Nothing()
 
 
-async def expire(request: web.Request) -> web.Response:
+async def expire(ctx: Context, body: Expire) -> shapes.NodeAnswer:
     """Let a node's key run out now or at a time, or never."""
-    node_id = _node_id(request)
-    body = await body_of(request, Expire)
-    live = live_of(request)
+    node_id = ctx.node_id
     if body.disable_expiry and body.expiry:
         raise Invalid("expiry-contradiction", "give expiry or disableExpiry, not both")
     if body.expiry == "":  # an unset variable of a script must not expire a node
         raise Invalid("time-invalid", "expiry is empty: leave it out to expire the node now")
     at = parse_moment(body.expiry or "", "expiry")
-    async with live.edit(by=LOCAL) as edit:
+    async with ctx.edit() as edit:
         if body.disable_expiry:
-            node = nodes.never_expire(edit, node_id, live.clock())
+            node = nodes.never_expire(edit, node_id, ctx.live.clock())
         else:
-            node = nodes.expire(edit, node_id, live.clock(), at=at)
-    return _node(live, node)
+            node = nodes.expire(edit, node_id, ctx.live.clock(), at=at)
+    return _answer(ctx, node)
 
 
-async def rename(request: web.Request) -> web.Response:
+async def rename(ctx: Context, _: Nothing) -> shapes.NodeAnswer:
     """Give a node another MagicDNS name."""
-    live = live_of(request)
-    async with live.edit(by=LOCAL) as edit:
-        node = nodes.rename(edit, _node_id(request), request.match_info["name"])
-    return _node(live, node)
+    async with ctx.edit() as edit:
+        node = nodes.rename(edit, ctx.node_id, ctx.path["name"])
+    return _answer(ctx, node)
 
 
-async def set_tags(request: web.Request) -> web.Response:
+async def set_tags(ctx: Context, body: SetTags) -> shapes.NodeAnswer:
     """Set a node's tags."""
-    node_id = _node_id(request)
-    body = await body_of(request, SetTags)
-    live = live_of(request)
-    async with live.edit(by=LOCAL) as edit:
-        node = nodes.set_tags(edit, node_id, body.tags, live.clock())
-    return _node(live, node)
+    async with ctx.edit() as edit:
+        node = nodes.set_tags(edit, ctx.node_id, body.tags, ctx.live.clock())
+    return _answer(ctx, node)
 
 
-async def approve_routes(request: web.Request) -> web.Response:
+async def approve_routes(ctx: Context, body: ApproveRoutes) -> shapes.NodeAnswer:
     """Set which routes of a node are approved."""
-    node_id = _node_id(request)
-    body = await body_of(request, ApproveRoutes)
     routes = [_route(text) for text in body.routes]
-    live = live_of(request)
-    async with live.edit(by=LOCAL) as edit:
-        node = nodes.approve_routes(edit, node_id, routes)
-    return _node(live, node)
+    async with ctx.edit() as edit:
+        node = nodes.approve_routes(edit, ctx.node_id, routes)
+    return _answer(ctx, node)
 
 
-async def backfill(request: web.Request) -> web.Response:
+async def move(ctx: Context, body: MoveNode) -> shapes.NodeAnswer:
+    """Give a node to a user; a tagged node loses its tags."""
+    async with ctx.edit() as edit:
+        node = nodes.move(edit, ctx.node_id, _user_meant(edit, str(body.user)))
+    return _answer(ctx, node)
+
+
+async def backfill(ctx: Context, body: Backfill) -> Backfilled:
     """Give nodes the addresses that they lack."""
-    if request.query.get("confirmed") != "true":
+    if not body.confirmed:
         raise Invalid("not-confirmed", "this changes nodes: confirm it with ?confirmed=true")
-    live = live_of(request)
-    async with live.edit(by=LOCAL) as edit:
-        given = nodes.backfill_addresses(edit, door_of(request).rng)
-    changes = [f"{node.name} ({node.id}) got {address}" for node, address in given]
-    return answer({"changes": changes})
+    async with ctx.edit() as edit:
+        given = nodes.backfill_addresses(edit, ctx.door.rng)
+    changes = (f"{node.name} ({node.id}) got {address}" for node, address in given)
+    return Backfilled(changes=tuple(changes))
 
 
-def _node_id(request: web.Request) -> NodeID:
-    return NodeID(path_number(request, "node_id", "node"))
+def _owner_named(snapshot: Snapshot, name: str) -> UserID:
+    """Find whose nodes a filter means. Raises NotFound: a typo must not look like "no nodes"."""
+    if name == shapes.TAGGED.name:
+        return UserID(int(shapes.TAGGED.id))
+    for user in snapshot.users.values():
+        if name in (user.name, shapes.user(user).name):
+            return user.id
+    raise NotFound("user-unknown", f"there is no user named {name!r}", concerns=name)
 
 
-def _node(live: LiveTailnet, node: Node) -> web.Response:
-    return answer({"node": shapes.node(live.snapshot, node, in_list=False)})
+def _user_meant(edit: Edit, text: str) -> UserID:
+    """Find the user whom an id or a name means. Raises Invalid, NotFound."""
+    if text.isascii() and text.isdigit():
+        return users.get(edit, UserID(int(text[:20]))).id
+    return users.find_one(edit, name=text).id
+
+
+def _answer(ctx: Context, node: Node) -> shapes.NodeAnswer:
+    return shapes.NodeAnswer(node=shapes.node(ctx.live.snapshot, node, in_list=False))
 
 
 def _route(text: str) -> Network:
+    """Read a route; bits beyond the prefix are masked, as Headscale does."""
     try:
-        return ip_network(text)
+        return ip_network(text.strip(), strict=False)
     except ValueError as error:
         raise Invalid("route-invalid", f"{text!r} is no prefix like 10.0.0.0/8: {error}") from error
 
 
+_ALL = "/api/v1/node"
+_ONE = "/api/v1/node/{node_id}"
+_CORE, _CORE_READ = Scope.DEVICES_CORE, Scope.DEVICES_CORE_READ
 ROUTES = (
-    web.get("/api/v1/node", show),
-    web.post("/api/v1/node/backfillips", backfill),
-    web.get("/api/v1/node/{node_id}", get),
-    web.delete("/api/v1/node/{node_id}", delete),
-    web.post("/api/v1/node/{node_id}/expire", expire),
-    web.post("/api/v1/node/{node_id}/rename/{name}", rename),
-    web.post("/api/v1/node/{node_id}/tags", set_tags),
-    web.post("/api/v1/node/{node_id}/approve_routes", approve_routes),
+    Route("GET", _ALL, _CORE_READ, ListNodes, shapes.Nodes, show),
+    Route("POST", f"{_ALL}/backfillips", _CORE, Backfill, Backfilled, backfill, "node.backfill"),
+    Route("GET", _ONE, _CORE_READ, Nothing, shapes.NodeAnswer, get),
+    Route("DELETE", _ONE, _CORE, Nothing, Nothing, delete, "node.delete"),
+    Route("POST", f"{_ONE}/expire", _CORE, Expire, shapes.NodeAnswer, expire, "node.expire"),
+    Route(
+        "POST", f"{_ONE}/rename/{{name}}", _CORE, Nothing, shapes.NodeAnswer, rename, "node.rename"
+    ),
+    Route("POST", f"{_ONE}/tags", _CORE, SetTags, shapes.NodeAnswer, set_tags, "node.tag"),
+    # As clients of Headscale up to 0.27 call it.
+    Route("POST", f"{_ONE}/user", _CORE, MoveNode, shapes.NodeAnswer, move, "node.move"),
+    Route(
+        "POST",
+        f"{_ONE}/approve_routes",
+        Scope.DEVICES_ROUTES,
+        ApproveRoutes,
+        shapes.NodeAnswer,
+        approve_routes,
+        "node.approve-routes",
+    ),
 )

@@ -10,17 +10,15 @@ import asyncio
 from collections.abc import Collection
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
 import msgspec
-from aiohttp import web
 from msgspec import Struct
 
-from appliance.api.conditions import ANY, etag_of, if_match, with_etag
-from appliance.api.door import answer, body_of, keeper_of
-from appliance.api.problem import problem
-from appliance.errors import Conflict, Forbidden, Rejected
-from appliance.identity.principals import LOCAL
+from appliance.api.conditions import ANY, etag_of
+from appliance.api.problem import Refusal
+from appliance.api.routes import Context, Nothing, Reply, Route
+from appliance.errors import Conflict, Forbidden, Invalid, NotFound, Rejected
+from appliance.identity.scopes import Scope
 from appliance.live.policy import NOT_WRITTEN, PolicyKeeper, changed_meanwhile
 from appliance.policy.answers import commands as answers
 from appliance.policy.answers import dump as dumps
@@ -32,8 +30,6 @@ from appliance.tailnet import policies
 
 MAX_BODY_BYTES = 4 << 20
 """Two texts of the longest kind, escaped as JSON. (A text has at most 1 MiB.)"""
-
-S = TypeVar("S", bound=msgspec.Struct)
 
 
 class PolicyBody(Struct, frozen=True, kw_only=True):
@@ -97,89 +93,83 @@ UNWRITTEN_ETAG = "ts-default"
 """The ETag of no policy at all, as long as nobody wrote one. Source: the hosted service's API."""
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(ctx: Context, _: Nothing) -> Reply[Shown]:
     """Show the policy in force."""
-    keeper = keeper_of(request)
+    keeper = ctx.keeper
     record = keeper.status.in_force
     if record is None:
         # Status and words are Headscale's: consoles take them for "none yet, write one".
         words = "acl policy not found: no policy is set, and everything may reach everything"
         if keeper.status.denies_all:
             words = "acl policy not found: there is none that can be used, see 'policy status'"
-        return with_etag(problem(500, words, code="policy-missing"), _etag(keeper))
+        raise Refusal(NotFound("policy-missing", words), etag=_etag(keeper))
     return _shown(keeper, record)
 
 
-async def put(request: web.Request) -> web.Response:
+async def put(ctx: Context, body: PolicyBody) -> Reply[Shown]:
     """Put a policy in force; with ``If-Match``, only over one that the writer has seen."""
-    keeper = keeper_of(request)
-    wanted = if_match(request)
-    body = await _body(request, PolicyBody)
+    keeper = ctx.keeper
     try:
         answers.check_written(body.policy)
-        over = None if wanted is None else _seen(keeper, wanted)
-        return _shown(keeper, await keeper.replace(body.policy, LOCAL, over=over))
+        over = None if ctx.if_match is None else _seen(keeper, ctx.if_match)
+        return _shown(keeper, await keeper.replace(body.policy, ctx.principal, over=over))
     except Forbidden as refusal:
         # Headscale's words first: its tools look for them.
         words = f"update is disabled for modes other than 'database': {refusal.sentence}"
-        return problem(400, words, code=refusal.code)
+        raise Refusal(refusal, sentence=words) from refusal
     except Conflict as refusal:
         words = (
             f"{refusal.sentence}: get the policy that is in force, work your change into it, and"
             " send that with the new ETag in If-Match (without If-Match yours would replace it)"
         )
-        return with_etag(problem(412, words, code=refusal.code), _etag(keeper))
+        raise Refusal(refusal, sentence=words, etag=_etag(keeper)) from refusal
     except Rejected as refusal:
-        return _refusal(refusal)
+        raise _refusal(refusal) from refusal
 
 
-async def check(request: web.Request) -> web.Response:
+async def check(ctx: Context, body: PolicyBody) -> answers.Checked:
     """Say whether a policy could be put in force, and what in it is worth a look."""
-    keeper = keeper_of(request)
-    body = await _body(request, PolicyBody)
+    keeper = ctx.keeper
     try:
         answers.check_written(body.policy)
         admitted = await keeper.check(body.policy)
     except Rejected as refusal:
-        return _refusal(refusal)
+        raise _refusal(refusal) from refusal
     users = keeper.live.snapshot.users
-    return answer(await asyncio.to_thread(answers.checked, admitted, users))
+    return await asyncio.to_thread(answers.checked, admitted, users)
 
 
-async def test(request: web.Request) -> web.Response:
+async def test(ctx: Context, body: TestBody) -> answers.Tested:
     """Run the tests of a policy, or of the one in force."""
-    keeper = keeper_of(request)
-    body = await _body(request, TestBody)
+    keeper = ctx.keeper
     record = keeper.status.in_force
     text = body.policy
     if text is None:
         text = "{}" if record is None else record.text
     try:
-        return answer(await asyncio.to_thread(answers.test, text, _subjects(keeper)))
+        return await asyncio.to_thread(answers.test, text, _subjects(keeper))
     except Rejected as refusal:
-        return _refusal(refusal)
+        raise _refusal(refusal) from refusal
 
 
-async def diff(request: web.Request) -> web.Response:
+async def diff(ctx: Context, body: DiffBody) -> answers.Difference:
     """Say what a policy would change, node by node."""
-    keeper = keeper_of(request)
-    body = await _body(request, DiffBody)
+    keeper = ctx.keeper
     subjects = _subjects(keeper)
     try:
         old = await _read(keeper, body.against)
     except Rejected as refusal:
-        return _refusal(refusal, of="against")
+        raise _refusal(refusal, of="against") from refusal
     try:
         new = await asyncio.to_thread(answers.read, body.policy, subjects.background)
     except Rejected as refusal:
-        return _refusal(refusal)
-    return answer(await asyncio.to_thread(answers.diff, old, new, subjects))
+        raise _refusal(refusal) from refusal
+    return await asyncio.to_thread(answers.diff, old, new, subjects)
 
 
-async def explain(request: web.Request) -> web.Response:
+async def explain(ctx: Context, body: ExplainBody) -> reasons.Explanation:
     """Say which rule lets one end reach another, or which come near."""
-    keeper = keeper_of(request)
-    body = await _body(request, ExplainBody)
+    keeper = ctx.keeper
     snapshot, subjects = keeper.live.snapshot, _subjects(keeper)
 
     def is_up(node_id: NodeID) -> bool:
@@ -196,47 +186,40 @@ async def explain(request: web.Request) -> web.Response:
     )
     if body.policy is None and snapshot.compiled.state is not None:
         # Here and not in a thread: nodes ask this compiled policy too, and it remembers answers.
-        return answer(ask(snapshot.compiled, subjects, table=snapshot.routes))
+        return ask(snapshot.compiled, subjects, table=snapshot.routes)
     try:
         policy = await _read(keeper, body.policy)
     except Rejected as refusal:
-        return _refusal(refusal)
-    return answer(await asyncio.to_thread(lambda: ask(compile(policy, *subjects), subjects)))
+        raise _refusal(refusal) from refusal
+    return await asyncio.to_thread(lambda: ask(compile(policy, *subjects), subjects))
 
 
-async def dump(request: web.Request) -> web.Response:
+async def dump(ctx: Context, _: Nothing) -> msgspec.Raw:
     """Give the tailnet as policies see it, for questions without a server."""
-    data = await asyncio.to_thread(dumps.encode, *_subjects(keeper_of(request)))
-    return web.Response(body=data, content_type="application/json")
+    return msgspec.Raw(await asyncio.to_thread(dumps.encode, *_subjects(ctx.keeper)))
 
 
-async def status(request: web.Request) -> web.Response:
+async def status(ctx: Context, _: Nothing) -> Status:
     """Say where the policy comes from and how it is."""
-    keeper = keeper_of(request)
+    keeper = ctx.keeper
     known = keeper.status
     record = known.in_force
-    return answer(
-        Status(
-            source=known.source,
-            file="" if known.path is None else str(known.path),
-            since=known.since,
-            by="" if record is None else record.created_by,
-            etag=_etag(keeper),
-            denies_all=known.denies_all,
-            trouble=known.trouble,
-            trouble_since=known.trouble_since,
-        )
+    return Status(
+        source=known.source,
+        file="" if known.path is None else str(known.path),
+        since=known.since,
+        by="" if record is None else record.created_by,
+        etag=_etag(keeper),
+        denies_all=known.denies_all,
+        trouble=known.trouble,
+        trouble_since=known.trouble_since,
     )
 
 
-async def _body(request: web.Request, kind: type[S]) -> S:
-    return await body_of(request.clone(client_max_size=MAX_BODY_BYTES), kind)
-
-
-def _shown(keeper: PolicyKeeper, record: PolicyText) -> web.Response:
+def _shown(keeper: PolicyKeeper, record: PolicyText) -> Reply[Shown]:
     is_ours = keeper.source.mode == "database"
-    shown = answer(Shown(policy=record.text, updated_at=record.created_at if is_ours else None))
-    return with_etag(shown, etag_of(record.text))
+    shown = Shown(policy=record.text, updated_at=record.created_at if is_ours else None)
+    return Reply(shown, etag=etag_of(record.text))
 
 
 def _etag(keeper: PolicyKeeper) -> str:
@@ -267,22 +250,37 @@ async def _read(keeper: PolicyKeeper, text: str | None) -> Policy:
     return await asyncio.to_thread(answers.read, text, policies.background(snapshot))
 
 
-def _refusal(refusal: Rejected, *, of: str = "policy") -> web.Response:
+def _refusal(refusal: Rejected, *, of: str = "policy") -> Refusal:
     """Say what is wrong with a text, in Headscale's words and with each place."""
     words = refusal.sentence
     if refusal.code == "policy-invalid":
         words = f"parsing policy from bytes: {words}"
-    mistakes = answers.mistakes_of(refusal)
-    return problem(400, words, code=refusal.code, mistakes=mistakes, of=of)
+    refused = Invalid(refusal.code, words)
+    members = {"mistakes": answers.mistakes_of(refusal), "of": of}
+    return Refusal(refused, members=members)
 
 
+_PATH = "/api/v1/policy"
+_CHANGE, _READ = Scope.POLICY_FILE, Scope.POLICY_FILE_READ
+_LONG = MAX_BODY_BYTES
 ROUTES = (
-    web.get("/api/v1/policy", get),
-    web.put("/api/v1/policy", put),
-    web.post("/api/v1/policy/check", check),
-    web.post("/api/v1/policy/test", test),
-    web.post("/api/v1/policy/diff", diff),
-    web.post("/api/v1/policy/explain", explain),
-    web.get("/api/v1/policy/dump", dump),
-    web.get("/api/v1/policy/status", status),
+    Route("GET", _PATH, _READ, Nothing, Shown, get),
+    Route("PUT", _PATH, _CHANGE, PolicyBody, Shown, put, "policy.set", _LONG, is_conditional=True),
+    Route(
+        "POST", f"{_PATH}/check", _READ, PolicyBody, answers.Checked, check, max_body_bytes=_LONG
+    ),
+    Route("POST", f"{_PATH}/test", _READ, TestBody, answers.Tested, test, max_body_bytes=_LONG),
+    Route("POST", f"{_PATH}/diff", _READ, DiffBody, answers.Difference, diff, max_body_bytes=_LONG),
+    Route(
+        "POST",
+        f"{_PATH}/explain",
+        _READ,
+        ExplainBody,
+        reasons.Explanation,
+        explain,
+        max_body_bytes=_LONG,
+    ),
+    # Who is there, with which attributes: more than the policy.
+    Route("GET", f"{_PATH}/dump", Scope.ALL_READ, Nothing, msgspec.Raw, dump),
+    Route("GET", f"{_PATH}/status", _READ, Nothing, Status, status),
 )

@@ -1,19 +1,20 @@
-"""``/api/v1/preauthkey``: see ``door`` and ``shapes``."""
+"""``/api/v1/preauthkey``: see ``routes`` and ``shapes``."""
 
 from __future__ import annotations
 
-from aiohttp import web
 from msgspec import Struct
 
 from appliance.api import shapes
-from appliance.api.door import answer, body_of, door_of, live_of, number, parse_moment
-from appliance.identity.principals import LOCAL
-from appliance.records import AuthKeyID, UserID
-from appliance.tailnet import keys
+from appliance.api.routes import Context, Nothing, Route, number, optional_number, parse_moment
+from appliance.errors import Invalid, NotFound
+from appliance.identity.scopes import Scope
+from appliance.records import AuthKey, AuthKeyID, UserID
+from appliance.tailnet import keys, users
+from appliance.tailnet.snapshot import Edit
 
 
 class CreatePreAuthKey(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of a creation. ``user`` is an id; 0 and "" mean none."""
+    """A key to be made. ``user`` is an id; 0 and "" mean none."""
 
     user: str | int = ""
     reusable: bool = False
@@ -22,63 +23,112 @@ class CreatePreAuthKey(Struct, frozen=True, kw_only=True, rename="camel"):
     acl_tags: tuple[str, ...] = ()
 
 
-class ExpirePreAuthKey(Struct, frozen=True, kw_only=True):
-    """The body of an expiry."""
+class ListPreAuthKeys(Struct, frozen=True, kw_only=True):
+    """Which keys: those of the user with this id, or all. (Clients up to 0.27 name a user.)"""
+
+    user: str | int = ""
+
+
+class NamePreAuthKey(Struct, frozen=True, kw_only=True):
+    """Which key: by id; or, as clients up to 0.27 name it, by its text and its user's id."""
 
     id: str | int = ""
+    key: str = ""
+    user: str | int = ""
 
 
-async def create(request: web.Request) -> web.Response:
+async def create(ctx: Context, body: CreatePreAuthKey) -> shapes.PreAuthKeyAnswer:
     """Make a key; without an expiration it gets the default lifetime of one hour.
 
     (Headscale makes such a key expired from birth; its own command line always sends a time.)
     """
-    body = await body_of(request, CreatePreAuthKey)
-    live = live_of(request)
-    now = live.clock()
-    owner = str(body.user)
-    async with live.edit(by=LOCAL) as edit:
+    now = ctx.live.clock()
+    owner = optional_number(body.user, "user")
+    expires_at = parse_moment(body.expiration, "expiration") or now + keys.DEFAULT_LIFETIME
+    async with ctx.edit() as edit:
         key, text = keys.create_auth_key(
             edit,
-            user_id=None if owner in ("", "0") else UserID(number(owner, "user")),
+            user_id=None if owner is None else UserID(owner),
             tags=body.acl_tags,
             reusable=body.reusable,
             ephemeral=body.ephemeral,
-            expires_at=parse_moment(body.expiration, "expiration") or now + keys.DEFAULT_LIFETIME,
+            expires_at=expires_at,
             now=now,
-            random_bytes=door_of(request).random_bytes,
+            random_bytes=ctx.door.random_bytes,
         )
-    return answer({"preAuthKey": shapes.pre_auth_key(live.snapshot, key, text=text)})
+    shown = shapes.pre_auth_key(ctx.live.snapshot, key, text=text)
+    return shapes.PreAuthKeyAnswer(pre_auth_key=shown)
 
 
-async def show(request: web.Request) -> web.Response:
-    """List all keys."""
-    snapshot = live_of(request).snapshot
+async def show(ctx: Context, body: ListPreAuthKeys) -> shapes.PreAuthKeys:
+    """List keys: all, or those of one user."""
+    snapshot = ctx.live.snapshot
     found = sorted(snapshot.auth_keys.values(), key=lambda key: key.id)
-    return answer({"preAuthKeys": [shapes.pre_auth_key(snapshot, key) for key in found]})
+    owner = optional_number(body.user, "user")
+    if owner is not None:
+        user = users.get(snapshot, UserID(owner))
+        found = [key for key in found if key.user_id == user.id]
+    shown = tuple(shapes.pre_auth_key(snapshot, key) for key in found)
+    return shapes.PreAuthKeys(pre_auth_keys=shown)
 
 
-async def expire(request: web.Request) -> web.Response:
+async def expire(ctx: Context, body: NamePreAuthKey) -> Nothing:
     """Let a key run out now."""
-    body = await body_of(request, ExpirePreAuthKey)
-    key_id = AuthKeyID(number(str(body.id), "key"))
-    live = live_of(request)
-    async with live.edit(by=LOCAL) as edit:
-        keys.expire(edit, key_id, live.clock())
-    return answer({})
+    async with ctx.edit() as edit:
+        keys.expire(edit, _named(edit, body).id, ctx.live.clock())
+    return Nothing()
 
 
-async def delete(request: web.Request) -> web.Response:
+async def delete(ctx: Context, body: NamePreAuthKey) -> Nothing:
     """Remove a key."""
-    key_id = AuthKeyID(number(request.query.get("id", ""), "key"))
-    async with live_of(request).edit(by=LOCAL) as edit:
-        keys.delete(edit, key_id)
-    return answer({})
+    async with ctx.edit() as edit:
+        keys.delete(edit, _named(edit, body).id)
+    return Nothing()
 
 
+def _named(edit: Edit, body: NamePreAuthKey) -> AuthKey:
+    """Find the key that a request names. Raises Invalid, NotFound."""
+    if body.key:
+        key = _with_text(edit, body.key)
+        if body.id and AuthKeyID(number(str(body.id), "key")) != key.id:
+            raise Invalid("member-contradiction", "id and key name two different keys: give one")
+    else:
+        key = keys.get(edit, AuthKeyID(number(str(body.id), "key")))
+    owner = optional_number(body.user, "user")
+    if owner is not None and key.user_id != owner:
+        raise NotFound("auth-key-unknown", f"the user {owner} has no such auth key")
+    return key
+
+
+def _with_text(edit: Edit, text: str) -> AuthKey:
+    """Find a key by its text: the whole of it, or as lists show it."""
+    key_id = edit.by_key_prefix.get(text.removeprefix(keys.TEXT_PREFIX).removesuffix("-***"))
+    key = keys.find(edit, text) if key_id is None else edit.auth_keys[key_id]
+    if key is None:
+        raise NotFound("auth-key-unknown", "there is no auth key with this text")
+    return key
+
+
+_PATH = "/api/v1/preauthkey"
 ROUTES = (
-    web.post("/api/v1/preauthkey", create),
-    web.get("/api/v1/preauthkey", show),
-    web.post("/api/v1/preauthkey/expire", expire),
-    web.delete("/api/v1/preauthkey", delete),
+    Route(
+        "POST",
+        _PATH,
+        Scope.AUTH_KEYS,
+        CreatePreAuthKey,
+        shapes.PreAuthKeyAnswer,
+        create,
+        "preauthkey.create",
+    ),
+    Route("GET", _PATH, Scope.AUTH_KEYS_READ, ListPreAuthKeys, shapes.PreAuthKeys, show),
+    Route(
+        "POST",
+        f"{_PATH}/expire",
+        Scope.AUTH_KEYS,
+        NamePreAuthKey,
+        Nothing,
+        expire,
+        "preauthkey.expire",
+    ),
+    Route("DELETE", _PATH, Scope.AUTH_KEYS, NamePreAuthKey, Nothing, delete, "preauthkey.delete"),
 )

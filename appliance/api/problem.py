@@ -7,11 +7,13 @@ Not for deciding what is refused. The body has the members of RFC 9457 and, besi
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
 
+from appliance.api.conditions import with_etag
 from appliance.errors import Kind, Rejected
 from appliance.live import CommitFailed
 
@@ -24,13 +26,41 @@ _STATUS = {
     Kind.FORBIDDEN: 403,
     Kind.TOO_MANY: 429,
 }
-_HEADSCALE_STATUS = {"user-has-nodes": 400, "node-name-taken": 400}
-"""Refusals that Headscale answers with another status than their kind has here."""
+_STATUS_OF_CODE = {
+    "user-has-nodes": 400,
+    "node-name-taken": 400,
+    "policy-read-only": 400,
+    "policy-missing": 500,
+    "policy-changed": 412,
+}
+"""Refusals that Headscale, or RFC 9110, answers with another status than their kind has here."""
 
-_RPC_CODES = {400: 3, 403: 7, 404: 5, 409: 6, 412: 9, 429: 8, 500: 13, 503: 14}
+_RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 412: 9, 429: 8, 500: 13, 503: 14}
 """The ``code`` member of old bodies: a number of the gRPC status list."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Refusal(Exception):
+    """A refusal, and what a client is told beside its sentence.
+
+    ``sentence`` replaces the refusal's own where clients look for certain words. ``etag`` is the
+    version that is in force; ``members`` go into the body as they are.
+    """
+
+    def __init__(
+        self,
+        of: Rejected,
+        *,
+        sentence: str = "",
+        etag: str = "",
+        members: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(sentence or of.sentence)
+        self.of = of
+        self.sentence = sentence or of.sentence
+        self.etag = etag
+        self.members = members
 
 
 def problem(
@@ -59,8 +89,9 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Rejected as refusal:
-        status = _HEADSCALE_STATUS.get(refusal.code, _STATUS[refusal.kind])
-        return problem(status, refusal.sentence, code=refusal.code, concerns=refusal.concerns)
+        return _refused(Refusal(refusal))
+    except Refusal as refusal:
+        return _refused(refusal)
     except CommitFailed as failure:
         return problem(503, str(failure), code="not-stored")
     except web.HTTPException as answer:
@@ -74,5 +105,20 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem(500, "the server failed at this request; its log has the reason")
 
 
+def _refused(refusal: Refusal) -> web.Response:
+    of = refusal.of
+    answer = problem(
+        _STATUS_OF_CODE.get(of.code, _STATUS[of.kind]),
+        refusal.sentence,
+        code=of.code,
+        concerns=of.concerns,
+        **refusal.members,
+    )
+    return with_etag(answer, refusal.etag) if refusal.etag else answer
+
+
+_TITLES = {401: "unauthorized", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+
+
 def _title(status: int) -> str:
-    return {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "failed")
+    return _TITLES.get(status, "failed")

@@ -79,6 +79,42 @@ class Node(Struct, frozen=True, kw_only=True, rename="camel"):
     tags: tuple[str, ...]
 
 
+class UserAnswer(Struct, frozen=True, kw_only=True):
+    """One user."""
+
+    user: User
+
+
+class Users(Struct, frozen=True, kw_only=True):
+    """Users, by id."""
+
+    users: tuple[User, ...]
+
+
+class PreAuthKeyAnswer(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One pre-auth key."""
+
+    pre_auth_key: PreAuthKey
+
+
+class PreAuthKeys(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Pre-auth keys, by id."""
+
+    pre_auth_keys: tuple[PreAuthKey, ...]
+
+
+class NodeAnswer(Struct, frozen=True, kw_only=True):
+    """One node."""
+
+    node: Node
+
+
+class Nodes(Struct, frozen=True, kw_only=True):
+    """Nodes, by id."""
+
+    nodes: tuple[Node, ...]
+
+
 class Attributes(Struct, frozen=True, kw_only=True):
     """What is known of a node, by name, and until when. Source: the hosted service's API."""
 

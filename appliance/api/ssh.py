@@ -1,4 +1,4 @@
-"""``/api/v1/ssh/check``: SSH logins that wait for an approval; see ``door`` and ``shapes``.
+"""``/api/v1/ssh/check``: SSH logins that wait for an approval; see ``routes``.
 
 Also ``/api/v1/auth/approve`` and ``reject``, by which tools for Headscale decide the same.
 """
@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from aiohttp import web
 from msgspec import Struct
 
-from appliance.api.door import answer, body_of, door_of, live_of
-from appliance.identity.principals import LOCAL
+from appliance.api.routes import Context, Nothing, Route
+from appliance.identity.scopes import Scope
 from appliance.identity.sshchecks import SSHCheck, Verdict
 from appliance.records import TAGGED_USER_ID, NodeID
 from appliance.tailnet import users
@@ -35,50 +34,66 @@ class Check(Struct, frozen=True, kw_only=True, rename="camel"):
     expires_at: datetime
 
 
+class Checks(Struct, frozen=True, kw_only=True):
+    """Logins that wait."""
+
+    checks: tuple[Check, ...]
+
+
+class Decided(Struct, frozen=True, kw_only=True):
+    """The login that was decided about."""
+
+    check: Check
+
+
 class AuthID(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of a decision in Headscale's form."""
+    """Which login, in Headscale's form."""
 
     auth_id: str = ""
 
 
-async def pending(request: web.Request) -> web.Response:
+async def pending(ctx: Context, _: Nothing) -> Checks:
     """List the logins that wait."""
-    live = live_of(request)
-    found = door_of(request).ssh_checks.pending(live.id, live.clock())
-    return answer({"checks": [_check(live.snapshot, check) for check in found]})
+    found = ctx.door.ssh_checks.pending(ctx.live.id, ctx.live.clock())
+    return Checks(checks=tuple(_check(ctx.live.snapshot, check) for check in found))
 
 
-async def approve(request: web.Request) -> web.Response:
+async def approve(ctx: Context, _: Nothing) -> Decided:
     """Let a login in."""
-    return _decided(request, request.match_info["check_id"], Verdict.APPROVED)
+    return _decided(ctx, ctx.path["check_id"], Verdict.APPROVED)
 
 
-async def deny(request: web.Request) -> web.Response:
+async def deny(ctx: Context, _: Nothing) -> Decided:
     """Turn a login away."""
-    return _decided(request, request.match_info["check_id"], Verdict.DENIED)
+    return _decided(ctx, ctx.path["check_id"], Verdict.DENIED)
 
 
-async def auth_approve(request: web.Request) -> web.Response:
+async def auth_approve(ctx: Context, body: AuthID) -> Nothing:
     """Let a login in, as Headscale's tools say it."""
-    _decided(request, (await body_of(request, AuthID)).auth_id, Verdict.APPROVED)
-    return answer({})
+    _decided(ctx, body.auth_id, Verdict.APPROVED)
+    return Nothing()
 
 
-async def auth_reject(request: web.Request) -> web.Response:
+async def auth_reject(ctx: Context, body: AuthID) -> Nothing:
     """Turn a login away, as Headscale's tools say it."""
-    _decided(request, (await body_of(request, AuthID)).auth_id, Verdict.DENIED)
-    return answer({})
+    _decided(ctx, body.auth_id, Verdict.DENIED)
+    return Nothing()
 
 
-def _decided(request: web.Request, check_id: str, verdict: Verdict) -> web.Response:
-    live = live_of(request)
-    check = door_of(request).ssh_checks.decide(live.id, check_id, verdict, live.clock())
+def _decided(ctx: Context, check_id: str, verdict: Verdict) -> Decided:
+    live = ctx.live
+    check = ctx.door.ssh_checks.decide(live.id, check_id, verdict, live.clock())
     shown = _check(live.snapshot, check)
     log.info(
         "ssh login decided",
-        extra={"node": shown.destination, "user": shown.owner, "reason": verdict, "by": str(LOCAL)},
+        extra={
+            "node": shown.destination,
+            "user": shown.owner,
+            "reason": verdict,
+            "by": str(ctx.principal),
+        },
     )
-    return answer({"check": shown})
+    return Decided(check=shown)
 
 
 def _check(snapshot: Snapshot, check: SSHCheck) -> Check:
@@ -106,10 +121,12 @@ def _name(snapshot: Snapshot, node_id: NodeID) -> str:
     return "" if node is None else node.name
 
 
+_CHECKS = "/api/v1/ssh/check"
+_CHANGE = Scope.SSH_CHECKS
 ROUTES = (
-    web.get("/api/v1/ssh/check", pending),
-    web.post("/api/v1/ssh/check/{check_id}/approve", approve),
-    web.post("/api/v1/ssh/check/{check_id}/deny", deny),
-    web.post("/api/v1/auth/approve", auth_approve),
-    web.post("/api/v1/auth/reject", auth_reject),
+    Route("GET", _CHECKS, Scope.SSH_CHECKS_READ, Nothing, Checks, pending),
+    Route("POST", f"{_CHECKS}/{{check_id}}/approve", _CHANGE, Nothing, Decided, approve),
+    Route("POST", f"{_CHECKS}/{{check_id}}/deny", _CHANGE, Nothing, Decided, deny),
+    Route("POST", "/api/v1/auth/approve", _CHANGE, AuthID, Nothing, auth_approve),
+    Route("POST", "/api/v1/auth/reject", _CHANGE, AuthID, Nothing, auth_reject),
 )

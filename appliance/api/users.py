@@ -1,19 +1,18 @@
-"""``/api/v1/user``: see ``door`` and ``shapes``."""
+"""``/api/v1/user``: see ``routes`` and ``shapes``."""
 
 from __future__ import annotations
 
-from aiohttp import web
 from msgspec import Struct
 
 from appliance.api import shapes
-from appliance.api.door import answer, body_of, live_of, number, path_number
-from appliance.identity.principals import LOCAL
+from appliance.api.routes import Context, Nothing, Route, optional_number
+from appliance.identity.scopes import Scope
 from appliance.records import UserID
 from appliance.tailnet import users
 
 
 class CreateUser(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of a creation."""
+    """A user to be made."""
 
     name: str = ""
     display_name: str = ""
@@ -22,80 +21,98 @@ class CreateUser(Struct, frozen=True, kw_only=True, rename="camel"):
     role: str = ""
 
 
+class ListUsers(Struct, frozen=True, kw_only=True):
+    """Which users: name counts before e-mail before id; none given means all."""
+
+    id: str | int = ""
+    name: str = ""
+    email: str = ""
+
+
 class SetRole(Struct, frozen=True, kw_only=True):
-    """The body of a change of role."""
+    """A role, as ``users set-role`` names them."""
 
     role: str = ""
 
 
-async def create(request: web.Request) -> web.Response:
+class RoleSet(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A user with the new role, and who had it before if it was handed over."""
+
+    user: shapes.User
+    former_owner: shapes.User | None
+
+
+async def create(ctx: Context, body: CreateUser) -> shapes.UserAnswer:
     """Add a user."""
-    body = await body_of(request, CreateUser)
-    live = live_of(request)
-    async with live.edit(by=LOCAL) as edit:
+    async with ctx.edit() as edit:
         user = users.create(
             edit,
             body.name,
-            live.clock(),
+            ctx.live.clock(),
             display_name=body.display_name,
             email=body.email,
             profile_pic_url=body.picture_url,
             role=users.check_role(body.role),
         )
-    return answer({"user": shapes.user(user)})
+    return shapes.UserAnswer(user=shapes.user(user))
 
 
-async def show(request: web.Request) -> web.Response:
+async def show(ctx: Context, body: ListUsers) -> shapes.Users:
     """List users, filtered by name, e-mail or id."""
-    query = request.query
-    identifier = query.get("id", "")
+    user_id = optional_number(body.id, "user")
     found = users.find(
-        live_of(request).snapshot,
-        user_id=UserID(number(identifier, "user")) if identifier not in ("", "0") else None,
-        name=query.get("name", ""),
-        email=query.get("email", ""),
+        ctx.live.snapshot,
+        user_id=None if user_id is None else UserID(user_id),
+        name=body.name,
+        email=body.email,
     )
-    return answer({"users": [shapes.user(user) for user in found]})
+    return shapes.Users(users=tuple(map(shapes.user, found)))
 
 
-async def rename(request: web.Request) -> web.Response:
+async def rename(ctx: Context, _: Nothing) -> shapes.UserAnswer:
     """Give a user another name."""
-    user_id = UserID(path_number(request, "user_id", "user"))
-    async with live_of(request).edit(by=LOCAL) as edit:
-        user = users.rename(edit, user_id, request.match_info["name"])
-    return answer({"user": shapes.user(user)})
+    async with ctx.edit() as edit:
+        user = users.rename(edit, ctx.user_id, ctx.path["name"])
+    return shapes.UserAnswer(user=shapes.user(user))
 
 
-async def set_role(request: web.Request) -> web.Response:
+async def set_role(ctx: Context, body: SetRole) -> RoleSet:
     """Give a user another role; an owner before becomes an administrator."""
-    user_id = UserID(path_number(request, "user_id", "user"))
-    body = await body_of(request, SetRole)
+    user_id = ctx.user_id
     role = users.check_role(body.role)
-    async with live_of(request).edit(by=LOCAL) as edit:
+    async with ctx.edit() as edit:
         owner = users.owner_of(edit)
         user = users.set_role(edit, user_id, role)
         former = None if owner is None or owner.id == user.id else edit.users[owner.id]
     is_handed_over = former is not None and former is not owner
-    return answer(
-        {
-            "user": shapes.user(user),
-            "formerOwner": shapes.user(former) if former is not None and is_handed_over else None,
-        }
+    return RoleSet(
+        user=shapes.user(user),
+        former_owner=shapes.user(former) if former is not None and is_handed_over else None,
     )
 
 
-async def destroy(request: web.Request) -> web.Response:
+async def destroy(ctx: Context, _: Nothing) -> Nothing:
     """Remove a user."""
-    user_id = UserID(path_number(request, "user_id", "user"))
-    async with live_of(request).edit(by=LOCAL) as edit:
-        users.destroy(edit, user_id)
-    return answer({})
+    async with ctx.edit() as edit:
+        users.destroy(edit, ctx.user_id)
+    return Nothing()
 
 
+_ONE = "/api/v1/user/{user_id}"
 ROUTES = (
-    web.post("/api/v1/user", create),
-    web.get("/api/v1/user", show),
-    web.post("/api/v1/user/{user_id}/rename/{name}", rename),
-    web.post("/api/v1/user/{user_id}/role", set_role),
-    web.delete("/api/v1/user/{user_id}", destroy),
+    Route(
+        "POST", "/api/v1/user", Scope.USERS, CreateUser, shapes.UserAnswer, create, "user.create"
+    ),
+    Route("GET", "/api/v1/user", Scope.USERS_READ, ListUsers, shapes.Users, show),
+    Route(
+        "POST",
+        f"{_ONE}/rename/{{name}}",
+        Scope.USERS,
+        Nothing,
+        shapes.UserAnswer,
+        rename,
+        "user.rename",
+    ),
+    Route("POST", f"{_ONE}/role", Scope.USERS, SetRole, RoleSet, set_role, "user.set-role"),
+    Route("DELETE", _ONE, Scope.USERS, Nothing, Nothing, destroy, "user.destroy"),
 )

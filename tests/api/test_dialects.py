@@ -95,3 +95,69 @@ async def test_members_in_snake_case_count(
     status, answer = await house.call(method, path, body)
     assert status == 200, answer
     assert {name: answer[noun][name] for name in shown} == shown
+
+
+async def test_nodes_of_a_user_who_is_not_there_are_refused(house: House) -> None:
+    """X6: a typo in a script's loop must not look like "no nodes"."""
+    await house.node("alice", "laptop")
+    await house.node("alice", "server", tags=("tag:srv",))
+    status, answer = await house.call("GET", "/api/v1/node?user=nobody")
+    assert (status, answer["message"]) == (404, "there is no user named 'nobody'")
+    status, answer = await house.call("GET", "/api/v1/preauthkey?user=99")
+    assert (status, "no user" in answer["message"]) == (404, True)
+    _, answer = await house.call("GET", "/api/v1/node?user=alice")
+    assert [node["name"] for node in answer["nodes"]] == ["laptop"]
+    _, answer = await house.call("GET", "/api/v1/node?user=tagged-devices")
+    assert [node["name"] for node in answer["nodes"]] == ["server"]
+
+
+async def test_keys_are_named_as_clients_up_to_0_27_do(house: House) -> None:
+    """B12: {user, key} instead of {id}; ?user= chooses whose keys are listed."""
+    alice, bob = await house.user("alice"), await house.user("bob")
+    _, made = await house.call("POST", "/api/v1/preauthkey", {"user": str(alice)})
+    text = made["preAuthKey"]["key"]
+    _, listed = await house.call("GET", f"/api/v1/preauthkey?user={bob}")
+    assert listed == {"preAuthKeys": []}
+    _, listed = await house.call("GET", f"/api/v1/preauthkey?user={alice}")
+    masked = listed["preAuthKeys"][0]["key"]
+    path = "/api/v1/preauthkey/expire"
+    for body in ({"user": str(bob), "key": text}, {"key": text[:-1] + "!"}, {"user": "1"}, {}):
+        status, _ = await house.call("POST", path, body)
+        assert status in (400, 404), body
+    status, _ = await house.call("POST", path, {"id": "77", "key": text})
+    assert status == 400
+    [key] = house.live.snapshot.auth_keys.values()
+    house.clock.advance(60)
+    for body in ({"user": str(alice), "key": text}, {"user": int(alice), "key": masked}):
+        assert await house.call("POST", path, body) == (200, {})
+    [key] = house.live.snapshot.auth_keys.values()
+    assert key.expires_at == house.clock()
+
+
+async def test_node_is_moved_as_clients_up_to_0_27_do(house: House) -> None:
+    """B12, F11: POST …/user, by id or by name; a tagged node becomes the user's."""
+    node = await house.node("alice", "server", tags=("tag:srv",))
+    bob = await house.user("bob")
+    path = f"/api/v1/node/{node.id}/user"
+    for strange in ("nobody", "77", ""):
+        status, answer = await house.call("POST", path, {"user": strange})
+        assert status in (400, 404), answer
+    for user in (str(bob), int(bob), "bob"):
+        status, answer = await house.call("POST", path, {"user": user})
+        assert (status, answer["node"]["user"]["name"], answer["node"]["tags"]) == (200, "bob", [])
+
+
+async def test_routes_are_masked_as_the_peer_does(house: House) -> None:
+    """B12: approve_routes takes 10.1.0.1/16 for 10.1.0.0/16."""
+    node = await house.node("alice", "router")
+    path = f"/api/v1/node/{node.id}/approve_routes"
+    status, answer = await house.call("POST", path, {"routes": ["10.1.0.1/16"]})
+    assert (status, answer["node"]["approvedRoutes"]) == (200, ["10.1.0.0/16"])
+
+
+@pytest.mark.parametrize("noun", ["node", "user"])
+async def test_empty_name_is_refused_as_a_name(house: House, noun: str) -> None:
+    """F11: renaming to nothing says what is wrong with the name, not that the page is missing."""
+    await house.node("alice", "laptop")
+    status, answer = await house.call("POST", f"/api/v1/{noun}/1/rename/")
+    assert (status, "''" in answer["message"]) == (400, True), answer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from appliance.api.door import MAX_BODY_BYTES
+from appliance.api.routes import MAX_BODY_BYTES
 from appliance.live.policy import PolicySource
 from tests.api.conftest import House
 
@@ -60,7 +60,7 @@ async def test_refusal_serves_old_and_new_clients(house: House) -> None:
         ("POST", "/api/v1/preauthkey", {"aclTags": ["nope"]}, 400),
         ("POST", "/api/v1/preauthkey", {"aclTags": "tag:a"}, 400),
         ("DELETE", "/api/v1/preauthkey", None, 400),
-        ("POST", "/api/v1/node/1/approve_routes", {"routes": ["10.0.0.1/8"]}, 400),
+        ("POST", "/api/v1/node/1/approve_routes", {"routes": ["10.0.0.1/40"]}, 400),
         ("POST", "/api/v1/node/1/expire", {"expiry": "2031-01-01T00:00:00"}, 400),
         (
             "POST",

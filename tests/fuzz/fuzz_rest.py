@@ -14,7 +14,8 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
 from appliance.api import app
-from appliance.api.door import MAX_BODY_BYTES, Door
+from appliance.api.door import Door
+from appliance.api.routes import MAX_BODY_BYTES
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.live.policy import PolicyKeeper, PolicySource

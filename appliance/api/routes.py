@@ -1,0 +1,155 @@
+"""What a route of the API is: one row with its path, its scope, its types and its handler.
+
+Not for HTTP (``mount`` turns rows into an application) and not for the rows themselves, which stand
+at the end of each noun's file. What a handler gets is a ``Context`` and its request as a Struct; what
+it returns is a Struct. The document (``openapi``), the scope check, the entry in the audit log and
+the bounds are all read from the row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from appliance.api.door import Door
+from appliance.errors import Invalid
+from appliance.identity.principals import Principal
+from appliance.identity.scopes import Scope
+from appliance.live import LiveTailnet
+from appliance.live.policy import PolicyKeeper
+from appliance.records import NodeID, UserID
+from appliance.tailnet.snapshot import Edit
+
+MAX_BODY_BYTES = 256 * 1024
+"""The longest list of tags or routes that makes sense is far shorter."""
+
+S = TypeVar("S", bound=Struct)
+R = TypeVar("R")
+
+_MAX_ID = 2**63 - 1
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+class Nothing(Struct, frozen=True):
+    """A request, or an answer, without members."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[R]):
+    """An answer with more to it than its value.
+
+    ``etag`` is the version of what is shown. ``is_unwell`` lets programs that look at the status
+    only see that something is wrong.
+    """
+
+    value: R
+    etag: str = ""
+    is_unwell: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a handler may use beside its request."""
+
+    principal: Principal
+    door: Door
+    live: LiveTailnet
+    """The tailnet that the request is about."""
+    path: Mapping[str, str]
+    """The parameters of the path."""
+    act: str = ""
+    if_match: Collection[str] | None = None
+    """The versions over which a conditional route may make its change; None means any."""
+
+    def edit(self) -> AbstractAsyncContextManager[Edit]:
+        """Draft a change in the name of the one who asks."""
+        return self.live.edit(by=self.principal)
+
+    @property
+    def keeper(self) -> PolicyKeeper:
+        """Give the keeper of the tailnet's policy."""
+        return self.door.policies[self.live.id]
+
+    @property
+    def node_id(self) -> NodeID:
+        """Give the node that the path names. Raises Invalid."""
+        return NodeID(number(self.path["node_id"], "node"))
+
+    @property
+    def user_id(self) -> UserID:
+        """Give the user that the path names. Raises Invalid."""
+        return UserID(number(self.path["user_id"], "user"))
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[S, R]):
+    """One row of the table.
+
+    ``scope`` None lets everybody who may ask at all. ``act`` is what the audit log calls the change
+    ("node.rename"); empty for what changes nothing.
+    """
+
+    method: str
+    path: str
+    scope: Scope | None
+    request: type[S]
+    response: type[R]
+    handler: Callable[[Context, S], Awaitable[R | Reply[R]]]
+    act: str = ""
+    max_body_bytes: int = MAX_BODY_BYTES
+    is_conditional: bool = False
+    """Whether ``If-Match`` is obeyed."""
+    parameters: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", tuple(_PARAMETER.findall(self.path)))
+
+    @property
+    def takes_body(self) -> bool:
+        """Tell whether members may come in a body as well as in the query."""
+        return self.method != "GET"
+
+    @property
+    def summary(self) -> str:
+        """Say in one line what the route does."""
+        return (self.handler.__doc__ or "").strip().partition("\n")[0]
+
+
+AnyRoute = Route[Any, Any]
+
+
+def number(text: str, what: str) -> int:
+    """Read a decimal id. Raises Invalid."""
+    if not (text.isascii() and text.isdigit()) or int(text[:20]) > _MAX_ID:
+        raise Invalid("id-invalid", f"{text!r} is no {what} id: ids are numbers", concerns=text)
+    return int(text)
+
+
+def optional_number(value: str | int, what: str) -> int | None:
+    """Read an id that may be left out: 0 and "" mean none. Raises Invalid."""
+    text = str(value)
+    return None if text in ("", "0") else number(text, what)
+
+
+def parse_moment(text: str, what: str) -> datetime | None:
+    """Read an RFC 3339 time; empty and the year 1 (Go's "unset") give None. Raises Invalid."""
+    if not text or text.startswith("0001-"):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Invalid(
+            "time-invalid", f"{what} {text!r} is no time like 2030-01-31T12:00:00Z"
+        ) from error
+    if moment.tzinfo is None:
+        raise Invalid("time-invalid", f"{what} {text!r} lacks its zone: add Z for UTC")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:  # the last hours of the year 9999, west of Greenwich
+        raise Invalid("time-invalid", f"{what} {text!r} lies beyond what can be kept") from error
