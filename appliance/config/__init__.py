@@ -5,8 +5,6 @@ each part the few values that it needs.
 """
 
 from appliance.config.settings import (
-    FORMATS,
-    MAX_FILE_BYTES,
     RENAMED,
     ConfigError,
     Dns,
@@ -14,12 +12,10 @@ from appliance.config.settings import (
     RelayServer,
     Settings,
     Tailnet,
-    build,
-    load,
-    read_document,
     read_secret,
     secret_place,
 )
+from appliance.config.sitefile import FORMATS, MAX_FILE_BYTES, build, load, read_document
 
 __all__ = [
     "ConfigError",

@@ -1,19 +1,12 @@
-"""The settings tree: every key that a site file may have, its default, its meaning and its checks.
+"""The settings tree: every key that a site file may have, its default and its meaning.
 
-``load`` reads a file (TOML, YAML or JSON by its ending) and gives ``Settings`` or raises
-``ConfigError`` with all mistakes at once. Pure but for reading the file: it is what Nix and Ansible
-run before a deploy. Not for acting on the settings: ``server`` reads them and hands values on.
-
-The text under each field is its entry in docs/configuration.md.
+Not for what makes values wrong together (``checks``), nor for acting on the settings: ``serve``
+reads them and hands values on. The text under each field is its entry in docs/configuration.md.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import tomllib
-from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -22,10 +15,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from appliance.config.reader import Endpoint, FileMode, Mistake, Reader
-
-MAX_FILE_BYTES = 1 << 20
-"""A site file is some kilobytes; a larger one is another file by mistake."""
+from appliance.config.reader import Endpoint, FileMode, Mistake
 
 Prefix = IPv4Network | IPv6Network
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -351,49 +341,6 @@ RENAMED: dict[str, str] = {
 }
 """Keys of other names that people bring along, and our own former ones (kept for a year)."""
 
-_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
-CGNAT = IPv4Network("100.64.0.0/10")
-ULA = IPv6Network("fd7a:115c:a1e0::/48")
-
-
-def load(path: Path) -> Settings:
-    """Read and check a site file. Raises ConfigError."""
-    return build(read_document(path), source=str(path))
-
-
-def read_document(path: Path) -> object:
-    """Read the plain content of a file. Raises ConfigError if it is no TOML, YAML or JSON."""
-    source = str(path)
-    parse = FORMATS.get(path.suffix.lower())
-    if parse is None:
-        endings = ", ".join(FORMATS)
-        raise ConfigError(source, (Mistake("", f"the ending {path.suffix!r}", endings),))
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        fix = "name the file with -c FILE"
-        found = error.strerror or str(error)
-        raise ConfigError(source, (Mistake("", found, "a readable file", fix),)) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(source, (Mistake("", "a file over 1 MiB", "a site file"),))
-    try:
-        return parse(data.decode())
-    except ValueError as error:
-        raise ConfigError(source, (Mistake("", str(error), f"valid {path.suffix[1:]}"),)) from error
-
-
-def build(document: object, *, source: str = "settings") -> Settings:
-    """Make settings from plain values. Raises ConfigError with all mistakes."""
-    reader = Reader(RENAMED)
-    settings = reader.struct(Settings, document)
-    if settings is not None:
-        for check in _CHECKS:
-            check(settings, reader)
-    if settings is None or reader.mistakes:
-        raise ConfigError(source, tuple(reader.mistakes))
-    return settings
-
 
 def secret_place(path: Path) -> Path:
     """Say where a secret file is: a relative path means a credential that systemd handed over."""
@@ -405,192 +352,3 @@ def secret_place(path: Path) -> Path:
 def read_secret(path: Path) -> str:
     """Read a secret file."""
     return secret_place(path).read_text().strip()
-
-
-def _check_urls(settings: Settings, reader: Reader) -> None:
-    try:
-        parts = urlsplit(settings.server_url)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        fine = fine and parts.path in ("", "/") and not parts.query and parts.username is None
-    except ValueError:
-        fine = False
-    if not fine:
-        reader.refuse("server_url", settings.server_url, "https://HOST or https://HOST:PORT")
-    if not settings.listen:
-        reader.refuse("listen", [], "at least one HOST:PORT")
-    if settings.listen_plain and settings.tls.mode == "off":
-        fix = "without TLS every address of 'listen' is plain: put it there"
-        reader.refuse("listen_plain", "[…]", "nothing when tls.mode is off", fix)
-    scheme, _, rest = settings.database.partition(":")
-    if scheme not in ("sqlite", "postgresql"):
-        reader.refuse("database_url", f"({scheme} URL)", "sqlite:///PATH or postgresql://…")
-    elif "@" in rest and ":" in rest.rpartition("@")[0].removeprefix("//"):
-        fix = "put the password into 'database_password_file'"
-        reader.refuse("database_url", "(a password in the URL)", "a URL without password", fix)
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _check_tls(settings: Settings, reader: Reader) -> None:
-    tls = settings.tls
-    if tls.mode == "files":
-        for name, path in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
-            if path is None:
-                fix = "or set tls.mode to 'off' behind a TLS proxy, 'local_ca' for development"
-                reader.refuse(f"tls.{name}", None, "the path of a PEM file", fix)
-    elif tls.cert_file or tls.key_file:
-        fix = "set tls.mode to 'files' or remove the files"
-        reader.refuse("tls.mode", tls.mode, "'files' when certificate files are named", fix)
-    if tls.mode != "off" and settings.server_url.startswith("http:"):
-        fix = "write https://, or set tls.mode to 'off'"
-        reader.refuse("server_url", settings.server_url, "an https URL while TLS is on", fix)
-
-
-def _check_proxies(settings: Settings, reader: Reader) -> None:
-    for i, network in enumerate(settings.trusted_proxies):
-        if network.prefixlen == 0:
-            fix = "name the addresses of your proxies"
-            reader.refuse(f"trusted_proxies[{i}]", str(network), "a prefix that is not all", fix)
-    if settings.proxy_protocol and not settings.trusted_proxies:
-        fix = "name the proxies, or turn proxy_protocol off"
-        reader.refuse("trusted_proxies", [], "at least one proxy with proxy_protocol", fix)
-
-
-def _check_tailnets(settings: Settings, reader: Reader) -> None:
-    names: set[str] = set()
-    domains: set[str] = set()
-    for i, tailnet in enumerate(settings.all_tailnets):
-        path = f"tailnets[{i - 1}]" if i else "tailnet"
-        if tailnet.name in names:
-            reader.refuse(f"{path}.name", tailnet.name, "a name that no other tailnet has")
-        if tailnet.base_domain in domains:
-            reader.refuse(f"{path}.base_domain", tailnet.base_domain, "a domain of its own")
-        names.add(tailnet.name)
-        domains.add(tailnet.base_domain)
-        _check_domain(settings, tailnet, path, reader)
-        _check_prefixes(tailnet.prefixes, f"{path}.prefixes", reader)
-        _check_policy(tailnet.policy, f"{path}.policy", reader)
-        for k, owned in enumerate(tailnet.email_domains):
-            if not _DOMAIN.fullmatch(owned):
-                reader.refuse(f"{path}.email_domains[{k}]", owned, "a lower-case domain")
-        if tailnet.dns is not None:
-            _check_dns(tailnet.dns, f"{path}.dns", reader)
-    _check_dns(settings.dns, "dns", reader)
-
-
-def _check_domain(settings: Settings, tailnet: Tailnet, path: str, reader: Reader) -> None:
-    domain, host = tailnet.base_domain, settings.host
-    if not domain or domain != domain.strip(".").lower() or len(domain) > 190:
-        reader.refuse(f"{path}.base_domain", domain, "a lower-case domain without dots at the ends")
-    elif host == domain or host.endswith("." + domain):
-        fix = "nodes would ask MagicDNS for the server itself; choose another domain"
-        reader.refuse(f"{path}.base_domain", domain, f"a domain that {host} is not in", fix)
-
-
-def _check_prefixes(prefixes: Prefixes, path: str, reader: Reader) -> None:
-    fix = "clients route and filter only this range"
-    if prefixes.v4 is None and prefixes.v6 is None:
-        reader.refuse(path, None, "an IPv4 or an IPv6 prefix")
-    if prefixes.v4 is not None and not prefixes.v4.subnet_of(CGNAT):
-        reader.refuse(f"{path}.v4", str(prefixes.v4), f"a prefix inside {CGNAT}", fix)
-    if prefixes.v6 is not None and not prefixes.v6.subnet_of(ULA):
-        reader.refuse(f"{path}.v6", str(prefixes.v6), f"a prefix inside {ULA}", fix)
-
-
-def _check_policy(policy: Policy, path: str, reader: Reader) -> None:
-    wanted = policy.mode
-    if wanted == "file" and (policy.path is None or not policy.path.is_absolute()):
-        found = None if policy.path is None else str(policy.path)
-        reader.refuse(f"{path}.path", found, "the whole path of a file")
-    if wanted == "settings" and (not policy.text) == (policy.document is None):
-        reader.refuse(f"{path}.mode", wanted, "either 'text' or 'document' with it")
-    for key, mode in (("path", "file"), ("text", "settings"), ("document", "settings")):
-        if getattr(policy, key) not in (None, "") and wanted != mode:
-            reader.refuse(f"{path}.mode", wanted, f"{mode!r} when '{key}' is given")
-
-
-def _check_dns(dns: Dns, path: str, reader: Reader) -> None:
-    if dns.override_local_dns and not dns.nameservers.global_:
-        fix = "or turn override_local_dns off"
-        reader.refuse(f"{path}.nameservers.global", [], "at least one resolver", fix)
-    for i, record in enumerate(dns.extra_records):
-        try:
-            (IPv4Address if record.type == "A" else IPv6Address)(record.value)
-        except ValueError:
-            where = f"{path}.extra_records[{i}].value"
-            reader.refuse(where, record.value, f"an address for a record of type {record.type}")
-
-
-def _check_derp(settings: Settings, reader: Reader) -> None:
-    server = settings.derp.server
-    numbers: set[int] = set()
-    codes = {server.region_code} if server.enabled else set()
-    names = {f"{server.region_id}a"} if server.enabled else set()
-    for i, region in enumerate(settings.derp.regions):
-        path = f"derp.regions[{i}]"
-        if region.id in numbers:
-            reader.refuse(f"{path}.id", region.id, "a number that no other region has")
-        if server.enabled and region.id == server.region_id:
-            if region.code != server.region_code:
-                wanted = f"{server.region_code!r}, the code of our own region {region.id}"
-                reader.refuse(f"{path}.code", region.code, wanted)
-        elif region.code in codes:
-            reader.refuse(f"{path}.code", region.code, "a code that no other region has")
-        numbers.add(region.id)
-        codes.add(region.code)
-        _check_relays(region, path, names, reader)
-
-
-def _check_relay_server(settings: Settings, reader: Reader) -> None:
-    server = settings.derp.server
-    if server.separate and not server.listen:
-        fix = "the addresses of the top level belong to the server"
-        reader.refuse("derp.server.listen", [], "at least one HOST:PORT with 'separate'", fix)
-    for i, url in enumerate(server.mesh.peers):
-        if not _is_url(url):
-            reader.refuse(f"derp.server.mesh.peers[{i}]", url, "https://HOST/derp")
-    if server.mesh.peers and server.mesh.key_file is None:
-        reader.refuse("derp.server.mesh.key_file", None, "a key file when there are peers")
-    if server.can_port80 and not settings.listen_plain and not settings.trusted_proxies:
-        reader.refuse("listen_plain", [], "an address with port 80 when can_port80 is set")
-    if server.can_port80 and server.ipv4 is None:
-        reader.refuse("derp.server.ipv4", None, "an address when can_port80 is set")
-
-
-def _check_relays(region: Region, path: str, names: set[str], reader: Reader) -> None:
-    if not region.nodes:
-        reader.refuse(f"{path}.nodes", [], "at least one relay")
-    for j, node in enumerate(region.nodes):
-        if node.name and node.name in names:
-            reader.refuse(f"{path}.nodes[{j}].name", node.name, "a name used only once")
-        names.add(node.name)
-
-
-_CHECKS = (
-    _check_urls,
-    _check_tls,
-    _check_proxies,
-    _check_tailnets,
-    _check_derp,
-    _check_relay_server,
-)
-
-
-def _parse_yaml(text: str) -> object:
-    from appliance.config.yamlfile import parse  # YAML is slow to import, and TOML files need none
-
-    return parse(text)
-
-
-FORMATS: dict[str, Callable[[str], object]] = {
-    ".yaml": _parse_yaml,
-    ".yml": _parse_yaml,
-    ".toml": tomllib.loads,
-    ".json": json.loads,
-}

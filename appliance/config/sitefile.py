@@ -1,0 +1,73 @@
+"""A site file, read: TOML, YAML or JSON by its ending, into checked ``Settings``.
+
+``load`` gives the settings or raises ``ConfigError`` with all mistakes at once. Pure but for reading
+the file: it is what Nix and Ansible run before a deploy. Not for the keys (``settings``) nor for
+what is wrong with values (``reader``, ``checks``).
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+from appliance.config.checks import CHECKS
+from appliance.config.reader import Mistake, Reader
+from appliance.config.settings import RENAMED, ConfigError, Settings
+
+MAX_FILE_BYTES = 1 << 20
+"""A site file is some kilobytes; a larger one is another file by mistake."""
+
+
+def load(path: Path) -> Settings:
+    """Read and check a site file. Raises ConfigError."""
+    return build(read_document(path), source=str(path))
+
+
+def read_document(path: Path) -> object:
+    """Read the plain content of a file. Raises ConfigError if it is no TOML, YAML or JSON."""
+    source = str(path)
+    parse = FORMATS.get(path.suffix.lower())
+    if parse is None:
+        endings = ", ".join(FORMATS)
+        raise ConfigError(source, (Mistake("", f"the ending {path.suffix!r}", endings),))
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        fix = "name the file with -c FILE"
+        found = error.strerror or str(error)
+        raise ConfigError(source, (Mistake("", found, "a readable file", fix),)) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(source, (Mistake("", "a file over 1 MiB", "a site file"),))
+    try:
+        return parse(data.decode())
+    except ValueError as error:
+        raise ConfigError(source, (Mistake("", str(error), f"valid {path.suffix[1:]}"),)) from error
+
+
+def build(document: object, *, source: str = "settings") -> Settings:
+    """Make settings from plain values. Raises ConfigError with all mistakes."""
+    reader = Reader(RENAMED)
+    settings = reader.struct(Settings, document)
+    if settings is not None:
+        for check in CHECKS:
+            check(settings, reader)
+    if settings is None or reader.mistakes:
+        raise ConfigError(source, tuple(reader.mistakes))
+    return settings
+
+
+def _parse_yaml(text: str) -> object:
+    from appliance.config.yamlfile import parse  # YAML is slow to import, and TOML files need none
+
+    return parse(text)
+
+
+FORMATS: dict[str, Callable[[str], object]] = {
+    ".yaml": _parse_yaml,
+    ".yml": _parse_yaml,
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}
