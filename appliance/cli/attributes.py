@@ -134,10 +134,10 @@ def _value(text: str) -> Value:
 def _expiry(text: str) -> str:
     if not text:
         return ""
-    from appliance.config.reader import parse_duration
+    from appliance import durations
 
     try:
-        return (datetime.now(UTC) + parse_duration(text)).isoformat()
+        return (datetime.now(UTC) + durations.parse(text)).isoformat()
     except (ValueError, OverflowError):
         pass
     try:

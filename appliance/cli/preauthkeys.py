@@ -41,13 +41,13 @@ def create(
     tags: tuple[str, ...],
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
-    from appliance.config.reader import parse_duration
+    from appliance import durations
 
     wanted = split(tags)
     if not user and not wanted:
         raise click.UsageError("say who owns the nodes: --user NAME, or --tags tag:NAME")
     try:
-        expires_at = datetime.now(UTC) + parse_duration(expiration)
+        expires_at = datetime.now(UTC) + durations.parse(expiration)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--expiration") from error
     client = invocation.client()

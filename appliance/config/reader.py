@@ -1,7 +1,7 @@
 """Plain values (from TOML, YAML or JSON) into Structs: strictly, and with all mistakes at once.
 
 Not for what the settings mean (``config`` has the tree) and not for wire messages (unknown fields
-are ignored there). Used by ``config`` alone; knows types, not keys.
+are ignored there). Knows types, not keys.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import Annotated, Literal, NamedTuple, TypeVar, Union, get_args, get
 
 import msgspec
 
+from appliance import durations
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_MISTAKES = 100
@@ -34,18 +36,6 @@ MAX_PLAIN_DEPTH = 32
 """A policy has six levels."""
 MAX_PLAIN_VALUES = 100_000
 """More than the largest policy has; YAML's aliases make billions of values out of a short text."""
-
-_UNITS = {
-    "ms": 0.001,
-    "s": 1,
-    "m": 60,
-    "h": 3600,
-    "d": 86400,
-    "w": 7 * 86400,
-    "y": 365 * 86400,
-}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdwy])")
-_LARGEST_DURATION_S = 100 * _UNITS["y"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,30 +91,6 @@ class FileMode(int):
 
     def __str__(self) -> str:
         return f"0{int(self):o}"
-
-
-def parse_duration(text: str) -> timedelta:
-    """Read ``30d``, ``1h30m``, ``120s``. Raises ValueError with what is allowed."""
-    matches = list(_DURATION.finditer(text))
-    if not matches or "".join(match.group(0) for match in matches) != text:
-        raise ValueError("a duration like 30d, 12h, 1h30m or 90s (units: y w d h m s ms)")
-    seconds = sum(float(match[1]) * _UNITS[match[2]] for match in matches)
-    if seconds > _LARGEST_DURATION_S:
-        raise ValueError("a duration of at most 100y")
-    return timedelta(seconds=seconds)
-
-
-def format_duration(value: timedelta) -> str:
-    """Write a duration in the form that ``parse_duration`` reads."""
-    rest = value.total_seconds()
-    parts: list[str] = []
-    for unit in ("d", "h", "m"):
-        count, rest = divmod(rest, _UNITS[unit])
-        if count:
-            parts.append(f"{int(count)}{unit}")
-    if rest or not parts:
-        parts.append(f"{rest:g}s")
-    return "".join(parts)
 
 
 class Reader:
@@ -305,7 +271,7 @@ def to_plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: to_plain(each) for key, each in value.items()}
     if isinstance(value, timedelta):
-        return format_duration(value)
+        return durations.to_text(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
@@ -381,7 +347,7 @@ _SCALARS: dict[type, _Row] = {
     int: ((int,), int, "a whole number"),
     float: ((int, float), float, "a number"),
     str: ((str,), str, "text"),
-    timedelta: ((str,), parse_duration, "a duration"),
+    timedelta: ((str,), durations.parse, "a duration"),
     Path: ((str,), _path, "the path of a file"),
     Endpoint: ((str,), Endpoint.parse, "HOST:PORT"),
     FileMode: ((str, int), FileMode.parse, "octal permissions"),
@@ -403,7 +369,5 @@ __all__ = [
     "Mistake",
     "Reader",
     "describe",
-    "format_duration",
-    "parse_duration",
     "to_plain",
 ]

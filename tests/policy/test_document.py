@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from appliance.policy.text.document import MAX_TEXT_CHARS, decode
-from appliance.policy.text.loginsections import parse_duration, show_duration
 from appliance.policy.text.mistakes import PolicyError
 from appliance.policy.text.ports import PortError, Ports, parse_ports, parse_protocol
 from appliance.policy.text.selectors import Kind
@@ -171,19 +170,3 @@ def test_ports_that_are_none_are_told_as_the_hosted_service_does(text: str, part
     with pytest.raises(PortError) as caught:
         parse_ports(text)
     assert part in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("1h30m", "1h30m0s"), ("168h0m1s", "168h0m1s"), ("-5s", "-5s"), ("0", "0s"), (".5h", "30m0s")],
-)
-def test_duration_is_read_and_shown_as_in_go(text: str, shown: str) -> None:
-    period = parse_duration(text)
-    assert period is not None
-    assert show_duration(period) == shown
-
-
-def test_what_is_no_duration() -> None:
-    assert [parse_duration(text) for text in ("", "1", "h", "1x", "1h ", "9" * 30 + "h")] == [
-        None
-    ] * 6

@@ -16,6 +16,7 @@ from itertools import islice, product
 from msgspec import Struct
 from msgspec.structs import replace
 
+from appliance import durations
 from appliance.errors import Invalid, NotFound
 from appliance.policy.answers import explain as engine
 from appliance.policy.answers import loginreasons
@@ -27,7 +28,6 @@ from appliance.policy.engine.standing import Key
 from appliance.policy.engine.state import State
 from appliance.policy.text import spans
 from appliance.policy.text.language import Place
-from appliance.policy.text.loginsections import show_duration
 from appliance.policy.text.mistakes import suggestion
 from appliance.policy.text.postures import attributes_of
 from appliance.policy.text.selectors import ROLES, Kind
@@ -428,8 +428,4 @@ def _period(period: timedelta) -> str:
     """Write a checkPeriod as policies do: ``12h``, ``1h30m``; zero is ``always``."""
     if not period:
         return "always"
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(\d+)s", show_duration(period))
-    if parts is None:
-        return show_duration(period)
-    units = zip(parts.groups(), "hms", strict=True)
-    return "".join(f"{number}{unit}" for number, unit in units if int(number or 0)) or "0s"
+    return durations.to_text(period, largest="h")

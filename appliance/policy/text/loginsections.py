@@ -6,10 +6,9 @@ Source: headscale-surface.md 1.9; control-protocol.md 7.3 to 7.5; the recorded e
 
 from __future__ import annotations
 
-import math
-import re
 from datetime import timedelta
 
+from appliance import durations
 from appliance.policy.text import spans
 from appliance.policy.text.language import Claim, Place, SSHClaim, SSHRule
 from appliance.policy.text.mistakes import Reader, name_in
@@ -204,42 +203,16 @@ def _check_period(reader: Reader, value: JSON, path: Path) -> timedelta | None:
     text = reader.text(value, path)
     if text == "always":
         return timedelta(0)
-    period = parse_duration(text)
-    if period is None:
+    try:
+        period = durations.parse_go(text)
+    except ValueError:
         reader.note(path, f'checkPeriod "{text}" is no duration such as 12h or 1h30m, nor "always"')
-    elif period < timedelta(0):
-        reader.note(path, f"checkPeriod {show_duration(period)} must be a positive duration")
-    elif period > MAX_CHECK_PERIOD:
-        reader.note(path, f"checkPeriod {show_duration(period)} is above the max (168h)")
-    return period
-
-
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"([0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15})(ns|us|µs|ms|s|m|h)")
-_LONGEST_S = 1e10
-
-
-def parse_duration(text: str) -> timedelta | None:
-    """Read a duration as Go writes it (``1h30m``, ``-5s``, ``0``); None if it is none."""
-    sign = -1 if text.startswith("-") else 1
-    rest = text.removeprefix("-").removeprefix("+")
-    if rest == "0":
-        return timedelta(0)
-    parts = _PART.findall(rest)
-    if not parts or "".join(number + unit for number, unit in parts) != rest:
         return None
-    seconds = math.fsum(float(number) * _UNITS[unit] for number, unit in parts)
-    return timedelta(seconds=sign * seconds) if seconds < _LONGEST_S else None
-
-
-def show_duration(period: timedelta) -> str:
-    """Write whole seconds of a duration as Go does: ``168h0m1s``."""
-    seconds = int(abs(period).total_seconds())
-    hours, minutes, rest = seconds // 3600, seconds // 60 % 60, seconds % 60
-    text = (
-        f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
-    )
-    return f"-{text}" if period < timedelta(0) else text
+    if period < timedelta(0):
+        reader.note(path, f"checkPeriod {durations.to_go(period)} must be a positive duration")
+    elif period > MAX_CHECK_PERIOD:
+        reader.note(path, f"checkPeriod {durations.to_go(period)} is above the max (168h)")
+    return period
 
 
 def tests(reader: Reader, _names: Names, value: JSON, path: Path) -> tuple[Claim, ...]:
