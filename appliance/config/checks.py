@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from urllib.parse import urlsplit
 
+from appliance.config import databaseurl, hosts
 from appliance.config.reader import Reader
 from appliance.config.settings import Dns, Policy, Prefixes, Region, Settings, Tailnet
 
@@ -18,33 +18,26 @@ ULA = IPv6Network("fd7a:115c:a1e0::/48")
 
 
 def _check_urls(settings: Settings, reader: Reader) -> None:
-    try:
-        parts = urlsplit(settings.server_url)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        fine = fine and parts.path in ("", "/") and not parts.query and parts.username is None
-    except ValueError:
-        fine = False
-    if not fine:
-        reader.refuse("server_url", settings.server_url, "https://HOST or https://HOST:PORT")
+    found = hosts.url(settings.server_url)
+    if found is None or found.path not in ("", "/"):
+        fix = "a host that clients can dial, in lower case; no login, path or question mark"
+        reader.refuse("server_url", settings.server_url, "https://HOST or https://HOST:PORT", fix)
     if not settings.listen:
         reader.refuse("listen", [], "at least one HOST:PORT")
     if settings.listen_plain and settings.tls.mode == "off":
         fix = "without TLS every address of 'listen' is plain: put it there"
         reader.refuse("listen_plain", "[…]", "nothing when tls.mode is off", fix)
-    scheme, _, rest = settings.database.partition(":")
-    if scheme not in ("sqlite", "postgresql"):
-        reader.refuse("database_url", f"({scheme} URL)", "sqlite:///PATH or postgresql://…")
-    elif "@" in rest and ":" in rest.rpartition("@")[0].removeprefix("//"):
-        fix = "put the password into 'database_password_file'"
-        reader.refuse("database_url", "(a password in the URL)", "a URL without password", fix)
 
 
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+def _check_database(settings: Settings, reader: Reader) -> None:
+    wrong = databaseurl.wrong(settings.database_url or "sqlite://")
+    if "?" in str(settings.state_dir) and not settings.database_url:
+        reader.refuse("state_dir", str(settings.state_dir), "a path without a question mark")
+    if wrong is not None:
+        reader.refuse("database_url", wrong.found, wrong.allowed, wrong.fix)
+    elif settings.database_password_file and not databaseurl.is_password_for(settings.database):
+        fix = "leave it out, or name the PostgreSQL database in 'database_url'"
+        reader.refuse("database_password_file", "a file", "nothing with SQLite", fix)
 
 
 def _check_tls(settings: Settings, reader: Reader) -> None:
@@ -163,7 +156,7 @@ def _check_relay_server(settings: Settings, reader: Reader) -> None:
         fix = "the addresses of the top level belong to the server"
         reader.refuse("derp.server.listen", [], "at least one HOST:PORT with 'separate'", fix)
     for i, url in enumerate(server.mesh.peers):
-        if not _is_url(url):
+        if hosts.url(url) is None:
             reader.refuse(f"derp.server.mesh.peers[{i}]", url, "https://HOST/derp")
     if server.mesh.peers and server.mesh.key_file is None:
         reader.refuse("derp.server.mesh.key_file", None, "a key file when there are peers")
@@ -184,6 +177,7 @@ def _check_relays(region: Region, path: str, names: set[str], reader: Reader) ->
 
 CHECKS = (
     _check_urls,
+    _check_database,
     _check_tls,
     _check_proxies,
     _check_tailnets,

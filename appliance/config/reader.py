@@ -26,11 +26,26 @@ from typing import Annotated, Literal, NamedTuple, TypeVar, Union, get_args, get
 import msgspec
 
 from appliance import durations
+from appliance.redaction import is_secret, redact
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_MISTAKES = 100
 """A wrong file type can make thousands; nobody reads more than a screen or two."""
+
+MAX_SHOWN = 80
+"""Characters of a wrong value that are repeated: enough to know it again."""
+MAX_SHOWN_VALUES = 4
+"""The same of a list."""
+MAX_REDACTED = 4096
+"""Of a longer text only the beginning is searched for secrets, and shown."""
+MAX_INT = (1 << 63) - 1
+"""More than any number here means; Python refuses to write those of thousands of digits."""
+MAX_PATH = 4096
+"""Linux's PATH_MAX."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Lone surrogates with them: JSON can write them, and nothing can send them on."""
 
 MAX_PLAIN_DEPTH = 32
 """A policy has six levels."""
@@ -114,7 +129,7 @@ class Reader:
             return None
         known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
         for key in value:
-            if key not in known:
+            if key not in known and not self.is_full:
                 self._unknown(path, key, list(known))
         read: dict[str, object] = {}
         complete = True
@@ -170,14 +185,19 @@ class Reader:
                     break
                 found.append(self._plain(each, f"{path}[{i}]", depth + 1))
             return found
-        if value is None or isinstance(value, bool | int | float | str):
+        if value is None or _is_plain(value):
             return value
         self._wrong(path, value, "text, a number, true, false, null, a list or a mapping")
         return None
 
+    @property
+    def is_full(self) -> bool:
+        """Tell whether no further mistake is noted."""
+        return len(self.mistakes) >= MAX_MISTAKES
+
     def refuse(self, path: str, found: object, allowed: str, fix: str = "") -> None:
         """Note a mistake that lies in the meaning rather than in the form."""
-        self._add(Mistake(path, _show(found), allowed, fix))
+        self._add(Mistake(path, show(found, path), allowed, fix))
 
     def _scalar(self, kind: type, value: object, path: str) -> object:
         accepts, parse, allowed = _SCALARS[kind]
@@ -250,10 +270,10 @@ class Reader:
         self._add(Mistake(inside, "an unknown key", ", ".join(sorted(known)), fix))
 
     def _wrong(self, path: str, value: object, allowed: str, fix: str = "") -> None:
-        self._add(Mistake(path, _show(value), allowed, fix))
+        self._add(Mistake(path, show(value, path), allowed, fix))
 
     def _add(self, mistake: Mistake) -> None:
-        if len(self.mistakes) < MAX_MISTAKES and all(m.path != mistake.path for m in self.mistakes):
+        if not self.is_full and all(m.path != mistake.path for m in self.mistakes):
             self.mistakes.append(mistake)
 
 
@@ -327,26 +347,75 @@ def _either(words: tuple[object, ...]) -> str:
 
 
 def _join(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)
+    name = _cut(str(key))
+    return f"{path}.{name}" if path else name
 
 
-def _show(value: object) -> str:
-    text = value if isinstance(value, str) and value.startswith("(") else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def show(value: object, path: str = "") -> str:
+    """Write a value for people: short, and without the secrets that stand in it or are it."""
+    if isinstance(value, str):
+        if value.startswith("("):  # our own words for it
+            return value
+        if value and is_secret(path.rpartition(".")[2]):
+            return "(a secret)"
+        # Redacted before it is cut: half a URL shows no longer what is a password in it.
+        return _cut(repr(_cut(redact(value[:MAX_REDACTED]))))
+    if isinstance(value, dict):
+        return f"a mapping of {len(value)} key(s)" if value else "{}"
+    if isinstance(value, list | tuple):
+        if any(isinstance(each, list | dict) for each in value[:MAX_SHOWN_VALUES]):
+            return f"a list of {len(value)} value(s)"
+        inner = [show(each, path) for each in value[:MAX_SHOWN_VALUES]]
+        more = ["..."] if len(value) > MAX_SHOWN_VALUES else []
+        return _cut(f"[{', '.join(inner + more)}]")
+    if isinstance(value, int) and abs(value) > MAX_INT:
+        return "a very large number"  # which Python may refuse to write, too
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def _path(value: str) -> Path:
-    if not value or "\0" in value:
-        raise ValueError("empty")
+    if not value or len(value) > MAX_PATH or _CONTROL.search(value):
+        raise ValueError("no path")
     return Path(value)
+
+
+def _whole(value: int) -> int:
+    if abs(value) > MAX_INT:
+        raise ValueError("too large")
+    return value
+
+
+def _finite(value: float) -> float:
+    if abs(value) > MAX_INT or not math.isfinite(value):
+        raise ValueError("no number to reckon with")
+    return float(value)
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether JSON has this value too, and whether it can be written as JSON."""
+    if isinstance(value, str):
+        return _CONTROL_IN_TEXT.search(value) is None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return isinstance(value, bool)
+    return abs(value) <= MAX_INT and math.isfinite(value)
+
+
+def _text(value: str) -> str:
+    if _CONTROL_IN_TEXT.search(value):
+        raise ValueError("control characters")
+    return value
 
 
 _Row = tuple[tuple[type, ...], Callable[[typing.Any], object], str]
 _SCALARS: dict[type, _Row] = {
     bool: ((bool,), bool, "true or false"),
-    int: ((int,), int, "a whole number"),
-    float: ((int, float), float, "a number"),
-    str: ((str,), str, "text"),
+    int: ((int,), _whole, "a whole number"),
+    float: ((int, float), _finite, "a number"),
+    str: ((str,), _text, "text without control characters"),
     timedelta: ((str,), durations.parse, "a duration"),
     Path: ((str,), _path, "the path of a file"),
     Endpoint: ((str,), Endpoint.parse, "HOST:PORT"),

@@ -258,3 +258,61 @@ def test_relative_secret_is_a_systemd_credential(
     (tmp_path / "db").write_text("swordfish\n")
     assert config.read_secret(Path("db")) == "swordfish"
     assert config.read_secret(tmp_path / "db") == "swordfish"
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"database_url": f"postgresql://h/db?password={SECRET}&user=x"},
+        {"database_url": f"postgresql://h/db?user=x&sslpassword={SECRET}"},
+        {"database_url": f"postgresql://h/db?p%61ssword={SECRET}"},
+        {"database_url": f"postgresql://h/db?oauth_client_secret={SECRET}"},
+        {"database_url": f"postgresql://h/db?scram_client_key={SECRET}"},
+        {"database_url": f"postgresql://u:{SECRET}@h/db"},
+        {"database_url": f"postgresql://u:a/{SECRET}#x@h/db"},
+        {"database_url": f"postgresql://u@h:{SECRET}@h2/db"},
+        {"database_url": f"u:{SECRET}@h/db"},
+        {"database_url": f"mysql://u:{SECRET}@h/db"},
+        {"database_url": [f"postgresql://u:{SECRET}@h/db"]},
+        {"server_url": f"https://u:{SECRET}@hw.example.com"},
+        {"server_url": {"url": f"https://u:{SECRET}@hw.example.com"}},
+        {"derp": {"server": {"mesh": {"peers": [f"https://u:{SECRET}@b.example.com/derp"]}}}},
+        {"derp": {"server": {"mesh": {"peers": f"https://u:{SECRET}@b.example.com/derp"}}}},
+        {"tls": {"mode": "local_ca", "password": SECRET, "mdoe": SECRET}},
+        {"database_password": SECRET},
+        {"database_password_file": {"password": SECRET}},
+        {"tls": {"mode": "files", "key_file": f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n"}},
+        {"listen": [f"u:{SECRET}@hw.example.com"]},
+        {"trusted_proxies": [f"http://u:{SECRET}@proxy"]},
+    ],
+)
+def test_a_refusal_shows_no_secret(changes: dict[str, Any]) -> None:
+    """H12: nor does it let one pass, which ``config show`` would print."""
+    said = str(mistakes(**changes))
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"derp": {"server": {"bytes_per_second": 10**5000}}},
+        {"tailnet": {"policy": {"mode": "settings", "document": {"a": 0x1 << 80000}}}},
+        {"tailnet": {"policy": {"mode": "settings", "document": {"a": float("nan")}}}},
+        {"tailnet": {"policy": {"mode": "settings", "document": {"a": "\ud800"}}}},
+        {"derp": {"regions": [{"id": 5, "code": "x", "latitude": 10**400}]}},
+        {"derp": {"regions": [{"id": 5, "code": "x", "latitude": float("inf")}]}},
+        {"dns": {"search_domains": ["a\0b"]}},
+        {"dns": {"search_domains": ["a\ud800b"]}},
+        {"state_dir": "/var/lib/x\ny"},
+        {"state_dir": "/" + "x" * 5000},
+        {"listen": [[["x" * 100_000] * 100] * 100]},
+        {"x" * 100_000: 1},
+        {str(i): i for i in range(100_000)},
+    ],
+)
+def test_a_value_that_nothing_can_carry_is_refused_in_few_words(changes: dict[str, Any]) -> None:
+    """H8: what is shown of a value is cut, whatever it is."""
+    assert len(str(mistakes(**changes))) < 100_000
