@@ -14,6 +14,9 @@ from appliance.cli.root import Command, Group, Invocation
 if TYPE_CHECKING:
     from appliance.config import Settings
 
+OURS_ALONE = frozenset({"database_url", "listen", "socket", "state_dir", "tailnet", "tailnets"})
+"""Keys of a site file that no configuration of Headscale's has."""
+
 
 @click.group(cls=Group)
 def config() -> None:
@@ -73,11 +76,14 @@ def show(invocation: Invocation, file: Path | None) -> None:
 def convert(invocation: Invocation, file: Path) -> None:
     """Turn Headscale's configuration FILE into a site file on standard output.
 
-    What could not be carried over is listed on standard error.
+    What could not be carried over is listed on standard error, and so is what 'config check' says
+    of the result; exit code 0 means that a server starts with it.
     """
     from appliance.cli.convert import from_headscale
-    from appliance.config import ConfigError, read_document
+    from appliance.cli.headscale import Theirs
+    from appliance.config import ConfigError, build, read_document
     from appliance.config.yamlfile import dump
+    from appliance.redaction import redact_all
 
     try:
         document = read_document(file)
@@ -85,10 +91,21 @@ def convert(invocation: Invocation, file: Path) -> None:
         raise CommandFailed(str(error)) from error
     if not isinstance(document, dict):
         raise CommandFailed(f"{file}: no mapping, so no configuration of Headscale")
-    settings, remarks = from_headscale(document)
+    if not OURS_ALONE.isdisjoint(document):
+        raise CommandFailed(f"{file}: a site file of Headwater's already; there is nothing to do")
+    if not Theirs(document).is_headscale:
+        raise CommandFailed(
+            f"{file}: none of Headscale's configurations: no key of its is there",
+            "convert takes the file that 'headscale serve' reads, config.yaml",
+        )
+    settings, remarks = from_headscale(document, file.absolute().parent)
     for remark in remarks:
         click.echo(f"not carried over: {remark}", err=True)
-    emit(invocation.output, settings, lambda: dump(settings).rstrip())
+    emit(invocation.output, redact_all(settings), lambda: dump(redact_all(settings)).rstrip())
+    try:
+        build(settings, source="the site file that came out")
+    except ConfigError as error:
+        raise CommandFailed(str(error), "put that right in the site file") from error
 
 
 def _check_policies(settings: Settings, source: str) -> None:
