@@ -26,6 +26,7 @@ FIELDS = (
     "path",
     "source",
     "attribute",
+    "repeated",
 )
 """Every field that a line may carry; a field of another name is a mistake that tests find."""
 

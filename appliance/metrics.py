@@ -77,6 +77,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("headwater_control_map_messages_total", "counter", "Messages sent in polls.", "kind"),
     Metric("headwater_control_map_replaced_total", "counter", "Polls ended by a newer one."),
     Metric("headwater_control_map_stalled_total", "counter", "Polls ended because nobody read."),
+    Metric("headwater_control_map_failed_total", "counter", "Polls ended by a fault of ours."),
     Metric("headwater_control_map_rounds_total", "counter", "Distributions of a publication."),
     Metric("headwater_relay_clients", "gauge", "Relay connections by kind; kinds overlap.", "kind"),
     Metric("headwater_relay_logins_total", "counter", "Logins that went well."),

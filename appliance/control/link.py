@@ -337,6 +337,12 @@ class Link:
             self._flush()
             self._stream.close()
 
+    def abandon(self) -> None:
+        """Break the connection off without a word: a bug has hit the link."""
+        self._reason = "broken"
+        if self._stream is not None:
+            self._stream.abort()
+
     # -- inside ---------------------------------------------------------------------------------
 
     def _begin(self, request: Request) -> None:

@@ -15,7 +15,7 @@ import logging
 import struct
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from appliance.control.exchange import Exchange, OutStream
@@ -23,6 +23,7 @@ from appliance.identity.principals import SYSTEM
 from appliance.live import CommitFailed, LiveTailnet
 from appliance.netmap.encoded import Encoder, compress
 from appliance.records import NodeID
+from appliance.repeats import Repeats
 from appliance.tailnet import presence
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
@@ -62,6 +63,7 @@ class MapCounters:
     keep_alives: int = 0
     replaced: int = 0
     stalled: int = 0
+    failed: int = 0
     rounds: int = 0
 
 
@@ -117,6 +119,7 @@ class MapSessions:
         self._left: list[NodeID] = []
         self._someone_left = asyncio.Event()
         self._distributed = live.snapshot
+        self._failures = Repeats()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -143,7 +146,7 @@ class MapSessions:
         out.on_drained(lambda: self._drained(session))
         self.counters.sessions += 1
         if not out.closed:
-            self._advance(session, self.live.snapshot)
+            self._bring(session, self.live.snapshot)
             if request.keep_alive:
                 self._arm(session)
 
@@ -198,13 +201,40 @@ class MapSessions:
         spent, began = 0.0, self._cpu()
         slice_end = self._clock() + SLICE_S
         for count, session in enumerate(list(self._sessions.values())):
-            self._advance(session, new)
+            self._bring(session, new)
             if count % SLICE_CHECK == 0 and self._clock() > slice_end:
                 spent += self._cpu() - began
                 await asyncio.sleep(0)
                 began = self._cpu()
                 slice_end = self._clock() + SLICE_S
         return spent + self._cpu() - began
+
+    def _bring(self, session: MapSession, new: Snapshot) -> None:
+        """Bring one session to ``new``; a bug that it meets ends this session and no other."""
+        try:
+            self._advance(session, new)
+        except Exception as error:  # noqa: BLE001 - logged once, and counted, in _fail
+            self._fail(session, error)
+
+    def _fail(self, session: MapSession, error: Exception) -> None:
+        """End a session that a bug has hit: its client comes back and is told everything anew.
+
+        It may hit there again, and all who see the same record: what is logged once is the place.
+        """
+        self.counters.failed += 1
+        repeated = self._failures.note(_place_of(error), self._clock())
+        if repeated is not None:
+            log.error(
+                "map session failed",
+                exc_info=error,
+                extra={"node": session.node_id, "capver": session.capver, "repeated": repeated},
+            )
+        session.out.on_closed(None)
+        self._closed(session)
+        try:
+            session.out.abort()
+        except Exception:
+            log.exception("a failed map session could not be broken off")
 
     def _advance(self, session: MapSession, new: Snapshot) -> None:
         """Bring one session to ``new``, unless it is there, gone, or still busy with the last."""
@@ -239,6 +269,12 @@ class MapSessions:
         session.out.write(parts)
 
     def _drained(self, session: MapSession) -> None:
+        try:
+            self._catch_up(session)
+        except Exception as error:  # noqa: BLE001 - logged once, and counted, in _fail
+            self._fail(session, error)
+
+    def _catch_up(self, session: MapSession) -> None:
         session.heard_at = self._clock()
         while session.mailbox and not session.out.backlog:
             self._send(session, [session.mailbox.popleft()])
@@ -281,14 +317,27 @@ class MapSessions:
             self._someone_left.clear()
             left, self._left = self._left, []
             try:
-                async with self.live.edit(by=SYSTEM) as edit:
-                    now = self.live.clock()
-                    for node_id in left:
-                        presence.leave(edit, node_id, now)
+                await self._note_left(left)
             except CommitFailed:
                 self._left += left
                 await asyncio.sleep(COALESCE_S)
                 self._someone_left.set()
+
+    async def _note_left(self, left: Sequence[NodeID]) -> None:
+        """Write down who left; one that a bug is in the way of does not keep the others online."""
+        try:
+            async with self.live.edit(by=SYSTEM) as edit:
+                now = self.live.clock()
+                for node_id in left:
+                    presence.leave(edit, node_id, now)
+        except CommitFailed:
+            raise
+        except Exception:
+            if len(left) == 1:
+                log.exception("leaving could not be noted", extra={"node": left[0]})
+                return
+            for node_id in left:
+                await self._note_left([node_id])
 
     def _arm(self, session: MapSession) -> None:
         after = KEEP_ALIVE_S + self._jitter() * KEEP_ALIVE_JITTER_S
@@ -300,12 +349,20 @@ class MapSessions:
         while True:
             await asyncio.sleep(1)
             now = int(self._clock())
-            for second in range(looked_until, now + 1):
-                for node_id in self._due.pop(second, ()):
-                    session = self._sessions.get(node_id)
-                    if session is not None and session.due == second:
-                        self._keep_one_alive(session)
+            self.keep_alive(range(looked_until, now + 1))
             looked_until = now + 1
+
+    def keep_alive(self, seconds: Iterable[int]) -> None:
+        """Look after the sessions that are due in these seconds of the clock."""
+        for second in seconds:
+            for node_id in self._due.pop(second, ()):
+                session = self._sessions.get(node_id)
+                if session is None or session.due != second:
+                    continue
+                try:
+                    self._keep_one_alive(session)
+                except Exception as error:  # noqa: BLE001 - logged once, and counted, in _fail
+                    self._fail(session, error)
 
     def _keep_one_alive(self, session: MapSession) -> None:
         if session.out.closed or self._sessions.get(session.node_id) is not session:
@@ -321,3 +378,13 @@ class MapSessions:
             self.counters.keep_alives += 1
             self._send(session, [self._encoder.keep_alive(zstd=session.zstd)])
         self._arm(session)
+
+
+def _place_of(error: Exception) -> tuple[object, ...]:
+    """Give what is the same whoever meets a bug: its kind, and where in the code it came up."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return (type(error),)
+    return type(error), trace.tb_frame.f_code.co_filename, trace.tb_lineno

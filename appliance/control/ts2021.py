@@ -220,7 +220,12 @@ class Ts2021:
         """Check every link's deadlines."""
         now = self.clock()
         for link in list(self.links):
-            link.sweep(now)
+            try:
+                link.sweep(now)
+            except Exception:
+                # A bug: this link is of no more use, and the others must be swept all the same.
+                log.exception("link failed", extra={"machine_key": link.machine_key.short})
+                link.abandon()
 
     async def run(self) -> None:
         """Sweep for ever; a long task of the server."""

@@ -125,6 +125,7 @@ def _observe_control(export: Exporter, server: Parts) -> None:
         ("headwater_control_map_sessions_total", "sessions"),
         ("headwater_control_map_replaced_total", "replaced"),
         ("headwater_control_map_stalled_total", "stalled"),
+        ("headwater_control_map_failed_total", "failed"),
         ("headwater_control_map_rounds_total", "rounds"),
     ):
         export.source(name, lambda f=field: _sum(getattr(s.counters, f) for s in sessions))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
