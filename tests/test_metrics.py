@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.metrics import METRICS, Exporter, Metric, integers
-from tests.serve.test_server import plan, running
+from tests.serve.test_server import over_socket, plan, running
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
@@ -57,6 +57,6 @@ def test_integers_reads_plain_numbers_only() -> None:
 async def test_every_declared_metric_has_a_source(tmp_path: Path) -> None:
     settings = plan(tmp_path, server_url="https://127.0.0.1", tls={"mode": "local_ca"})
     async with running(settings) as server:
-        text = server._render_metrics().decode()
+        text = await over_socket(server.settings.socket.path, "/metrics")
     missing = [metric.name for metric in METRICS if f"# TYPE {metric.name}" not in text]
     assert not missing

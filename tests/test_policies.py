@@ -31,7 +31,7 @@ START_S = 30.0
 
 
 def keeper_of(server: Server) -> PolicyKeeper:
-    return server.policies[server.tailnets.default.id]
+    return server.runtimes[0].policy
 
 
 def status_of(server: Server) -> PolicyStatus:
@@ -248,12 +248,12 @@ async def test_each_tailnet_has_a_policy_of_its_own(tmp_path: Path, path: Path) 
         "policy": {"mode": "file", "path": str(path)},
     }
     async with running(plan(tmp_path, tailnets=[lab])) as server:
-        sources = {k.live.snapshot.tailnet.name: k.status for k in server.policies.values()}
+        sources = {each.name: each.policy.status for each in server.runtimes}
         assert sources["default"].in_force is None
         assert sources["lab"].in_force is not None
     # Dropped from the settings: served as it was.
     async with running(plan(tmp_path)) as server:
-        sources = {k.live.snapshot.tailnet.name: k.status for k in server.policies.values()}
+        sources = {each.name: each.policy.status for each in server.runtimes}
         assert sources["lab"].in_force is not None
         assert sources["lab"].source == "database"
 
@@ -299,7 +299,7 @@ from tests.serve.test_server import plan
 async def main():
     server = Server(plan(Path(sys.argv[1])))
     async def write():
-        keeper = server.policies[server.tailnets.default.id]
+        keeper = server.runtimes[0].policy
         n = 0
         while True:
             record = await keeper.replace('{"acls": []} // %d' % n, LOCAL)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -50,8 +51,8 @@ class Node:
         self._wire: tuple[asyncio.StreamReader, asyncio.StreamWriter]
         self._read_to = 0
 
-    async def connect(self, host: str, port: int) -> None:
-        self._wire = await asyncio.open_connection(host, port)
+    async def connect(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._wire = await asyncio.open_connection(host, port, ssl=tls)
         self._wire[1].write(self.client.upgrade())
         while self.client.session is None:
             await self._receive()

@@ -12,7 +12,7 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from appliance.front.plainstream import PlainStream, Sink, SocketStream, Stream
 from appliance.front.tlsstream import (
@@ -34,6 +34,8 @@ __all__ = [
     "TlsSource",
     "TlsStream",
     "WebSocketStream",
+    "accept",
+    "bind",
     "dial",
     "listen",
     "note_server_name",
@@ -180,11 +182,26 @@ async def listen(
 
     Raises OSError when the address cannot be had.
     """
+    sockets = [sock] if sock is not None else await bind(host, port)
+    return await accept(
+        sink_factory, sockets, tls=tls, max_streams=max_streams, gate=gate, make_tls=make_tls
+    )
+
+
+async def accept(
+    sink_factory: SinkFactory,
+    sockets: Sequence[socket.socket],
+    *,
+    tls: TlsSource | None = None,
+    max_streams: int = MAX_STREAMS,
+    gate: HandshakeGate | None = None,
+    make_tls: MakeTls = TlsStream,
+) -> Listener:
+    """Accept connections on sockets that are bound already. Raises OSError."""
     listener = Listener(sink_factory, tls, max_streams=max_streams, gate=gate, make_tls=make_tls)
-    sockets = [sock] if sock is not None else await _bind(host, port)
-    for bound in sockets:
-        _prepare(bound)
-    await listener.start(sockets)
+    for sock in sockets:
+        _prepare(sock)
+    await listener.start(list(sockets))
     return listener
 
 
@@ -243,7 +260,11 @@ class _Dial:
         log.debug("dialled peer does not read", extra={"reason": "write-stall"})
 
 
-async def _bind(host: str | None, port: int) -> list[socket.socket]:
+async def bind(host: str | None, port: int) -> list[socket.socket]:
+    """Bind ``host`` (None: every address of both families), and accept nothing yet.
+
+    Raises OSError when an address cannot be had.
+    """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []

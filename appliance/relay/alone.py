@@ -23,6 +23,7 @@ from appliance.relay.door import Admit, RelayDoor, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer
 from appliance.relay.pages import routes
 from appliance.relay.stun import StunServer
+from appliance.relay.stun import bind as stun_bind
 from appliance.wire.keys import MeshKey, PrivateKey
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ async def run(
         stack.callback(stun.close)
         stun_ports = tuple(stun.serve(sock) for sock in inherited.get("stun", ()))
         stun_ports = stun_ports or tuple(
-            stun.listen(host, port) for host, port in settings.stun_listen
+            stun.serve(stun_bind(host, port)) for host, port in settings.stun_listen
         )
         mesh = _mesh(settings, door)
         log.info("relay is up", extra={"node": door.public_key.short})

@@ -56,6 +56,20 @@ class StunCounters:
         """Answers that the kernel did not take."""
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """Bind one address; nothing is answered before ``StunServer.serve``. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class StunServer:
     """Answers binding requests on the sockets that it was given."""
 
@@ -65,19 +79,6 @@ class StunServer:
         self._sockets: list[socket.socket] = []
         self._second = 0
         self._asked: dict[str, int] = {}
-
-    def listen(self, host: str, port: int) -> int:
-        """Bind one address and answer on it; gives the port. Raises OSError."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM)
-        try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((host, port))
-        except OSError:
-            sock.close()
-            raise
-        return self.serve(sock)
 
     def serve(self, sock: socket.socket) -> int:
         """Answer on a socket that is bound already; gives its port."""

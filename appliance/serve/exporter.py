@@ -6,60 +6,52 @@ Not for declaring metrics (``metrics``) nor for counting (the parts do).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from appliance import __version__
-from appliance.control.mapsession import MapSessions
 from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front
 from appliance.front.stream import Listener
-from appliance.live import LiveTailnets
 from appliance.live.policy import PolicyKeeper, PolicyStatus
 from appliance.metrics import Exporter, integers
-from appliance.records import TailnetID
 from appliance.relay.counters import Drop, Refusal, RelayCounters
 from appliance.relay.door import RelayDoor
 from appliance.relay.stun import StunServer
 from appliance.serve.certificates import Certificates
+from appliance.serve.runtime import TailnetRuntime
 from appliance.tls.certificates import CertificateFiles
 
 
-class Parts(Protocol):
-    """What of a server is looked at."""
+class Server(Protocol):
+    """The parts of a server that are looked at."""
 
-    tailnets: LiveTailnets
-    policies: dict[TailnetID, PolicyKeeper]
-    sessions: dict[TailnetID, MapSessions]
-    ts2021: Ts2021
-    front: Front
+    runtimes: tuple[TailnetRuntime, ...]
     listeners: list[Listener]
     certificates: Certificates | None
     stun: StunServer | None
     relay: RelayDoor | None
 
 
-def exporter(server: Parts) -> Exporter:
-    """Make the exporter of a server whose parts exist."""
-    export = Exporter()
+def observe_server(export: Exporter, server: Server, front: Front, ts2021: Ts2021) -> None:
+    """Name the sources of a server whose parts exist."""
     started_at = time.time()
     export.source("headwater_build_info", lambda: {__version__: 1.0})
     export.source("headwater_server_start_seconds", lambda: started_at)
-    _observe_tailnets(export, server)
-    _observe_policies(export, server.policies)
-    _observe_front(export, server)
-    _observe_control(export, server)
+    _observe_tailnets(export, server.runtimes)
+    _observe_policies(export, server.runtimes)
+    _observe_front(export, server, front)
+    _observe_control(export, server.runtimes, ts2021)
     if server.relay is not None:
         _observe_relay(export, server.relay.counters)
     if server.stun is not None:
         stun = server.stun.counters
         export.source("headwater_stun_requests_total", lambda: integers(stun))
-    return export
 
 
-def _observe_tailnets(export: Exporter, server: Parts) -> None:
+def _observe_tailnets(export: Exporter, runtimes: Sequence[TailnetRuntime]) -> None:
     def total(count: Callable[..., int]) -> Callable[[], float]:
-        return lambda: float(sum(count(live.snapshot) for live in server.tailnets))
+        return lambda: float(sum(count(each.live.snapshot) for each in runtimes))
 
     export.source("headwater_tailnet_nodes", total(lambda s: len(s.nodes)))
     export.source("headwater_tailnet_users", total(lambda s: len(s.users)))
@@ -71,9 +63,9 @@ def _observe_tailnets(export: Exporter, server: Parts) -> None:
     )
 
 
-def _observe_policies(export: Exporter, policies: Mapping[TailnetID, PolicyKeeper]) -> None:
+def _observe_policies(export: Exporter, runtimes: Sequence[TailnetRuntime]) -> None:
     def each(read: Callable[[PolicyKeeper], float]) -> Callable[[], dict[str, float]]:
-        return lambda: {k.live.snapshot.tailnet.name: read(k) for k in policies.values()}
+        return lambda: {runtime.name: read(runtime.policy) for runtime in runtimes}
 
     def trouble(status: PolicyStatus) -> float:
         return 2.0 if status.denies_all else float(bool(status.trouble))
@@ -86,8 +78,8 @@ def _observe_policies(export: Exporter, policies: Mapping[TailnetID, PolicyKeepe
     export.source("headwater_policy_trouble", each(lambda keeper: trouble(keeper.status)))
 
 
-def _observe_front(export: Exporter, server: Parts) -> None:
-    listeners, front = server.listeners, server.front
+def _observe_front(export: Exporter, server: Server, front: Front) -> None:
+    listeners = server.listeners
     export.source("headwater_front_streams", lambda: _sum(len(each.streams) for each in listeners))
     export.source("headwater_front_accepted_total", lambda: _sum(x.accepted for x in listeners))
     export.source("headwater_front_refused_total", lambda: _sum(x.refused for x in listeners))
@@ -112,8 +104,8 @@ def _observe_front(export: Exporter, server: Parts) -> None:
     export.source("headwater_tls_expiry_seconds", lambda: _expiry(certificates))
 
 
-def _observe_control(export: Exporter, server: Parts) -> None:
-    door, sessions = server.ts2021, tuple(server.sessions.values())
+def _observe_control(export: Exporter, runtimes: Sequence[TailnetRuntime], door: Ts2021) -> None:
+    sessions = tuple(runtime.sessions for runtime in runtimes)
     export.source("headwater_control_links", lambda: float(len(door.links)))
     export.source("headwater_control_handshakes_total", lambda: integers(door.counters))
     export.source(

@@ -6,22 +6,17 @@ Not for relaying (``relay``) nor for a relay of its own host (``relay.alone``). 
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
 import secrets
-import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from appliance import config
 from appliance.api.public import may_relay
 from appliance.config import Settings
-from appliance.config.reader import Endpoint
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.relay import alone
 from appliance.relay.door import RelayDoor, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer
-from appliance.relay.stun import StunServer
 from appliance.serve import statedir, systemd
 from appliance.serve.certificates import open_certificates
 from appliance.tailnet.differences import differing
@@ -29,10 +24,6 @@ from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MeshKey, NodeKey
 
-log = logging.getLogger(__name__)
-
-NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""What binding ``::`` says on a machine without IPv6."""
 REVOKE_PAUSE_S = 0.25
 """Between two looks for keys that are gone: a look costs some 60 us per thousand nodes, and in a
 storm there are hundreds of publications a second."""
@@ -78,25 +69,6 @@ def make_mesh(settings: Settings, relay: RelayDoor) -> Mesh | None:
         except OSError as error:
             raise statedir.StateError(f"{mesh.ca_file} cannot be used: {error}") from error
     return Mesh(relay, key, tuple(MeshPeer(url) for url in mesh.peers), tls=context)
-
-
-def listen_stun(stun: StunServer, endpoints: Sequence[Endpoint | socket.socket]) -> tuple[int, ...]:
-    """Answer STUN at these addresses; give the ports. Raises OSError, but not for lack of IPv6."""
-    ports: list[int] = []
-    for endpoint in endpoints:
-        if isinstance(endpoint, socket.socket):
-            ports.append(stun.serve(endpoint))
-            continue
-        try:
-            ports.append(stun.listen(endpoint.host or "0.0.0.0", endpoint.port))  # noqa: S104  # asked for
-        except OSError as error:
-            if endpoint.host == "::" and error.errno in NO_IPV6:
-                log.warning("this machine has no IPv6", extra={"remote": str(endpoint)})
-                continue
-            raise OSError(
-                error.errno, f"cannot answer STUN on {endpoint}: {error.strerror}"
-            ) from error
-    return tuple(ports)
 
 
 async def run_alone(

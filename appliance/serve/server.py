@@ -1,7 +1,7 @@
 """The only place where parts are made and joined: start, reload and stop of the whole server.
 
-Not for what any part does. Start: state directory and keys, database, tailnets, certificates,
-doors, listeners, "ready". Stop: the same backwards. Every long task is a child of one task group:
+Not for what any part does. Start: state directory and keys, database, certificates, sockets bound,
+tailnets with their settings, doors; then every listener accepts, "ready". Stop: the same backwards. Every long task is a child of one task group:
 if one fails, everything stops, and the service manager starts it again.
 """
 
@@ -15,46 +15,40 @@ import random
 import resource
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from aiohttp import web
 
-from appliance import config
+from appliance import config, records
 from appliance import log as logs
 from appliance.api import app as api
 from appliance.api import public
 from appliance.api.door import Door
 from appliance.config import ConfigError, Settings, Tailnet, resolved
-from appliance.config.reader import Endpoint
 from appliance.control.http2 import engine
 from appliance.control.machine import MachineDoor
-from appliance.control.mapsession import MapSessions
 from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front, Route, redirect_to_https
 from appliance.front.http import start_web, trust_proxies
-from appliance.front.proxystream import ProxiedTlsStream
-from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream, listen
-from appliance.identity.principals import SYSTEM
+from appliance.front.stream import Listener, TlsSource
 from appliance.identity.sshchecks import SSHChecks
-from appliance.live import LiveTailnet, LiveTailnets
-from appliance.live.policy import PolicyKeeper, PolicySource, restore
-from appliance.netmap.encoded import Encoder
-from appliance.records import TailnetID
+from appliance.live import LiveTailnets
+from appliance.metrics import Exporter
 from appliance.relay import pages
 from appliance.relay.door import RelayDoor
 from appliance.relay.stun import StunServer
-from appliance.serve import exporter as observed
-from appliance.serve import localsocket, statedir, systemd
+from appliance.serve import exporter, localsocket, statedir, systemd
 from appliance.serve import relay as relaying
 from appliance.serve.certificates import Certificates, open_certificates
+from appliance.serve.listeners import Sockets, accept, bind, bind_stun, tls_streams
+from appliance.serve.runtime import TailnetRuntime, Wanted
 from appliance.store.store import Database
-from appliance.tailnet import settings as tailnet_settings
 from appliance.tailnet.snapshot import Sequences, Snapshot
 from appliance.wire.keys import MachineKey, PrivateKey
 
@@ -86,6 +80,9 @@ class Server:
         inherited: systemd.Inherited | None = None,
     ) -> None:
         self.settings = settings
+        self.runtimes: tuple[TailnetRuntime, ...] = ()
+        self.ports = resolved.Ports()
+        self.database: Database | None = None
         self.listeners: list[Listener] = []
         self.certificates: Certificates | None = None
         self.ca_file: Path | None = None
@@ -96,7 +93,6 @@ class Server:
         self._certificate_names = tuple(certificate_names) or (settings.host,)
         self._self_signed = self_signed
         self._inherited = inherited or {}
-        self._stun_ports: tuple[int, ...] = ()
         self._stop = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,6 +112,11 @@ class Server:
             await self._stop.wait()
             log.info("stopping")
         log.info("stopped")
+
+    @property
+    def tailnets(self) -> LiveTailnets:
+        """All tailnets, once they are loaded; the default one first."""
+        return LiveTailnets([runtime.live for runtime in self.runtimes])
 
     def stop(self) -> None:
         """End the server soon."""
@@ -139,97 +140,47 @@ class Server:
         raise_file_limit()
         statedir.prepare(settings.state_dir)
         noise_key = statedir.private_key(settings.state_dir / "noise.key", secrets.token_bytes)
-        await self._open_database(ending)
-        await self._load_tailnets()
-        for live in self.tailnets:
-            # The first map would otherwise hold up everybody: 0.3 s for 5,000 nodes.
-            self.encoders[live.id].warm(live.snapshot)
+        database = await self._open_database(ending)
+        tls = self._open_certificates()
+        sockets = await self._bind(ending)
+        await self._make_runtimes(database)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        tls = self._open_certificates()
-        self._make_control(noise_key, ending)
-        self._make_relay(ending)
+        tailnets, metrics = self.tailnets, Exporter()
+        ts2021 = self._make_control(tailnets, noise_key, ending)
+        routes: dict[str, Route] = {"/ts2021": ts2021.open}
+        if self._has_relay:
+            routes |= self._make_relay(tailnets, ending)
         door = Door(
-            tailnets=self.tailnets,
-            policies=self.policies,
-            is_database_well=self._is_database_well,
+            tailnets=tailnets,
+            policies={runtime.id: runtime.policy for runtime in self.runtimes},
+            is_database_well=partial(is_database_well, database),
             random_bytes=secrets.token_bytes,
             rng=random.SystemRandom(),
-            metrics=self._render_metrics,
+            metrics=metrics.render,
             ssh_checks=self.ssh_checks,
         )
-        await self._open_front(door, MachineKey(noise_key.public_raw), tls, ending)
-        self._exporter = observed.exporter(self)
-        await self._apply_settings()
+        # Nobody was accepted so far, and all that a connection may meet is complete.
+        front = await self._open_front(routes, door, MachineKey(noise_key.public_raw), ending)
+        await self._accept(sockets, front, tls, ending)
+        exporter.observe_server(metrics, self, front, ts2021)
         await self._open_local_socket(door, ending)
-        await self._open_metrics(door, ending)
+        await self._open_metrics(sockets, door, ending)
 
-    async def _open_database(self, ending: AsyncExitStack) -> None:
-        self._database = Database.open(database_url(self.settings))
-        ending.push_async_callback(self._close_database)
+    async def _open_database(self, ending: AsyncExitStack) -> Database:
+        database = self.database = Database.open(database_url(self.settings))
+        ending.push_async_callback(self._close_database, database)
         async with systemd.patience("bringing the database to a new form"):
-            await self._database.migrate()
+            await database.migrate()
+        return database
 
-    async def _close_database(self) -> None:
-        for live in self.tailnets if hasattr(self, "tailnets") else ():
-            snapshot, now = live.snapshot, live.clock()
+    async def _close_database(self, database: Database) -> None:
+        for runtime in self.runtimes:
+            snapshot, now = runtime.live.snapshot, runtime.live.clock()
             online = [(i, now) for i, p in snapshot.presence.items() if p.online]
-            self._database.note_last_seen(online)
-        await self._database.close()
-
-    async def _load_tailnets(self) -> None:
-        snapshots, ids = await self._database.load()
-        by_name = {snapshot.tailnet.name: snapshot for snapshot in snapshots}
-        wanted = [
-            await self._snapshot_of(each, by_name, ids) for each in self.settings.all_tailnets
-        ]
-        for name, snapshot in by_name.items():
-            if snapshot not in wanted:
-                log.warning(
-                    "tailnet is not in the settings; its nodes are served as they are",
-                    extra={"tailnet": name},
-                )
-                wanted.append(snapshot)
-        self.policies: dict[TailnetID, PolicyKeeper] = {}
-        lives = [self._govern(snapshot, ids) for snapshot in wanted]
-        self.tailnets = LiveTailnets(lives)
-        self.encoders: dict[TailnetID, Encoder] = {}
-        self.sessions: dict[TailnetID, MapSessions] = {}
-        for live in lives:
-            encoder = self.encoders[live.id] = Encoder()
-            sessions = MapSessions(live, encoder, clock=time.monotonic, jitter=random.random)
-            self.sessions[live.id] = sessions
-            self._begin(live.run(), f"tailnet {live.id}")
-            self._begin(sessions.run(), f"map sessions {live.id}")
-        for keeper in self.policies.values():
-            # Before any door opens, so that no node hears of an outdated policy, nor of what it
-            # let through until a time that has passed meanwhile.
-            await keeper.live.tick()
-            await keeper.look()
-            self._begin(keeper.keep(), f"policy {keeper.live.id}")
-
-    def _govern(self, snapshot: Snapshot, ids: Sequences) -> LiveTailnet:
-        """Make a tailnet live, with its stored policy in force."""
-        name = snapshot.tailnet.name
-        wanted = next((each for each in self.settings.all_tailnets if each.name == name), None)
-        source = PolicySource() if wanted is None else resolved.policy_source(wanted)
-        domains = () if wanted is None else wanted.email_domains
-        restored, trouble = restore(snapshot, source, domains)
-        live = LiveTailnet(restored, self._database, ids)
-        self.policies[live.id] = PolicyKeeper(live, source, trouble=trouble)
-        return live
-
-    async def _snapshot_of(
-        self, wanted: Tailnet, known: dict[str, Snapshot], ids: Sequences
-    ) -> Snapshot:
-        if wanted.name in known:
-            return known[wanted.name]
-        record = await self._database.create_tailnet(
-            ids, name=wanted.name, domain=wanted.base_domain, created_at=datetime.now(UTC)
-        )
-        log.info("tailnet made", extra={"tailnet": wanted.name})
-        return Snapshot(tailnet=record)
+            database.note_last_seen(online)
+        await database.close()
 
     def _open_certificates(self) -> TlsSource | None:
         opened = open_certificates(
@@ -241,112 +192,151 @@ class Server:
         self._begin(opened.keep(), "certificates")
         return opened.files.context
 
-    def _make_control(self, noise_key: PrivateKey, ending: AsyncExitStack) -> None:
+    @property
+    def _has_relay(self) -> bool:
+        """Whether relay and STUN are on, and in this process."""
+        server = self.settings.derp.server
+        return server.enabled and not server.separate
+
+    async def _bind(self, ending: AsyncExitStack) -> Sockets:
+        settings, given = self.settings, self._inherited
+        metrics = settings.metrics.listen
+        stun_listen = settings.derp.server.stun_listen
+        sockets = Sockets(
+            listen=await bind("listen", settings.listen, given.get("listen", ()), ending),
+            plain=await bind("plain", settings.listen_plain, given.get("plain", ()), ending),
+            metrics=await bind(
+                "metrics", [metrics] if metrics else [], given.get("metrics", ()), ending
+            ),
+            stun=bind_stun(stun_listen, given.get("stun", ()), ending) if self._has_relay else (),
+        )
+        if not sockets.listen:
+            raise OSError(errno.EADDRNOTAVAIL, "none of the addresses of 'listen' is there")
+        self.ports = resolved.Ports(
+            https=None if settings.listen[0].port else sockets.listen[0].port,
+            stun=sockets.stun[0].getsockname()[1] if sockets.stun else None,
+            cert_name="" if self.certificates is None else self.certificates.pin,
+        )
+        return sockets
+
+    async def _make_runtimes(self, database: Database) -> None:
+        """Make the tailnets of the settings and of the database, and wait until all can serve."""
+        snapshots, ids = await database.load()
+        known = {snapshot.tailnet.name: snapshot for snapshot in snapshots}
+        names = [tailnet.name for tailnet in self.settings.all_tailnets]
+        for name in names:
+            if name not in known:
+                known[name] = await self._new_tailnet(database, ids, name)
+        for name in known:
+            if name not in names:
+                log.warning(
+                    "tailnet is not in the settings; it is served with the defaults",
+                    extra={"tailnet": name},
+                )
+                names.append(name)
+        self.runtimes = tuple(
+            TailnetRuntime(known[name], database, ids, self._wanted(known[name].tailnet))
+            for name in names
+        )
+        for runtime in self.runtimes:
+            await runtime.start(self._begin)
+
+    async def _new_tailnet(self, database: Database, ids: Sequences, name: str) -> Snapshot:
+        domain = self._tailnet_named(name).base_domain
+        record = await database.create_tailnet(
+            ids, name=name, domain=domain, created_at=datetime.now(UTC)
+        )
+        log.info("tailnet made", extra={"tailnet": name})
+        return Snapshot(tailnet=record)
+
+    def _wanted(self, record: records.Tailnet) -> Wanted:
+        """Resolve the settings of a tailnet; one that the file does not name has the defaults."""
+        tailnet = self._tailnet_named(record.name, Tailnet(base_domain=record.domain))
+        return Wanted.of(self.settings, tailnet, self.ports)
+
+    def _tailnet_named(self, name: str, default: Tailnet | None = None) -> Tailnet:
+        found = (each for each in self.settings.all_tailnets if each.name == name)
+        return next(found, default or Tailnet())
+
+    def _make_control(
+        self, tailnets: LiveTailnets, noise_key: PrivateKey, ending: AsyncExitStack
+    ) -> Ts2021:
         machines = MachineDoor(
-            self.tailnets,
-            self.sessions,
-            self.encoders,
+            tailnets,
+            {runtime.id: runtime.sessions for runtime in self.runtimes},
+            {runtime.id: runtime.encoder for runtime in self.runtimes},
             self.ssh_checks,
             rng=random.SystemRandom(),
         )
         name = self.settings.http2
-        self.ts2021 = Ts2021(
+        ts2021 = Ts2021(
             noise_key,
             machines.handle,
             http2=engine("h2" if name == "auto" else name),
-            is_known=lambda key: self.tailnets.find_machine(key) is not None,
+            is_known=lambda key: tailnets.find_machine(key) is not None,
         )
-        self._begin(self.ts2021.run(), "ts2021")
-        ending.push_async_callback(self.ts2021.close)
-        for sessions in self.sessions.values():
-            ending.push_async_callback(sessions.close)
+        self._begin(ts2021.run(), "ts2021")
+        ending.push_async_callback(ts2021.close)
+        for runtime in self.runtimes:
+            ending.push_async_callback(runtime.sessions.close)
+        return ts2021
 
-    def _make_relay(self, ending: AsyncExitStack) -> None:
-        """Make relay, mesh and STUN inside this process, unless they are off or run by themselves."""
-        server = self.settings.derp.server
-        if not server.enabled or server.separate:
-            return
-        self.relay = relaying.make(self.settings, self.tailnets)
-        self.relay.start()
-        ending.callback(self.relay.close)
-        if server.verify_clients:
-            for live in self.tailnets:
-                self._begin(relaying.revoke(live, self.relay), f"relay admission {live.id}")
-        mesh = relaying.make_mesh(self.settings, self.relay)
+    def _make_relay(self, tailnets: LiveTailnets, ending: AsyncExitStack) -> dict[str, Route]:
+        """Make relay, mesh and STUN inside this process."""
+        door = self.relay = relaying.make(self.settings, tailnets)
+        door.start()
+        ending.callback(door.close)
+        if self.settings.derp.server.verify_clients:
+            for runtime in self.runtimes:
+                self._begin(relaying.revoke(runtime.live, door), f"relay admission {runtime.id}")
+        mesh = relaying.make_mesh(self.settings, door)
         if mesh is not None:
             self._begin(mesh.run(), "mesh")
         self.stun = StunServer()
         ending.callback(self.stun.close)
-        given = self._inherited.get("stun", ())
-        self._stun_ports = relaying.listen_stun(self.stun, given or server.stun_listen)
+        return {"/derp": door.route, **pages.routes(relaying.own_names(self.settings))}
+
+    # ── accepting, last of all ───────────────────────────────────────────────────────────────
 
     async def _open_front(
-        self, door: Door, machine_key: MachineKey, tls: TlsSource | None, ending: AsyncExitStack
-    ) -> None:
+        self,
+        routes: dict[str, Route],
+        door: Door,
+        machine_key: MachineKey,
+        ending: AsyncExitStack,
+    ) -> Front:
         settings = self.settings
         app = public.build(door, machine_key)
         app.middlewares.insert(0, trust_proxies(settings.trusted_proxies))
         runner = await start_web(app)
         ending.push_async_callback(runner.cleanup)
-        routes: dict[str, Route] = {"/ts2021": self.ts2021.open}
-        if self.relay is not None:
-            routes |= {"/derp": self.relay.route, **pages.routes(relaying.own_names(settings))}
-        self.front = Front(
+        return Front(
             routes,
             web=runner.server,
             trusted=settings.trusted_proxies,
-            proxy_protocol=settings.proxy_protocol and tls is None,  # else it comes before TLS
+            # With TLS it comes before the handshake, so the stream has read it.
+            proxy_protocol=settings.proxy_protocol and self.certificates is None,
         )
-        self._compare("listen", settings.listen)
-        self._compare("plain", settings.listen_plain)
-        for place in self._inherited.get("listen") or settings.listen:
-            await self._listen(self.front, place, tls, ending)
-        if not self.listeners:
-            raise OSError(errno.EADDRNOTAVAIL, "none of the addresses of 'listen' is there")
+
+    async def _accept(
+        self, sockets: Sockets, front: Front, tls: TlsSource | None, ending: AsyncExitStack
+    ) -> None:
+        settings, make_tls = self.settings, tls_streams(self.settings)
+        for bound in sockets.listen:
+            listener = await accept(bound, front, ending, tls=tls, make_tls=make_tls)
+            self.listeners.append(listener)
         # Behind those with TLS, so that the first listener is the one that nodes are told.
         plain = Front(
-            {path: routes[path] for path in PLAIN_PATHS & routes.keys()},
+            {path: front.routes[path] for path in PLAIN_PATHS & front.routes.keys()},
             fallback=redirect_to_https(settings.host, settings.port),
             trusted=settings.trusted_proxies,
             proxy_protocol=settings.proxy_protocol,
         )
-        for place in self._inherited.get("plain") or settings.listen_plain:
-            await self._listen(plain, place, None, ending)
-
-    def _compare(self, purpose: str, wanted: Sequence[Endpoint]) -> None:
-        """Warn of sockets of systemd's that are not those of the settings."""
-        given = self._inherited.get(purpose)
-        other = resolved.other_addresses(wanted, [s.getsockname()[:2] for s in given or ()])
-        if given and other:
-            log.warning(
-                "systemd's sockets are not those of the settings; renew and restart their units",
-                extra={"reason": ", ".join(other)},
-            )
-
-    async def _listen(
-        self,
-        front: Front,
-        place: Endpoint | socket.socket,
-        tls: TlsSource | None,
-        ending: AsyncExitStack,
-    ) -> None:
-        sock = place if isinstance(place, socket.socket) else None
-        host, port = (
-            (None, 0) if isinstance(place, socket.socket) else (place.host or None, place.port)
-        )
-        make_tls: MakeTls = TlsStream
-        if self.settings.proxy_protocol:
-            make_tls = partial(ProxiedTlsStream, trusted=self.settings.trusted_proxies)
-        try:
-            listener = await listen(front.sink, host, port, sock=sock, tls=tls, make_tls=make_tls)
-        except OSError as error:
-            if host == "::" and error.errno in relaying.NO_IPV6:
-                log.warning("this machine has no IPv6", extra={"remote": str(place)})
-                return
-            raise OSError(error.errno, f"cannot listen on {place}: {error.strerror}") from error
-        self.listeners.append(listener)
-        ending.callback(listener.abort_streams)
-        ending.callback(listener.close)
+        for bound in sockets.plain:
+            self.listeners.append(await accept(bound, plain, ending))
+        if self.stun is not None:
+            for sock in sockets.stun:
+                self.stun.serve(sock)
 
     async def _open_local_socket(self, door: Door, ending: AsyncExitStack) -> None:
         place = self.settings.socket
@@ -359,43 +349,21 @@ class Server:
         for sock in given:
             await web.SockSite(runner, sock).start()
 
-    async def _open_metrics(self, door: Door, ending: AsyncExitStack) -> None:
-        place, given = self.settings.metrics.listen, self._inherited.get("metrics", ())
-        if place is None and not given:
+    async def _open_metrics(self, sockets: Sockets, door: Door, ending: AsyncExitStack) -> None:
+        if not sockets.metrics:
             return
         runner = await start_web(api.build_metrics(door), shutdown_s=1.0)
         ending.push_async_callback(runner.cleanup)
-        for sock in given:
-            await web.SockSite(runner, sock).start()
-        if place is not None and not given:
-            await web.TCPSite(runner, place.host or None, place.port).start()
+        front = Front({}, web=runner.server)
+        for bound in sockets.metrics:
+            await accept(bound, front, ending)
 
     # ── while it runs ────────────────────────────────────────────────────────────────────────
 
     async def _apply_settings(self) -> None:
-        """Take the settings over into the tailnets; nodes hear what it changes for them."""
-        derp_map = resolved.derp_map(self.settings, self._ports())
-        for wanted in self.settings.all_tailnets:
-            live = self._live_named(wanted.name)
-            if live is None:
-                continue
-            values = resolved.tailnet_settings(self.settings, wanted, derp_map)
-            async with live.edit(by=SYSTEM) as edit:
-                renamed = tailnet_settings.take_over(edit, values, domain=wanted.base_domain)
-            for old, node in renamed:
-                why = f"{old} is reserved, or a static record of the site file"
-                log.warning("node renamed", extra={"node": node.name, "reason": why})
-
-    def _ports(self) -> resolved.Ports:
-        """Say what is only known while listening: ports, and the pin of a lonely certificate."""
-        return resolved.Ports(
-            https=None if self.settings.listen[0].port else self.listeners[0].port,
-            stun=self._stun_ports[0] if self._stun_ports else None,
-            cert_name="" if self.certificates is None else self.certificates.pin,
-        )
-
-    def _live_named(self, name: str) -> LiveTailnet | None:
-        return next((each for each in self.tailnets if each.snapshot.tailnet.name == name), None)
+        """Apply the settings to the tailnets; nodes are told of what changes for them."""
+        for runtime in self.runtimes:
+            await runtime.reload(self._wanted(runtime.live.snapshot.tailnet))
 
     async def _reload(self) -> None:
         systemd.reloading()
@@ -427,23 +395,8 @@ class Server:
             log.warning("settings wait for a restart", extra={"reason": ", ".join(plan.waiting)})
 
     async def _look_for_policies(self) -> None:
-        """Take the policies from where the settings say now; also those that were refused."""
-        for wanted in self.settings.all_tailnets:
-            live = self._live_named(wanted.name)
-            if live is not None:
-                await self.policies[live.id].take_over(resolved.policy_source(wanted))
-
-    def _render_metrics(self) -> bytes:
-        return self._exporter.render()
-
-    async def _is_database_well(self) -> bool:
-        try:
-            async with asyncio.timeout(DATABASE_PING_S):
-                await self._database.ping()
-        except Exception:
-            log.exception("database does not answer")
-            return False
-        return True
+        for runtime in self.runtimes:
+            await runtime.reload_policy()
 
     def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
         task = self._group.create_task(work, name=name)
@@ -453,6 +406,17 @@ class Server:
     def _cancel_tasks(self) -> None:
         for task in tuple(self._tasks):
             task.cancel()
+
+
+async def is_database_well(database: Database) -> bool:
+    """Return whether the database answers in time."""
+    try:
+        async with asyncio.timeout(DATABASE_PING_S):
+            await database.ping()
+    except Exception:
+        log.exception("database does not answer")
+        return False
+    return True
 
 
 def raise_file_limit() -> None:
@@ -470,7 +434,5 @@ def database_url(settings: Settings) -> str:
         return url
     scheme, _, rest = url.partition("://")
     user, at, place = rest.rpartition("@")
-    from urllib.parse import quote
-
     password = quote(config.read_secret(settings.database_password_file), safe="")
     return f"{scheme}://{user}:{password}{at}{place}"

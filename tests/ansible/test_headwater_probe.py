@@ -48,7 +48,7 @@ async def test_a_server_that_is_well_answers_everything(tmp_path: Path) -> None:
 
         given["settings"]["derp"]["server"] |= {
             "stun_listen": ["0.0.0.0:3478"],
-            "stun_port": server._stun_ports[0],
+            "stun_port": server.ports.stun,
         }
         times, reason = await asyncio.to_thread(run, checks_for(given), 5)
         assert reason == ""

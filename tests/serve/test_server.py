@@ -426,5 +426,6 @@ def test_dev_accepts_clients_and_continues_in_its_directory(
 async def test_health_asks_the_database(tmp_path: Path) -> None:
     async with running(plan(tmp_path)) as server:
         assert '{"status":"pass"}' in await ask(server, "/health")
-        await server._database.close()
+        assert server.database is not None
+        await server.database.close()
         assert '{"status":"fail"}' in await ask(server, "/health")

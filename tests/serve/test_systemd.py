@@ -270,7 +270,7 @@ def test_sockets_of_another_file_are_named_in_the_log(
     with given.run("serve", "-c", str(path)):
         said = capfd.readouterr().err
     warnings = [line for line in said.splitlines() if "renew and restart their units" in line]
-    assert len(warnings) == 2  # listen and plain
+    assert len(warnings) == 3  # listen, plain and metrics
     assert given.url("listen") in warnings[0]
     assert "192.0.2.1:1" in warnings[0]
 
