@@ -107,20 +107,6 @@ def decode_preamble(data: bytes | memoryview) -> Preamble | None:
     raise ProtocolError("proxy header: neither version 1 nor 2")
 
 
-def encode_v1(peer: tuple[str, int], local: tuple[str, int]) -> bytes:
-    """Encode version 1: ``PROXY TCP4 source destination sport dport`` CR LF (or TCP6)."""
-    family = "TCP6" if ":" in peer[0] else "TCP4"
-    return f"PROXY {family} {peer[0]} {local[0]} {peer[1]} {local[1]}\r\n".encode("ascii")
-
-
-def encode_v2(peer: tuple[str, int], local: tuple[str, int]) -> bytes:
-    """Encode version 2: 12 bytes magic, 0x21, family, u16 length, addresses, ports."""
-    source, target = ip_address(peer[0]), ip_address(local[0])
-    four = source.version == 4
-    body = (_V2_TCP4 if four else _V2_TCP6).pack(source.packed, target.packed, peer[1], local[1])
-    return _V2_HEAD.pack(V2_MAGIC, PROXY, TCP4 if four else TCP6, len(body)) + body
-
-
 def _decode_v1(data: bytes) -> Preamble | None:
     end = data.find(b"\r\n", 0, V1_MAX_BYTES)
     if end < 0:

@@ -1,6 +1,7 @@
 """DERP: the frames between relay and client, and the boxes of the login.
 
-Bytes to values and back, for both ends; not the duties that follow from a frame (``relay`` has
+Bytes to values and back, of the frames that a relay and the mesh make or read; packets are turned
+around in place (``relay.scan``). Not the duties that follow from a frame (``relay`` has
 them) and not the HTTP upgrade in front. The relay's hot path rewrites packet frames in place by
 the layout that is documented here. Sits beside the other codecs in ``wire``.
 
@@ -54,7 +55,6 @@ MAX_FRAME_BYTES = 1024 * 1024
 
 _HEADER = struct.Struct(">BI")
 _U16 = struct.Struct(">H")
-_U32_PAIR = struct.Struct(">II")
 
 
 class FrameType(IntEnum):
@@ -304,66 +304,6 @@ def _from_json(decode: Callable[[bytes], _Json], text: bytes) -> _Json:
 # -- packets --
 
 
-def looks_disco(data: bytes | bytearray | memoryview) -> bool:
-    """Tell whether a packet is of path discovery, by its magic and least length.
-
-    Source: disco/disco.go LooksLikeDiscoWrapper.
-    """
-    return len(data) >= MIN_DISCO_BYTES and data[: len(DISCO_MAGIC)] == DISCO_MAGIC
-
-
-def encode_send_packet(destination: bytes, data: bytes) -> bytes:
-    """Encode SendPacket, client to relay: destination key (32), data. Raises ProtocolError.
-
-    Source: derp_client.go send.
-    """
-    return encode_frame(FrameType.SEND_PACKET, destination + _bounded(data))
-
-
-def decode_send_packet(payload: bytes) -> tuple[bytes, bytes]:
-    """Give destination key and data. Raises ProtocolError. Source: derpserver.go recvPacket."""
-    _sized("SendPacket", payload, KEY_BYTES, MAX_SEND_BYTES)
-    return payload[:KEY_BYTES], payload[KEY_BYTES:]
-
-
-def encode_recv_packet(source: bytes, data: bytes) -> bytes:
-    """Encode RecvPacket, relay to client: source key (32), data. Raises ProtocolError.
-
-    Has the same length as the SendPacket that it came in as: type and key are all that differs.
-    Source: derpserver.go sendPacket, protocol version 2.
-    """
-    return encode_frame(FrameType.RECV_PACKET, source + _bounded(data))
-
-
-def decode_recv_packet(payload: bytes) -> tuple[bytes, bytes]:
-    """Give source key and data. Raises ProtocolError. Source: derp_client.go recvTimeout."""
-    _sized("RecvPacket", payload, KEY_BYTES, MAX_SEND_BYTES)
-    return payload[:KEY_BYTES], payload[KEY_BYTES:]
-
-
-def encode_forward_packet(source: bytes, destination: bytes, data: bytes) -> bytes:
-    """Encode ForwardPacket, between relays: source key (32), destination key (32), data.
-
-    Raises ProtocolError. Source: derp_client.go ForwardPacket.
-    """
-    return encode_frame(FrameType.FORWARD_PACKET, source + destination + _bounded(data))
-
-
-def decode_forward_packet(payload: bytes) -> tuple[bytes, bytes, bytes]:
-    """Give source key, destination key and data. Raises ProtocolError.
-
-    Source: derpserver.go recvForwardPacket.
-    """
-    _sized("ForwardPacket", payload, 2 * KEY_BYTES, MAX_FORWARD_BYTES)
-    return payload[:KEY_BYTES], payload[KEY_BYTES : 2 * KEY_BYTES], payload[2 * KEY_BYTES :]
-
-
-def _bounded(data: bytes) -> bytes:
-    if len(data) > MAX_PACKET_BYTES:
-        raise ProtocolError(f"derp: a packet of {len(data)} bytes, at most {MAX_PACKET_BYTES}")
-    return data
-
-
 # -- presence --
 
 
@@ -433,32 +373,7 @@ def encode_watch_conns() -> bytes:
     return encode_frame(FrameType.WATCH_CONNS)
 
 
-def encode_close_peer(key: bytes) -> bytes:
-    """Encode ClosePeer: key (32). Source: derp_client.go ClosePeer."""
-    return encode_frame(FrameType.CLOSE_PEER, key)
-
-
-def decode_close_peer(payload: bytes) -> bytes:
-    """Give the key. Raises ProtocolError. Source: derpserver.go handleFrameClosePeer."""
-    _sized("ClosePeer", payload, KEY_BYTES, KEY_BYTES)
-    return payload
-
-
 # -- small frames --
-
-
-def encode_note_preferred(*, preferred: bool) -> bytes:
-    """Encode NotePreferred: 1 or 0 (1 byte). Source: derp_client.go NotePreferred."""
-    return encode_frame(FrameType.NOTE_PREFERRED, b"\1" if preferred else b"\0")
-
-
-def decode_note_preferred(payload: bytes) -> bool:
-    """Tell whether the relay is the client's home. Raises ProtocolError.
-
-    Source: derpserver.go handleFrameNotePreferred.
-    """
-    _sized("NotePreferred", payload, 1, 1)
-    return payload[0] != 0
 
 
 def encode_ping(data: bytes) -> bytes:
@@ -478,28 +393,6 @@ def decode_ping(payload: bytes) -> bytes:
     """
     _sized("Ping", payload, PING_BYTES, MAX_PING_BYTES)
     return payload[:PING_BYTES]
-
-
-def encode_health(problem: str) -> bytes:
-    """Encode Health: text, empty when all is well again. Source: derp/derp.go FrameHealth."""
-    return encode_frame(FrameType.HEALTH, problem.encode())
-
-
-def decode_health(payload: bytes) -> str:
-    """Give the problem's text. Source: derp_client.go recvTimeout."""
-    return payload.decode("utf-8", "replace")
-
-
-def encode_restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:
-    """Encode Restarting: two big-endian u32 in ms. Source: derp/derp.go FrameRestarting."""
-    return encode_frame(FrameType.RESTARTING, _U32_PAIR.pack(reconnect_in_ms, try_for_ms))
-
-
-def decode_restarting(payload: bytes) -> tuple[int, int]:
-    """Give when to reconnect and how long to try, in ms. Raises ProtocolError."""
-    _sized("Restarting", payload, _U32_PAIR.size, MAX_FRAME_BYTES)
-    reconnect_in_ms, try_for_ms = _U32_PAIR.unpack_from(payload)
-    return reconnect_in_ms, try_for_ms
 
 
 def _sized(name: str, payload: bytes, least: int, most: int) -> None:

@@ -174,13 +174,6 @@ def decode_head(data: bytes | bytearray | memoryview) -> Head:
     return head
 
 
-def encode_head(head: Head) -> bytes:
-    """Write the head as bytes again; ``decode_head`` gives an equal head."""
-    lines = [f"{head.method} {head.target} HTTP/1.{head.minor}"]
-    lines += [f"{name}: {value}" if value else f"{name}:" for name, value in head.fields]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
 def encode_normalised(head: Head, body_bytes: int) -> bytes:
     """Write the head so that every reader behind us finds the same request in it.
 

@@ -40,26 +40,6 @@ MAX_REQUEST_BYTES = 512
 """Nodes send 40 bytes; nothing that fits the rules needs more."""
 
 
-def encode_request(txid: bytes) -> bytes:
-    """Encode a node's binding request, 40 bytes: type, length, cookie, transaction id (12),
-    SOFTWARE ``tailnode``, FINGERPRINT (CRC-32 of all before it, exclusive-or ``STUN``).
-
-    Source: stun.go Request.
-    """
-    size = _ATTR.size + len(SOFTWARE) + _FINGERPRINT_BYTES
-    body = b"".join(
-        (
-            BINDING_REQUEST,
-            size.to_bytes(2, "big"),
-            COOKIE,
-            txid,
-            _ATTR.pack(_ATTR_SOFTWARE, len(SOFTWARE)),
-            SOFTWARE,
-        )
-    )
-    return body + _ATTR.pack(_ATTR_FINGERPRINT, 4) + _U32.pack(_fingerprint(body))
-
-
 def decode_request(data: bytes) -> bytes:
     """Give the transaction id of a proper request of a node.
 
@@ -115,26 +95,6 @@ def encode_response(txid: bytes, address: IPv4Address | IPv6Address, port: int) 
             mixed.to_bytes(len(packed), "big"),
         )
     )
-
-
-def decode_response(data: bytes) -> tuple[bytes, IPv4Address | IPv6Address, int]:
-    """Give transaction id, address and port of an answer as ours are. Raises ProtocolError.
-
-    Source: stun.go ParseResponse.
-    """
-    if len(data) not in (32, 44) or data[:2] != BINDING_SUCCESS or data[4:8] != COOKIE:
-        raise ProtocolError("stun: not a binding answer")
-    txid = data[8:HEADER_BYTES]
-    kind, size, _, family, port = _MAPPED.unpack_from(data, HEADER_BYTES)
-    mixed = data[HEADER_BYTES + _MAPPED.size :]
-    if kind != _ATTR_XOR_MAPPED or size != 4 + len(mixed):
-        raise ProtocolError("stun: the answer has no mapped address")
-    if family != (_FAMILY_V4 if len(mixed) == 4 else _FAMILY_V6):
-        raise ProtocolError("stun: the address does not fit its family")
-    mask = (COOKIE + txid)[: len(mixed)]
-    number = int.from_bytes(mixed, "big") ^ int.from_bytes(mask, "big")
-    address = IPv4Address(number) if len(mixed) == 4 else IPv6Address(number)
-    return txid, address, port ^ _PORT_XOR
 
 
 def _fingerprint(data: bytes) -> int:

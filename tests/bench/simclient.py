@@ -25,8 +25,9 @@ import msgspec
 import zstandard
 
 from appliance.wire import tailcfg
-from appliance.wire.controlbase import ClientHandshake, Session, split_early_payload
+from appliance.wire.controlbase import Session
 from appliance.wire.keys import DiscoKey, MachineKey, NodeKey, PrivateKey
+from tests.support.handshake import ClientHandshake, split_early_payload
 
 CAPVER = 113
 TIMEOUT_S = 300.0

@@ -20,10 +20,11 @@ from appliance.front.dispatch import (
     Route,
     redirect_to_https,
 )
-from appliance.front.proxy import encode_v1, encode_v2, networks
+from appliance.front.proxy import networks
 from appliance.front.stream import Sink, Stream
 from appliance.wire.http1 import MAX_HEAD_BYTES
 from tests.support.memorystream import Alarms, MemoryStream
+from tests.support.proxyheaders import encode_v1, encode_v2
 
 PEER = ("192.0.2.1", 4000)
 

@@ -12,13 +12,12 @@ from appliance.front.proxy import (
     Preamble,
     client_address,
     decode_preamble,
-    encode_v1,
-    encode_v2,
     forwarded_scheme,
     is_trusted,
     networks,
 )
 from appliance.wire.errors import ProtocolError
+from tests.support.proxyheaders import encode_v1, encode_v2
 
 TRUSTED = networks(["10.0.0.0/8", "fd00::/8", "127.0.0.1"])
 

@@ -9,12 +9,13 @@ import ssl
 import pytest
 
 from appliance.front.dispatch import Front, Head
-from appliance.front.proxy import encode_v1, encode_v2, networks
+from appliance.front.proxy import networks
 from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, Stream, listen
 from appliance.wire.http1 import Answer
 from tests.support.certificates import client_context, server_context
 from tests.support.polling import until
+from tests.support.proxyheaders import encode_v1, encode_v2
 
 CLIENT = ("203.0.113.9", 4242)
 HEADERS = [encode_v1(CLIENT, ("10.0.0.1", 443)), encode_v2(CLIENT, ("10.0.0.1", 443))]

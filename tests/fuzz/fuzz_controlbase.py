@@ -9,6 +9,7 @@ from appliance.wire import controlbase
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MachineKey, PrivateKey
 from tests.fuzz.harness import main, mutate, pieces
+from tests.support.handshake import ClientHandshake, split_early_payload
 
 SERVER = PrivateKey(b"\x33" * 32)
 CLIENT = PrivateKey(b"\x44" * 32)
@@ -16,7 +17,7 @@ CLIENT = PrivateKey(b"\x44" * 32)
 
 def case(rng: random.Random) -> None:
     server = controlbase.ServerHandshake(SERVER, rng.randbytes)
-    client = controlbase.ClientHandshake(
+    client = ClientHandshake(
         CLIENT, MachineKey(SERVER.public_raw), rng.randrange(1 << 16), rng.randbytes
     )
     with contextlib.suppress(ProtocolError):
@@ -32,10 +33,10 @@ def case(rng: random.Random) -> None:
         assert damaged != stream
     assert b"".join(texts).startswith(heard)
     with contextlib.suppress(ProtocolError):
-        controlbase.split_early_payload(mutate(rng, controlbase.EARLY_PAYLOAD_MAGIC + bytes(20)))
+        split_early_payload(mutate(rng, controlbase.EARLY_PAYLOAD_MAGIC + bytes(20)))
 
 
-def listen(rng: random.Random, client: controlbase.ClientHandshake, data: bytes) -> bytes:
+def listen(rng: random.Random, client: ClientHandshake, data: bytes) -> bytes:
     session: controlbase.Session | None = None
     heard = b""
     for piece in pieces(rng, data):

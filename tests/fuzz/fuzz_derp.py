@@ -10,6 +10,7 @@ from appliance.wire import derp
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import PrivateKey
 from tests.fuzz.harness import main, mutate, pieces
+from tests.support import derpframes
 
 SERVER = PrivateKey(b"\x55" * 32)
 CLIENT = PrivateKey(b"\x66" * 32)
@@ -19,16 +20,16 @@ DECODERS: list[Callable[[bytes], object]] = [
     derp.decode_server_key,
     lambda payload: derp.decode_client_info(payload, SERVER),
     lambda payload: derp.decode_server_info(payload, BOX),
-    derp.decode_send_packet,
-    derp.decode_recv_packet,
-    derp.decode_forward_packet,
+    derpframes.decode_send_packet,
+    derpframes.decode_recv_packet,
+    derpframes.decode_forward_packet,
     derp.decode_peer_gone,
     derp.decode_peer_present,
-    derp.decode_close_peer,
-    derp.decode_note_preferred,
+    derpframes.decode_close_peer,
+    derpframes.decode_note_preferred,
     derp.decode_ping,
-    derp.decode_health,
-    derp.decode_restarting,
+    derpframes.decode_health,
+    derpframes.decode_restarting,
 ]
 
 
@@ -40,7 +41,7 @@ def case(rng: random.Random) -> None:
         derp.encode_server_key(rng.randbytes(32)),
         derp.encode_frame(derp.FrameType.CLIENT_INFO, key + BOX.seal(text, nonce)),
         derp.encode_frame(derp.FrameType.SERVER_INFO, BOX.seal(text, nonce)),
-        derp.encode_send_packet(rng.randbytes(32), rng.randbytes(rng.randint(0, 200))),
+        derpframes.encode_send_packet(rng.randbytes(32), rng.randbytes(rng.randint(0, 200))),
         derp.encode_frame(rng.randrange(256), rng.randbytes(rng.randint(0, 100))),
     ]
     data = b"".join(rng.sample(frames, 3))

@@ -6,10 +6,11 @@ import asyncio
 import random
 
 from appliance.front.dispatch import Answer, Front
-from appliance.front.proxy import encode_v1, encode_v2, networks
+from appliance.front.proxy import networks
 from appliance.wire.http1 import MAX_HEAD_BYTES, Head
 from tests.fuzz.harness import main, mutate, pieces
 from tests.support.memorystream import Alarms, MemoryStream
+from tests.support.proxyheaders import encode_v1, encode_v2
 
 LINES = [
     b"GET /take HTTP/1.1",

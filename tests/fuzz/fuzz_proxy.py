@@ -9,13 +9,12 @@ from ipaddress import ip_address
 from appliance.front.proxy import (
     client_address,
     decode_preamble,
-    encode_v1,
-    encode_v2,
     forwarded_scheme,
     networks,
 )
 from appliance.wire.errors import ProtocolError
 from tests.fuzz.harness import main, mutate, pieces
+from tests.support.proxyheaders import encode_v1, encode_v2
 
 TRUSTED = networks(["10.0.0.0/8", "fd00::/8"])
 HOPS = [

@@ -17,6 +17,7 @@ from appliance.wire.http1 import Answer
 from appliance.wire.keys import MeshKey, PrivateKey
 from tests.fuzz.harness import main, mutate, pieces
 from tests.relay.wireclient import HEAD, MemoryClient, login_frame
+from tests.support import derpframes
 from tests.support.memorystream import MemoryStream
 
 SERVER = PrivateKey(b"\x21" * 32)
@@ -42,13 +43,13 @@ def frames(rng: random.Random) -> bytes:
     return b"".join(
         rng.choice(
             (
-                derp.encode_send_packet(rng.choice(keys), body),
-                derp.encode_send_packet(rng.choice(keys), derp.DISCO_MAGIC + bytes(80)),
-                derp.encode_forward_packet(rng.choice(keys), rng.choice(keys), body),
+                derpframes.encode_send_packet(rng.choice(keys), body),
+                derpframes.encode_send_packet(rng.choice(keys), derp.DISCO_MAGIC + bytes(80)),
+                derpframes.encode_forward_packet(rng.choice(keys), rng.choice(keys), body),
                 derp.encode_ping(rng.randbytes(8)),
-                derp.encode_note_preferred(preferred=rng.random() < 0.5),
+                derpframes.encode_note_preferred(preferred=rng.random() < 0.5),
                 derp.encode_watch_conns(),
-                derp.encode_close_peer(HOSTILE.public_raw),
+                derpframes.encode_close_peer(HOSTILE.public_raw),
                 derp.encode_frame(rng.randrange(256), rng.randbytes(rng.randint(0, 200))),
             )
         )
@@ -108,7 +109,7 @@ async def against_the_mesh(rng: random.Random) -> None:
     for piece in pieces(rng, data):
         if not stream.closed:
             stream.deliver(piece)
-    link.forward(bytes(32), present.key, memoryview(derp.encode_recv_packet(bytes(32), b"x")))
+    link.forward(bytes(32), present.key, memoryview(derpframes.encode_recv_packet(bytes(32), b"x")))
     stream.lose()
     assert door.server.remote_clients == 0
     assert not link.is_up

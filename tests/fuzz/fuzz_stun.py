@@ -9,10 +9,11 @@ from ipaddress import IPv4Address, IPv6Address
 from appliance.wire import stun
 from appliance.wire.errors import ProtocolError
 from tests.fuzz.harness import main, mutate
+from tests.support import stunclient
 
 
 def case(rng: random.Random) -> None:
-    request = stun.encode_request(rng.randbytes(12))
+    request = stunclient.encode_request(rng.randbytes(12))
     for data in (mutate(rng, request), rng.randbytes(rng.randint(0, 600))):
         with contextlib.suppress(ProtocolError):
             assert len(stun.decode_request(data)) == stun.TXID_BYTES
@@ -21,7 +22,7 @@ def case(rng: random.Random) -> None:
     )
     answer = stun.encode_response(rng.randbytes(12), address, rng.randrange(65536))
     with contextlib.suppress(ProtocolError):
-        stun.decode_response(mutate(rng, answer))
+        stunclient.decode_response(mutate(rng, answer))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 
-from appliance.wire import derp, stun
+from appliance.wire import derp
 from appliance.wire.derp import FrameType, LoginBox
 from appliance.wire.keys import MeshKey, NodeKey, PrivateKey
 from tests.fuzz.harness import mutate
@@ -20,6 +20,7 @@ from tests.hostile.raw import (
     open_relay_door,
     relay_private,
 )
+from tests.support import derpframes, stunclient
 
 KEY_BYTES = 32
 
@@ -71,7 +72,7 @@ async def wrong_logins(battle: Battle) -> None:
                 mutate(rng, good),
                 b"\x02\xff\xff\xff\xff" + bytes(1000),
                 b"\x02\x00\x00\x3f\xff" + bytes(0x3FFF),
-                derp.encode_send_packet(private.public_raw, b"x"),
+                derpframes.encode_send_packet(private.public_raw, b"x"),
                 derp.encode_frame(FrameType.CLIENT_INFO, b""),
                 private.public_raw,
                 rng.randbytes(100),
@@ -100,14 +101,14 @@ async def damaged_relay_frames(battle: Battle) -> None:
     async def one() -> None:
         line = await open_relay(battle.target, private=private)
         frames = [
-            derp.encode_send_packet(rng.randbytes(32), rng.randbytes(rng.randint(0, 3000))),
+            derpframes.encode_send_packet(rng.randbytes(32), rng.randbytes(rng.randint(0, 3000))),
             derp.encode_frame(rng.randrange(256), rng.randbytes(rng.randint(0, 300))),
             struct.pack(
                 ">BI", rng.randrange(256), rng.choice((0, 1, 1 << 20, 1 << 31, 0xFFFFFFFF))
             ),
             derp.encode_frame(FrameType.WATCH_CONNS),
             derp.encode_frame(FrameType.CLOSE_PEER, relay_private(0).public_raw),
-            derp.encode_forward_packet(bytes(32), relay_private(0).public_raw, b"x"),
+            derpframes.encode_forward_packet(bytes(32), relay_private(0).public_raw, b"x"),
             struct.pack(">BI", FrameType.SEND_PACKET, KEY_BYTES + 65_537) + bytes(3000),
             struct.pack(">BI", FrameType.SEND_PACKET, 3) + bytes(3),
             struct.pack(">BI", 0x99, 1 << 20) + bytes(1 << 20),
@@ -133,7 +134,7 @@ async def packets_for_everybody(battle: Battle) -> None:
             strangers = [battle.rng.randbytes(32) for _ in range(20)]
             # A little for the two who listen: what is sent to them takes the place of other packets.
             batch = b"".join(
-                derp.encode_send_packet(key, disco if key in strangers else bytes(1200))
+                derpframes.encode_send_packet(key, disco if key in strangers else bytes(1200))
                 for key in (*everybody, *strangers, *strangers)
             )
             if not await line.press(batch):
@@ -157,7 +158,7 @@ async def receivers_that_never_read(battle: Battle) -> None:
 
     async def one(number: int) -> None:
         line = await open_relay(battle.target, private=privates[number])
-        batch = b"".join(derp.encode_send_packet(key, bytes(1200)) for key in keys * 8)
+        batch = b"".join(derpframes.encode_send_packet(key, bytes(1200)) for key in keys * 8)
         while battle.is_on and await line.press(batch):
             battle.seen["packets"] += 32
             for each in deaf:
@@ -207,7 +208,7 @@ async def relay_clients_that_come_and_go(battle: Battle) -> None:
 async def garbage_for_stun(battle: Battle) -> None:
     """Send datagrams of every kind, as fast as the kernel takes them."""
     rng = battle.rng
-    good = stun.encode_request(os.urandom(12))
+    good = stunclient.encode_request(os.urandom(12))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         sock.connect((battle.target.host, battle.target.stun_port or battle.target.port))

@@ -15,11 +15,13 @@ import ssl
 import struct
 
 from appliance.wire import derp
-from appliance.wire.controlbase import ClientHandshake, Session, split_early_payload
+from appliance.wire.controlbase import Session
 from appliance.wire.derp import FrameType, LoginBox
 from appliance.wire.keys import MachineKey, NodeKey, PrivateKey
 from tests.bench.simclient import Identity, identity
 from tests.hostile.victim import Target, any_certificate
+from tests.support import derpframes
+from tests.support.handshake import ClientHandshake, split_early_payload
 
 __all__ = [
     "Line",
@@ -213,7 +215,7 @@ class RelayLine(Line):
 
     def send_packet(self, destination: bytes, data: bytes) -> None:
         """Send one packet."""
-        self.send(derp.encode_send_packet(destination, data))
+        self.send(derpframes.encode_send_packet(destination, data))
 
     async def frame(self) -> tuple[int, bytes]:
         """Read one frame. Raises IncompleteReadError (an EOFError) at the end."""
@@ -225,7 +227,7 @@ class RelayLine(Line):
         while True:
             kind, payload = await self.frame()
             if kind == FrameType.RECV_PACKET:
-                return derp.decode_recv_packet(payload)
+                return derpframes.decode_recv_packet(payload)
 
 
 def relay_private(number: int) -> PrivateKey:

@@ -18,12 +18,13 @@ from appliance.relay.counters import Refusal
 from appliance.relay.door import Admit, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer, MeshTiming, parse_url
 from appliance.relay.stun import StunServer
-from appliance.wire import derp, stun, websocket
+from appliance.wire import derp, websocket
 from appliance.wire.derp import ClientInfo, FrameType
 from appliance.wire.keys import MeshKey, PrivateKey
 from appliance.wire.websocket import Data, FrameReader, Opcode
 from tests.relay.controls import allow, control
 from tests.relay.wireclient import HEAD, SocketClient, login_frame, new_key
+from tests.support import derpframes, stunclient
 from tests.support.certificates import client_context, self_signed_pem, server_context
 from tests.support.polling import until
 
@@ -122,7 +123,7 @@ async def test_client_in_a_websocket() -> None:
         send(login[:50])
         send(login[50:])
         await frame(FrameType.SERVER_INFO)
-        send(derp.encode_send_packet(b.key, b"from a browser"))
+        send(derpframes.encode_send_packet(b.key, b"from a browser"))
         assert await b.packet() == (own.public_raw, b"from a browser")
         b.send(own.public_raw, bytes(60_000))
         assert len((await frame(FrameType.RECV_PACKET)).payload) == 60_032
@@ -348,9 +349,9 @@ async def test_stun_tells_the_address_that_it_sees(host: str) -> None:
         )
         transport.sendto(b"garbage")
         transport.sendto(bytes(2000))
-        transport.sendto(stun.encode_request(b"twelve bytes"))
+        transport.sendto(stunclient.encode_request(b"twelve bytes"))
         await until(lambda: bool(asker.answers))
-        txid, address, port = stun.decode_response(asker.answers[0])
+        txid, address, port = stunclient.decode_response(asker.answers[0])
         own = transport.get_extra_info("sockname")
         assert (txid, str(address), port) == (b"twelve bytes", host, own[1])
         await until(lambda: running.stun.counters.answered == 1)
@@ -366,14 +367,14 @@ async def test_stun_answers_from_the_address_that_was_asked() -> None:
         transport, asker = await loop.create_datagram_endpoint(
             Asker, local_addr=("127.0.0.1", 0), remote_addr=("127.0.0.2", running.stun_ports[0])
         )
-        transport.sendto(stun.encode_request(bytes(12)))
+        transport.sendto(stunclient.encode_request(bytes(12)))
         await until(lambda: bool(asker.answers))  # a connected socket hears no other address
         transport.close()
 
 
 def test_stun_bounds_one_source_and_unmaps_ipv4() -> None:
     server = StunServer(max_per_source=3)
-    request = stun.encode_request(bytes(12))
+    request = stunclient.encode_request(bytes(12))
     answers = [server.answer(request, "192.0.2.1", 1, 0.5) for _ in range(5)]
     assert [bool(answer) for answer in answers] == [True, True, True, False, False]
     assert server.counters.limited == 2
@@ -381,10 +382,10 @@ def test_stun_bounds_one_source_and_unmaps_ipv4() -> None:
     assert server.answer(request, "192.0.2.1", 1, 1.5)
     mapped = server.answer(request, "::ffff:192.0.2.9", 7, 1.5)
     assert mapped
-    assert stun.decode_response(mapped)[1:] == (IPv4Address("192.0.2.9"), 7)
+    assert stunclient.decode_response(mapped)[1:] == (IPv4Address("192.0.2.9"), 7)
     scoped = server.answer(request, "fe80::1%eth0", 7, 1.5)
     assert scoped
-    assert stun.decode_response(scoped)[1] == IPv6Address("fe80::1")
+    assert stunclient.decode_response(scoped)[1] == IPv6Address("fe80::1")
 
 
 # -- admission --
@@ -492,7 +493,7 @@ async def test_mesh_client_may_close_peers_over_sockets() -> None:
         boss = await SocketClient().connect(port, info=ClientInfo(mesh_key=MESH))
         boss.stream.write(derp.encode_watch_conns())
         await boss.frame(FrameType.PEER_PRESENT)
-        boss.stream.write(derp.encode_close_peer(a.key))
+        boss.stream.write(derpframes.encode_close_peer(a.key))
         await a.gone()
         assert derp.decode_peer_gone(await boss.frame(FrameType.PEER_GONE))[0] == a.key
 

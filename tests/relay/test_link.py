@@ -17,6 +17,7 @@ from appliance.wire.derp import ClientInfo, Frame, FrameType, LoginBox, PresentF
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MeshKey, NodeKey, PrivateKey
 from tests.relay.wireclient import DISCO, HEAD, MemoryClient, login_frame, new_key
+from tests.support import derpframes
 from tests.support.memorystream import MemoryStream
 from tests.support.polling import until
 
@@ -73,7 +74,7 @@ async def test_fast_start_answers_nothing_of_http(door: RelayDoor) -> None:
     own, b = new_key(), join(door)
     stream = arrive(door, HEAD + b"Derp-Fast-Start: 1\r\n")
     stream.deliver(
-        login_frame(own, SERVER.public_raw) + derp.encode_send_packet(b.key, b"straight on")
+        login_frame(own, SERVER.public_raw) + derpframes.encode_send_packet(b.key, b"straight on")
     )
     kinds = [frame.kind for frame in MemoryClient(stream, own).take()]
     assert kinds == [FrameType.SERVER_KEY, FrameType.SERVER_INFO]
@@ -86,7 +87,7 @@ async def test_login_byte_by_byte_with_packets_behind(door: RelayDoor) -> None:
     own = new_key()
     stream = arrive(door)
     stream.deliver_slowly(
-        login_frame(own, SERVER.public_raw) + derp.encode_send_packet(b.key, b"hello")
+        login_frame(own, SERVER.public_raw) + derpframes.encode_send_packet(b.key, b"hello")
     )
     assert b.packets() == [(own.public_raw, b"hello")]
 
@@ -124,7 +125,7 @@ async def test_packets_go_both_ways_whole_and_byte_by_byte(door: RelayDoor) -> N
     assert b.packets() == [(a.key, b"one")]
     assert a.packets() == [(b.key, b"two" * 500)]
     a.stream.deliver_slowly(
-        derp.encode_send_packet(b.key, b"slow") + derp.encode_send_packet(b.key, b"er")
+        derpframes.encode_send_packet(b.key, b"slow") + derpframes.encode_send_packet(b.key, b"er")
     )
     assert b.packets() == [(a.key, b"slow"), (a.key, b"er")]
 
@@ -134,7 +135,8 @@ async def test_one_wake_with_many_destinations_is_one_write_each(door: RelayDoor
     writes = b.stream.writes, c.stream.writes
     a.stream.deliver(
         b"".join(
-            derp.encode_send_packet((b.key, c.key)[i % 2], bytes([i]) * (i + 1)) for i in range(20)
+            derpframes.encode_send_packet((b.key, c.key)[i % 2], bytes([i]) * (i + 1))
+            for i in range(20)
         )
     )
     assert b.packets() == [(a.key, bytes([i]) * (i + 1)) for i in range(0, 20, 2)]
@@ -146,12 +148,12 @@ async def test_one_wake_with_many_destinations_is_one_write_each(door: RelayDoor
 async def test_control_frames_among_packets_are_obeyed(door: RelayDoor) -> None:
     a, b = join(door), join(door)
     a.stream.deliver(
-        derp.encode_send_packet(b.key, b"1")
+        derpframes.encode_send_packet(b.key, b"1")
         + derp.encode_ping(b"12345678")
-        + derp.encode_note_preferred(preferred=True)
+        + derpframes.encode_note_preferred(preferred=True)
         + derp.encode_pong(b"unasked.")
         + derp.encode_frame(0x77, b"?" * 100)
-        + derp.encode_send_packet(b.key, b"2")
+        + derpframes.encode_send_packet(b.key, b"2")
     )
     assert b.packets() == [(a.key, b"1"), (a.key, b"2")]
     assert a.take() == [Frame(FrameType.PONG, b"12345678")]
@@ -159,10 +161,10 @@ async def test_control_frames_among_packets_are_obeyed(door: RelayDoor) -> None:
     assert counters.home_clients == 1
     assert counters.unknown_frames == 1
     assert counters.home_moves_in == 0  # so soon after the login it is no move
-    a.stream.deliver(derp.encode_note_preferred(preferred=True))
-    a.stream.deliver(derp.encode_note_preferred(preferred=False))
+    a.stream.deliver(derpframes.encode_note_preferred(preferred=True))
+    a.stream.deliver(derpframes.encode_note_preferred(preferred=False))
     assert counters.home_clients == 0
-    a.stream.deliver(derp.encode_note_preferred(preferred=True))
+    a.stream.deliver(derpframes.encode_note_preferred(preferred=True))
     a.stream.lose()
     assert counters.home_clients == 0
 
@@ -200,8 +202,8 @@ async def test_unknown_frames_are_passed_over_as_they_come(door: RelayDoor) -> N
         b"\x12\0\0\0\x07" + bytes(7),
         b"\x12\0\0\x03\xe9" + bytes(1001),
         derp.encode_watch_conns(),
-        derp.encode_close_peer(bytes(32)),
-        derp.encode_forward_packet(bytes(32), bytes(32), b"data"),
+        derpframes.encode_close_peer(bytes(32)),
+        derpframes.encode_forward_packet(bytes(32), bytes(32), b"data"),
         b"\x10\0\0\0\x01\0",
         b"\x11\0\0\0\x1f" + bytes(31),
         b"\x99\0\0\0\0" * 257,
@@ -210,7 +212,7 @@ async def test_unknown_frames_are_passed_over_as_they_come(door: RelayDoor) -> N
 )
 async def test_broken_rules_end_the_link(door: RelayDoor, data: bytes) -> None:
     a, b = join(door), join(door)
-    a.stream.deliver(derp.encode_send_packet(b.key, b"before") + data)
+    a.stream.deliver(derpframes.encode_send_packet(b.key, b"before") + data)
     assert a.stream.closed
     assert door.counters.refused[Refusal.PROTOCOL] == 1
     assert not door.server.is_connected(NodeKey(a.key))
@@ -281,12 +283,12 @@ async def test_mesh_client_watches_forwards_and_closes(door: RelayDoor) -> None:
     assert present[0].address == IPv4Address("192.0.2.9")
     assert present[0].port == 5000
     far = bytes(32)
-    mesh.stream.deliver_slowly(derp.encode_forward_packet(far, a.key, b"from afar"))
+    mesh.stream.deliver_slowly(derpframes.encode_forward_packet(far, a.key, b"from afar"))
     assert a.packets() == [(far, b"from afar")]
     b = join(door, info=ClientInfo(is_prober=True, app_name="probe"))
     shown = derp.decode_peer_present(mesh.take()[0].payload)
     assert (shown.key, shown.flags, shown.app_name) == (b.key, PresentFlag.PROBER, "probe")
-    mesh.stream.deliver(derp.encode_close_peer(b.key))
+    mesh.stream.deliver(derpframes.encode_close_peer(b.key))
     assert b.stream.closed
     assert mesh.take() == [Frame(FrameType.PEER_GONE, b.key + b"\0")]
 
@@ -355,7 +357,8 @@ async def test_admission_that_takes_time(answer: bool | None) -> None:
     stream = arrive(door)
     stream.take()
     stream.deliver(
-        login_frame(own, SERVER.public_raw) + derp.encode_send_packet(own.public_raw, b"early")
+        login_frame(own, SERVER.public_raw)
+        + derpframes.encode_send_packet(own.public_raw, b"early")
     )
     assert not stream.take()
     assert not stream.reading
@@ -459,7 +462,7 @@ async def test_client_over_its_rate_is_not_read_for_a_while() -> None:
     door = RelayDoor(SERVER, limits=RelayLimits(bytes_per_second=1_000_000), mesh_key=MESH)
     a, b = join(door), join(door)
     mesh = join(door, info=ClientInfo(mesh_key=MESH))
-    frame = derp.encode_send_packet(b.key, bytes(60_000))
+    frame = derpframes.encode_send_packet(b.key, bytes(60_000))
     for _ in range(2):
         mesh.stream.deliver(frame)
         assert mesh.stream.reading

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.relay.scan import count_disco, forward_frames, packets, recv_head, rewrite_run
-from appliance.wire import derp
 from appliance.wire.derp import DISCO_MAGIC, FrameReader, FrameType
 from appliance.wire.errors import ProtocolError
+from tests.support import derpframes
 
 SOURCE = b"s" * 32
 KEYS = [b"a" * 32, b"b" * 32]
@@ -26,7 +26,7 @@ sends = st.lists(st.tuples(st.sampled_from(KEYS), data), min_size=1, max_size=12
 def test_run_is_turned_as_frame_by_frame(
     sent: list[tuple[bytes, bytes]], cut: int, tail: bytes
 ) -> None:
-    whole = b"".join(derp.encode_send_packet(key, body) for key, body in sent) + tail
+    whole = b"".join(derpframes.encode_send_packet(key, body) for key, body in sent) + tail
     end = max(37, len(whole) - cut)
     if end > len(whole):
         return
@@ -41,10 +41,10 @@ def test_run_is_turned_as_frame_by_frame(
     assert (key, start) == (sent[0][0], 0)
     assert count == len(expected)
     assert stop == sum(37 + len(body) for body in expected)
-    turned = b"".join(derp.encode_recv_packet(SOURCE, body) for body in expected)
+    turned = b"".join(derpframes.encode_recv_packet(SOURCE, body) for body in expected)
     assert bytes(buffer[:stop]) == turned
     assert bytes(buffer[stop:]) == whole[stop:end]
-    assert disco == len([body for body in expected if derp.looks_disco(body)])
+    assert disco == len([body for body in expected if derpframes.looks_disco(body)])
     assert disco == count_disco(memoryview(turned))
     assert [bytes(body) for body in packets(memoryview(turned))] == expected
 
@@ -57,7 +57,7 @@ def test_impossible_lengths_are_refused(size: int) -> None:
 
 
 def test_good_frames_in_front_of_a_bad_one_are_turned() -> None:
-    good = derp.encode_send_packet(KEYS[0], b"good")
+    good = derpframes.encode_send_packet(KEYS[0], b"good")
     bad = b"\x04\0\0\0\x05" + KEYS[0]
     buffer = bytearray(good + bad)
     assert rewrite_run(buffer, 0, len(buffer), SOURCE)[2:4] == (len(good), 1)
@@ -67,14 +67,14 @@ def test_good_frames_in_front_of_a_bad_one_are_turned() -> None:
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))
 def test_runs_become_forward_frames(bodies: list[bytes]) -> None:
-    run = b"".join(derp.encode_recv_packet(SOURCE, body) for body in bodies)
+    run = b"".join(derpframes.encode_recv_packet(SOURCE, body) for body in bodies)
     frames = forward_frames(memoryview(run), SOURCE, KEYS[0])
     read = [frame for data in frames for frame in FrameReader().feed(data)]
-    assert [derp.decode_forward_packet(frame.payload) for frame in read] == [
+    assert [derpframes.decode_forward_packet(frame.payload) for frame in read] == [
         (SOURCE, KEYS[0], body) for body in bodies
     ]
 
 
 def test_head_of_a_packet_is_the_codecs() -> None:
-    assert recv_head(3, SOURCE) + b"abc" == derp.encode_recv_packet(SOURCE, b"abc")
+    assert recv_head(3, SOURCE) + b"abc" == derpframes.encode_recv_packet(SOURCE, b"abc")
     assert recv_head(3, SOURCE)[0] == FrameType.RECV_PACKET

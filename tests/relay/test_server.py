@@ -12,6 +12,7 @@ from appliance.relay.server import GONE_BURST, MAX_SAME_KEY, RelayServer
 from appliance.wire import derp
 from appliance.wire.derp import Frame, FrameReader, FrameType, PeerPresent, PresentFlag
 from appliance.wire.keys import NodeKey
+from tests.support import derpframes
 
 A, B, C = (letter * 32 for letter in (b"a", b"b", b"c"))
 
@@ -62,7 +63,7 @@ class FakeWay:
 
 
 def packet(source: bytes, data: bytes = b"data") -> bytes:
-    return derp.encode_recv_packet(source, data)
+    return derpframes.encode_recv_packet(source, data)
 
 
 def server_with(*links: FakeLink) -> RelayServer:

@@ -12,6 +12,7 @@ from appliance.front.stream import Stream, dial
 from appliance.wire import derp
 from appliance.wire.derp import ClientInfo, Frame, FrameReader, FrameType, LoginBox
 from appliance.wire.keys import NodeKey, PrivateKey
+from tests.support import derpframes
 from tests.support.memorystream import MemoryStream
 from tests.support.polling import until
 
@@ -44,12 +45,12 @@ class MemoryClient:
         return self._reader.feed(self.stream.take())
 
     def send(self, to: bytes, data: bytes) -> None:
-        self.stream.deliver(derp.encode_send_packet(to, data))
+        self.stream.deliver(derpframes.encode_send_packet(to, data))
 
     def packets(self) -> list[tuple[bytes, bytes]]:
         """Give source and data of the packets that came; other frames are dropped."""
         return [
-            derp.decode_recv_packet(frame.payload)
+            derpframes.decode_recv_packet(frame.payload)
             for frame in self.take()
             if frame.kind == FrameType.RECV_PACKET
         ]
@@ -98,7 +99,7 @@ class SocketClient:
         return NodeKey(self.key)
 
     def send(self, to: bytes, data: bytes) -> None:
-        self.stream.write(derp.encode_send_packet(to, data))
+        self.stream.write(derpframes.encode_send_packet(to, data))
 
     async def frame(self, kind: FrameType) -> bytes:
         """Wait for a frame of this kind and take it; others before it are dropped."""
@@ -109,7 +110,7 @@ class SocketClient:
                 return frame.payload
 
     async def packet(self) -> tuple[bytes, bytes]:
-        return derp.decode_recv_packet(await self.frame(FrameType.RECV_PACKET))
+        return derpframes.decode_recv_packet(await self.frame(FrameType.RECV_PACKET))
 
     async def gone(self) -> None:
         """Wait until the relay has ended the connection."""

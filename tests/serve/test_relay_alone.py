@@ -13,8 +13,8 @@ import pytest
 from appliance import config
 from appliance.config import ConfigError, Settings
 from appliance.serve import relay as relaying
-from appliance.wire import stun
 from tests.serve.test_server import plan, running
+from tests.support import stunclient
 
 
 def free_port() -> int:
@@ -67,7 +67,7 @@ async def stun_answers(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         sock.connect(("127.0.0.1", port))
-        await loop.sock_sendall(sock, stun.encode_request(bytes(12)))
+        await loop.sock_sendall(sock, stunclient.encode_request(bytes(12)))
         answer = await loop.sock_recv(sock, 2048)
     return bytes(12) in answer
 

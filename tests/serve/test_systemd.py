@@ -19,7 +19,7 @@ from appliance import config
 from appliance.cli import serve
 from appliance.serve import systemd
 from appliance.serve.certificates import open_certificates
-from appliance.wire import stun
+from tests.support import stunclient
 from tests.support.certificates import self_signed_pem
 from tests.support.polling import until
 
@@ -215,7 +215,7 @@ class Given:
     def asks_stun(self) -> bool:
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.settimeout(START_S)
-            sock.sendto(stun.encode_request(b"x" * 12), self["stun"].getsockname())
+            sock.sendto(stunclient.encode_request(b"x" * 12), self["stun"].getsockname())
             return bool(sock.recv(1500))
 
 

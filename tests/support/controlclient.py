@@ -14,9 +14,10 @@ import h2.config
 import h2.connection
 import h2.events
 
-from appliance.wire.controlbase import ClientHandshake, Session, split_early_payload
+from appliance.wire.controlbase import Session
 from appliance.wire.keys import MachineKey, PrivateKey
 from appliance.wire.tailcfg import EarlyNoise
+from tests.support.handshake import ClientHandshake, split_early_payload
 
 VERSION = 142
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.wire import controlbase, noise, tailcfg
-from appliance.wire.controlbase import ClientHandshake, HandshakeError, ServerHandshake, Session
+from appliance.wire.controlbase import HandshakeError, ServerHandshake, Session
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import ChallengeKey, MachineKey, PrivateKey
+from tests.support.handshake import ClientHandshake, split_early_payload
 from tests.vectors import load
 
 GOLDEN = load("noise_ik.json")
@@ -228,19 +229,19 @@ def test_early_payload_has_the_known_form_and_is_split_again() -> None:
     assert data[:9].hex() == "ffffff54530000005f"
     assert len(data) == 104
     early = tailcfg.EarlyNoise(node_key_challenge=challenge)
-    assert controlbase.split_early_payload(data) == (early, b"")
-    assert controlbase.split_early_payload(data + b"tail") == (early, b"tail")
+    assert split_early_payload(data) == (early, b"")
+    assert split_early_payload(data + b"tail") == (early, b"tail")
     for cut in range(len(data)):
-        assert controlbase.split_early_payload(data[:cut]) is None
+        assert split_early_payload(data[:cut]) is None
     settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-    assert controlbase.split_early_payload(settings) == (None, settings)
+    assert split_early_payload(settings) == (None, settings)
 
 
 def test_early_payload_is_bounded() -> None:
     with pytest.raises(ProtocolError):
-        controlbase.split_early_payload(controlbase.EARLY_PAYLOAD_MAGIC + b"\0\0\x04\x01")
+        split_early_payload(controlbase.EARLY_PAYLOAD_MAGIC + b"\0\0\x04\x01")
     with pytest.raises(ProtocolError):
-        controlbase.split_early_payload(controlbase.EARLY_PAYLOAD_MAGIC + b"\0\0\0\1[")
+        split_early_payload(controlbase.EARLY_PAYLOAD_MAGIC + b"\0\0\0\1[")
 
 
 @given(st.lists(st.binary(max_size=9000), max_size=6), st.data())

@@ -25,6 +25,7 @@ from appliance.wire.derp import (
 )
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MeshKey, NodeKey, PrivateKey
+from tests.support import derpframes
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "vectors" / "derp.json").read_text())
 KEYS = {name: bytes.fromhex(text) for name, text in GOLDEN["keys"].items()}
@@ -35,20 +36,20 @@ NONCE = bytes(range(24))
 LATE_KEY = bytes.fromhex(GOLDEN["server"]["peer-present"])[5:37]
 
 ENCODED: list[tuple[str, str, bytes]] = [
-    ("frames", "send-packet", derp.encode_send_packet(KEYS["peer"], PACKET)),
+    ("frames", "send-packet", derpframes.encode_send_packet(KEYS["peer"], PACKET)),
     (
         "frames",
         "forward-packet",
-        derp.encode_forward_packet(KEYS["peer"], KEYS["other"], PACKET),
+        derpframes.encode_forward_packet(KEYS["peer"], KEYS["other"], PACKET),
     ),
     ("frames", "ping", derp.encode_ping(bytes(range(1, 9)))),
     ("frames", "pong", derp.encode_pong(bytes(range(8, 0, -1)))),
-    ("frames", "note-preferred-yes", derp.encode_note_preferred(preferred=True)),
-    ("frames", "note-preferred-no", derp.encode_note_preferred(preferred=False)),
+    ("frames", "note-preferred-yes", derpframes.encode_note_preferred(preferred=True)),
+    ("frames", "note-preferred-no", derpframes.encode_note_preferred(preferred=False)),
     ("frames", "watch-conns", derp.encode_watch_conns()),
-    ("frames", "close-peer", derp.encode_close_peer(KEYS["peer"])),
+    ("frames", "close-peer", derpframes.encode_close_peer(KEYS["peer"])),
     ("server", "server-key", derp.encode_server_key(KEYS["server"])),
-    ("server", "recv-packet", derp.encode_recv_packet(KEYS["peer"], PACKET)),
+    ("server", "recv-packet", derpframes.encode_recv_packet(KEYS["peer"], PACKET)),
     ("server", "pong", derp.encode_pong(bytes(range(1, 9)))),
     (
         "server",
@@ -81,17 +82,17 @@ def test_encoding_gives_the_official_bytes(side: str, name: str, encoded: bytes)
 
 
 def test_decoding_reads_the_official_bytes() -> None:
-    assert derp.decode_send_packet(payload("frames", "send-packet")) == (KEYS["peer"], PACKET)
-    assert derp.decode_forward_packet(payload("frames", "forward-packet")) == (
+    assert derpframes.decode_send_packet(payload("frames", "send-packet")) == (KEYS["peer"], PACKET)
+    assert derpframes.decode_forward_packet(payload("frames", "forward-packet")) == (
         KEYS["peer"],
         KEYS["other"],
         PACKET,
     )
-    assert derp.decode_recv_packet(payload("server", "recv-packet")) == (KEYS["peer"], PACKET)
+    assert derpframes.decode_recv_packet(payload("server", "recv-packet")) == (KEYS["peer"], PACKET)
     assert derp.decode_ping(payload("frames", "ping")) == bytes(range(1, 9))
-    assert derp.decode_note_preferred(payload("frames", "note-preferred-yes"))
-    assert not derp.decode_note_preferred(payload("frames", "note-preferred-no"))
-    assert derp.decode_close_peer(payload("frames", "close-peer")) == KEYS["peer"]
+    assert derpframes.decode_note_preferred(payload("frames", "note-preferred-yes"))
+    assert not derpframes.decode_note_preferred(payload("frames", "note-preferred-no"))
+    assert derpframes.decode_close_peer(payload("frames", "close-peer")) == KEYS["peer"]
     assert derp.decode_server_key(payload("server", "server-key")) == KEYS["server"]
     assert derp.decode_peer_gone(payload("server", "peer-gone-not-here"))[1] == 1
     assert derp.decode_peer_present(payload("server", "peer-present")) == PeerPresent(
@@ -174,10 +175,16 @@ keys = st.binary(min_size=32, max_size=32)
 
 @given(keys, keys, st.binary(max_size=2000))
 def test_packets_round_trip(source: bytes, destination: bytes, data: bytes) -> None:
-    assert derp.decode_send_packet(derp.encode_send_packet(source, data)[5:]) == (source, data)
-    assert derp.decode_recv_packet(derp.encode_recv_packet(source, data)[5:]) == (source, data)
-    forward = derp.encode_forward_packet(source, destination, data)
-    assert derp.decode_forward_packet(forward[5:]) == (source, destination, data)
+    assert derpframes.decode_send_packet(derpframes.encode_send_packet(source, data)[5:]) == (
+        source,
+        data,
+    )
+    assert derpframes.decode_recv_packet(derpframes.encode_recv_packet(source, data)[5:]) == (
+        source,
+        data,
+    )
+    forward = derpframes.encode_forward_packet(source, destination, data)
+    assert derpframes.decode_forward_packet(forward[5:]) == (source, destination, data)
 
 
 addresses = st.one_of(
@@ -203,27 +210,30 @@ def test_presence_of_older_relays_is_read(size: int) -> None:
 
 
 def test_small_frames_round_trip() -> None:
-    assert derp.decode_health(derp.encode_health("two of you")[5:]) == "two of you"
-    assert derp.decode_restarting(derp.encode_restarting(1500, 10_000)[5:]) == (1500, 10_000)
+    assert derpframes.decode_health(derpframes.encode_health("two of you")[5:]) == "two of you"
+    assert derpframes.decode_restarting(derpframes.encode_restarting(1500, 10_000)[5:]) == (
+        1500,
+        10_000,
+    )
     assert derp.decode_peer_gone(bytes(32)) == (bytes(32), 0)
 
 
 @pytest.mark.parametrize(
     "decode",
     [
-        lambda: derp.decode_send_packet(bytes(31)),
-        lambda: derp.decode_send_packet(bytes(32 + 65_537)),
-        lambda: derp.decode_recv_packet(bytes(31)),
-        lambda: derp.decode_forward_packet(bytes(63)),
-        lambda: derp.decode_forward_packet(bytes(64 + 65_537)),
+        lambda: derpframes.decode_send_packet(bytes(31)),
+        lambda: derpframes.decode_send_packet(bytes(32 + 65_537)),
+        lambda: derpframes.decode_recv_packet(bytes(31)),
+        lambda: derpframes.decode_forward_packet(bytes(63)),
+        lambda: derpframes.decode_forward_packet(bytes(64 + 65_537)),
         lambda: derp.decode_ping(bytes(7)),
         lambda: derp.decode_ping(bytes(1001)),
-        lambda: derp.decode_note_preferred(b""),
-        lambda: derp.decode_note_preferred(b"\0\0"),
-        lambda: derp.decode_close_peer(bytes(33)),
+        lambda: derpframes.decode_note_preferred(b""),
+        lambda: derpframes.decode_note_preferred(b"\0\0"),
+        lambda: derpframes.decode_close_peer(bytes(33)),
         lambda: derp.decode_peer_gone(bytes(31)),
         lambda: derp.decode_peer_present(bytes(31)),
-        lambda: derp.decode_restarting(bytes(7)),
+        lambda: derpframes.decode_restarting(bytes(7)),
         lambda: derp.decode_server_key(derp.MAGIC + bytes(31)),
         lambda: derp.decode_server_key(bytes(40)),
         lambda: derp.decode_server_key(derp.MAGIC + bytes(2000)),
@@ -231,7 +241,7 @@ def test_small_frames_round_trip() -> None:
         lambda: derp.decode_client_info(bytes(16 * 1024 + 1), SERVER),
         lambda: derp.decode_client_info(bytes(100), SERVER),  # a key of low order
         lambda: derp.decode_client_info(KEYS["client"] + bytes(60), SERVER),
-        lambda: derp.encode_send_packet(bytes(32), bytes(65_537)),
+        lambda: derpframes.encode_send_packet(bytes(32), bytes(65_537)),
         lambda: LoginBox(SERVER, KEYS["client"]).open(bytes(39)),
     ],
 )
@@ -271,10 +281,10 @@ def test_unknown_login_fields_are_ignored() -> None:
 
 
 def test_disco_is_known_by_magic_and_length() -> None:
-    assert derp.looks_disco(derp.DISCO_MAGIC + bytes(56))
-    assert not derp.looks_disco(derp.DISCO_MAGIC + bytes(55))
-    assert not derp.looks_disco(bytes(100))
-    assert derp.looks_disco(memoryview(derp.DISCO_MAGIC + bytes(56)))
+    assert derpframes.looks_disco(derp.DISCO_MAGIC + bytes(56))
+    assert not derpframes.looks_disco(derp.DISCO_MAGIC + bytes(55))
+    assert not derpframes.looks_disco(bytes(100))
+    assert derpframes.looks_disco(memoryview(derp.DISCO_MAGIC + bytes(56)))
 
 
 def test_frame_types_are_the_official_numbers() -> None:
