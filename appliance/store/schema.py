@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """What this program reads and writes: the number of the newest migration."""
 
 ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -79,8 +79,21 @@ sequences = Table(
     Column("name", Text, primary_key=True),
     Column("last", BigInteger, nullable=False),
 )
-"""The last id given out per kind, so that ids of deleted records are not used again; and
-``commits``, which tells after a lost connection whether the last commit was taken."""
+"""The last id given out per kind, so that ids of deleted records are not used again."""
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("tailnet_id", ID, primary_key=True, autoincrement=False),
+    Column("version", ID, primary_key=True, autoincrement=False),
+    Column("at", UtcTime, nullable=False),
+    Column("writer", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""One row per commit and tailnet: its version, when, and which run of which server made it. A
+commit adds the version that follows the one its server knows; the primary key lets only one server
+do so (``store.journal``). The newest rows are kept. ``tailnet_id`` is no foreign key: the row is
+written first, before that of a new tailnet."""
 
 tailnets = Table(
     "tailnets",
