@@ -12,6 +12,7 @@ import click
 
 from appliance.cli.client import CommandFailed
 from appliance.cli.root import Command, Invocation
+from appliance.errors import Fatal
 
 if TYPE_CHECKING:
     from appliance.config import Settings
@@ -22,9 +23,17 @@ NO_FILE_ADVICE = (
 
 
 @click.command(cls=Command)
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="End the session of another server that holds the PostgreSQL database, and serve.",
+)
 @click.pass_obj
-def serve(invocation: Invocation) -> None:
+def serve(invocation: Invocation, *, take_over: bool) -> None:
     """Run the server until SIGTERM or SIGINT; SIGHUP reloads settings and certificates.
+
+    With --take-over a server takes a PostgreSQL database from one that is dead or cut off, whose
+    session is still open there. Should the other one live, it writes nothing more and ends.
 
     \b
     Example:
@@ -47,6 +56,7 @@ def serve(invocation: Invocation) -> None:
             settings,
             reload=lambda: load_settings(path, strict=True),
             inherited=systemd.inherited(),
+            take_over=take_over,
         )
         server.handle_signals()
         await server.run()
@@ -125,7 +135,8 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Give the first failure inside groups of them."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    """Give the first failure inside groups of them, or the one that had to end the server."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    failures = [_first(each) for each in error.exceptions]
+    return next((each for each in failures if isinstance(each, Fatal)), failures[0])

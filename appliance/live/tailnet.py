@@ -21,6 +21,7 @@ from typing import Protocol
 from appliance.errors import Conflict
 from appliance.identity.principals import SYSTEM, Principal
 from appliance.records import AuthKey, Node, NodeID, TailnetID
+from appliance.store.errors import is_databases, reason
 from appliance.tailnet import clockwork, policies
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire.keys import MachineKey, NodeKey
@@ -267,7 +268,11 @@ class LiveTailnet:
         try:
             await self._store.write(self.id, durable)
         except Exception as error:
-            log.exception("commit failed", extra={"tailnet_version": self.snapshot.version})
+            if is_databases(error):
+                log.warning("commit failed", extra={"reason": reason(error)})
+                log.debug("commit failed", exc_info=True)
+            else:
+                log.exception("commit failed")  # a bug
             return error
         self.counters.commits += 1
         self.counters.committed_edits += len(durable)

@@ -78,6 +78,7 @@ class Server:
         certificate_names: Sequence[str] = (),
         self_signed: bool = False,
         inherited: systemd.Inherited | None = None,
+        take_over: bool = False,
     ) -> None:
         self.settings = settings
         self.runtimes: tuple[TailnetRuntime, ...] = ()
@@ -93,6 +94,7 @@ class Server:
         self._certificate_names = tuple(certificate_names) or (settings.host,)
         self._self_signed = self_signed
         self._inherited = inherited or {}
+        self._take_over_database = take_over
         self._stop = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,6 +146,7 @@ class Server:
         tls = self._open_certificates()
         sockets = await self._bind(ending)
         await self._make_runtimes(database)
+        self._begin(database.guard(), "database")
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -169,7 +172,9 @@ class Server:
         await self._open_metrics(sockets, door, ending)
 
     async def _open_database(self, ending: AsyncExitStack) -> Database:
-        database = self.database = Database.open(database_url(self.settings))
+        database = self.database = Database.open(
+            database_url(self.settings), take_over=self._take_over_database
+        )
         ending.push_async_callback(self._close_database, database)
         async with systemd.patience("bringing the database to a new form"):
             await database.migrate()

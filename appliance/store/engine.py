@@ -9,87 +9,114 @@ Not for tables or statements. Sits under ``store``; runs in the database's threa
 
 from __future__ import annotations
 
-import fcntl
+import logging
 import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
-from appliance.store.errors import DatabaseDamaged, DatabaseInUse, StoreError
+from appliance.store.errors import DatabaseAway, DatabaseDamaged, StoreError, reason
+from appliance.store.postgresql import POOLED, READ_ONLY, Sessions
+from appliance.store.sqlitefile import FILE_MODE, SqliteFile
+
+log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 5.0
 """How long a write waits for somebody with the SQLite file open (a backup tool, a curious shell)."""
 WAL_LIMIT_BYTES = 64 << 20
 """To this size the WAL file is cut back after a checkpoint; a burst must not keep the disk."""
-CONNECT_TIMEOUT_S = 10
-"""How long to wait for a PostgreSQL server."""
-STATEMENT_TIMEOUT_S = 30
-"""A PostgreSQL server that takes longer for one statement is not well: fail the edit."""
-ADVISORY_LOCK = 0x68656164
-"""PostgreSQL's lock that stands for "a headwater serves from this database" ("head" in ASCII)."""
-
-FILE_MODE = 0o600
-DIRECTORY_MODE = 0o700
+DAMAGED_STATES: Final = frozenset({"XX001", "XX002"})
+"""PostgreSQL's codes for a table and for an index that are not whole."""
+ADVICE: Final = {
+    "28": "; check the user, the password and pg_hba.conf",
+    "3D000": "; make the database first (createdb), or correct its name in the URL",
+    "42501": "; let the role use it: GRANT USAGE, CREATE ON SCHEMA … TO …, and let it own the tables",
+    "53300": "; let the server take more connections, or give this role its share",
+    "57P03": "; it is starting up or shutting down",
+}
+"""What helps, by the beginning of PostgreSQL's error code."""
 
 
 class Opened:
-    """An engine of one connection, and the lock that keeps other processes away.
+    """An engine of one connection, and what keeps other processes away.
 
-    ``path`` is None for PostgreSQL and for SQLite in memory.
+    ``file`` is None for PostgreSQL and for SQLite in memory, ``sessions`` for SQLite.
     """
 
-    def __init__(self, engine: Engine, path: Path | None, lock: int | None) -> None:
+    def __init__(
+        self, engine: Engine, file: SqliteFile | None = None, sessions: Sessions | None = None
+    ) -> None:
         self.engine = engine
-        self.path = path
-        self._lock = lock
+        self.file = file
+        self.sessions = sessions
+
+    @property
+    def path(self) -> Path | None:
+        """The file's path, if there is a file."""
+        return None if self.file is None else self.file.path
 
     @property
     def is_sqlite(self) -> bool:
         """Tell whether this is SQLite, in a file or in memory."""
         return self.engine.dialect.name == "sqlite"
 
+    def check_writable(self, connection: Connection) -> None:
+        """Raise DatabaseAway if nothing can be written. PostgreSQL is asked within a transaction."""
+        if self.sessions is None:
+            return
+        if connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on":
+            raise DatabaseAway(READ_ONLY)
+
     def close(self) -> None:
         """Close the connection, then let others in."""
         self.engine.dispose()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
 
-def open_engine(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Opened:
+def open_engine(
+    url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S, take_over: bool = False
+) -> Opened:
     """Open ``sqlite:///path``, ``sqlite://`` (memory) or ``postgresql://…``.
 
     A missing SQLite file and its directory are made, for the owner's eyes only.
     Raises StoreError with what to do: unknown URL, database in use.
     """
+    kind = url.partition("://")[0].partition("+")[0]
+    match kind:
+        case "sqlite":
+            return _open_sqlite(_parsed(url), busy_timeout_s)
+        case "postgresql" | "postgres":
+            return _open_postgresql(url, take_over=take_over)
+        case _:
+            raise StoreError(
+                f"no database of kind {kind!r}; write sqlite:///… or postgresql://…"
+                if "://" in url
+                else "the database URL cannot be read; write sqlite:///… or postgresql://…"
+            )
+
+
+def _parsed(url: str) -> URL:
     try:
-        parsed = make_url(url)
-    except ArgumentError as error:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:
         raise StoreError(
             "the database URL cannot be read; write sqlite:///… or postgresql://…"
         ) from error
-    match parsed.get_backend_name():
-        case "sqlite":
-            return _open_sqlite(parsed, busy_timeout_s)
-        case "postgresql":
-            return _open_postgresql(parsed)
-        case other:
-            raise StoreError(f"no database of kind {other!r}; write sqlite:///… or postgresql://…")
 
 
 def _open_sqlite(url: URL, busy_timeout_s: float) -> Opened:
     path = Path(url.database).absolute() if url.database not in {None, "", ":memory:"} else None
-    lock = None
-    if path is not None:
-        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        lock = _take_lock(path)
-        # Made here for its mode; SQLite gives the WAL files the mode of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+    file = None if path is None else SqliteFile(path)
+    if file is not None and file.is_linked:
+        log.warning("the database has a second name (hard link); never open it by that one")
     engine = create_engine(
         URL.create("sqlite", database=None if path is None else str(path)),
         poolclass=StaticPool,
@@ -102,7 +129,7 @@ def _open_sqlite(url: URL, busy_timeout_s: float) -> Opened:
     )
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    return Opened(engine, path, lock)
+    return Opened(engine, file=file)
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -121,54 +148,15 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _take_lock(path: Path) -> int:
-    lock_path = path.with_name(path.name + ".lock")
-    lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise DatabaseInUse(
-            f"another process (pid {holder}) has {path} open; stop it first, "
-            "or let this one use another database"
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
-
-
-def _open_postgresql(url: URL) -> Opened:
+def _open_postgresql(url: str, *, take_over: bool) -> Opened:
+    sessions = Sessions(url, take_over=take_over)
     engine = create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=0,
+        "postgresql+psycopg://",
+        creator=sessions.connect,
+        poolclass=NullPool,  # the one connection is kept by who made it
         paramstyle="format",
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "headwater",
-            "client_encoding": "utf8",
-            "tcp_user_timeout": STATEMENT_TIMEOUT_S * 1000,
-        },
     )
-    event.listen(engine, "connect", _set_up_postgresql)
-    return Opened(engine, None, None)
-
-
-def _set_up_postgresql(connection: Any, _record: object) -> None:
-    """Take the lock on the session, which ends with it: also after a lost connection."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
-        cursor.execute("SET TimeZone = 'UTC'")
-        cursor.execute(f"SELECT pg_try_advisory_lock({ADVISORY_LOCK})")
-        (taken,) = cursor.fetchone()
-    connection.commit()
-    if not taken:
-        raise DatabaseInUse(
-            "another headwater serves from this PostgreSQL database; stop it first, "
-            "or give this one a database of its own"
-        )
+    return Opened(engine, sessions=sessions)
 
 
 def connect(opened: Opened) -> Connection:
@@ -179,11 +167,28 @@ def connect(opened: Opened) -> Connection:
         raise translated(error) from error
 
 
-def translated(error: DBAPIError) -> StoreError:
+def translated(error: DBAPIError | StoreError) -> StoreError:
     """Give what an operator is told about a database that cannot be opened or read."""
+    if isinstance(error, StoreError):
+        return error
+    text = reason(error)
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None or isinstance(error.orig, psycopg.Error):
+        return _translated_postgresql(text, state or "")
     if isinstance(error, OperationalError):
-        return StoreError(f"the database cannot be opened: {reason(error)}")
-    return DatabaseDamaged(f"the database cannot be read: {reason(error)}; restore a backup")
+        return DatabaseAway(f"the database cannot be opened: {text}")
+    return DatabaseDamaged(f"the database cannot be read: {text}; restore a backup")
+
+
+def _translated_postgresql(text: str, state: str) -> StoreError:
+    if "statement pooling" in text:
+        return StoreError(f"{POOLED} ({text})")
+    if state in DAMAGED_STATES:
+        return DatabaseDamaged(f"the database cannot be read: {text}; restore a backup")
+    advice = next((words for prefix, words in ADVICE.items() if state.startswith(prefix)), "")
+    if state == "25006":
+        return DatabaseAway(READ_ONLY)
+    return DatabaseAway(f"the database cannot be used: {text}{advice}")
 
 
 def back_up(connection: sqlite3.Connection, target: Path) -> None:
@@ -212,10 +217,3 @@ def _row_counts(connection: sqlite3.Connection) -> dict[str, int]:
         name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]  # noqa: S608 names from the file itself
         for (name,) in tables
     }
-
-
-def reason(error: Exception) -> str:
-    """Give the driver's own words for a failure, without the statement and its parameters."""
-    if isinstance(error, DBAPIError):
-        return str(error.orig).strip()
-    return str(error)

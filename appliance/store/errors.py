@@ -5,6 +5,8 @@ Not for failed writes of single edits (those raise what the driver raises; ``liv
 
 from __future__ import annotations
 
+from appliance.errors import Fatal
+
 
 class StoreError(Exception):
     """The database cannot be used; the text says why and what to do."""
@@ -22,9 +24,26 @@ class DatabaseDamaged(StoreError):
     """The records contradict each other, or the file is not whole."""
 
 
-class DatabaseInDoubt(StoreError):
-    """A commit was reported as failed but was taken: only a restart, which loads again, helps."""
+class DatabaseAway(StoreError):
+    """The database does not answer, or does not take what it is sent; it may by itself."""
+
+
+class NotOurs(StoreError, Fatal):
+    """The database is not what this server left: its memory is not the truth any more.
+
+    The server must end, so that its next start loads what is true.
+    """
 
 
 class DatabaseClosed(StoreError):
     """The database was closed already."""
+
+
+def is_databases(error: BaseException) -> bool:
+    """Tell whether a failure is the database's, and not a bug of ours."""
+    return isinstance(error, StoreError) or getattr(error, "orig", None) is not None
+
+
+def reason(error: BaseException) -> str:
+    """Give the driver's own words for a failure, without the statement and its parameters."""
+    return str(getattr(error, "orig", None) or error).strip()

@@ -4,6 +4,11 @@ All edits that wait are written in one transaction. If that fails, each batch is
 transaction of its own, so that only the one at fault fails; of a batch that fails nothing stays.
 Last-seen times are gathered and written every half minute, and at close.
 
+Each commit advances the version of its tailnets in the journal, or is not made (``journal``). A
+connection that was lost is made again, and the journal asked before anything else: whether the
+commit that was cut off was taken, and whether the database is still what this server left. If it is
+not, ``NotOurs`` is raised by everything from then on, and by ``guard``, which ends the server.
+
 Not for SQL texts (``writer``), opening (``engine``) or migrations (``upgrade``). No request handler
 queries it. Sits below ``live``.
 """
@@ -17,18 +22,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, Generic, Self, TypeVar, cast
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from appliance.records import NodeID, Tailnet, TailnetID
 from appliance.store import engine, loading, schema, upgrade
-from appliance.store.errors import DatabaseClosed, DatabaseInDoubt, StoreError
+from appliance.store.errors import DatabaseAway, DatabaseClosed, NotOurs, StoreError, reason
+from appliance.store.owned import OwnConnection, Patience
 from appliance.store.rows import last_seen_to_row
 from appliance.store.writer import Changes, Writer
 from appliance.tailnet.snapshot import Rows, Sequences, Snapshot
@@ -37,6 +43,11 @@ log = logging.getLogger(__name__)
 
 LAST_SEEN_PERIOD_S = 30.0
 """How often last-seen times are written: what a power cut may lose of them."""
+GUARD_PERIOD_S = 10.0
+"""How often a server that nobody asks for anything asks whether the database is still its own."""
+PATIENCE: Final = Patience()
+MOST_ATTEMPTS = 5
+"""How often one commit is tried again because its connection was lost."""
 
 T = TypeVar("T")
 
@@ -69,17 +80,17 @@ class Database:
     the event loop's thread; everything that waits is async.
     """
 
-    def __init__(self, opened: engine.Opened, *, last_seen_period_s: float) -> None:
+    def __init__(
+        self, opened: engine.Opened, *, last_seen_period_s: float, patience: Patience
+    ) -> None:
         self._opened = opened
         self._period_s = last_seen_period_s
         self._writer = Writer(opened.engine.dialect)
+        self._own = OwnConnection(opened, patience)
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._seen: dict[NodeID, datetime] = {}
         self._seen_lock = threading.Lock()
         self._counters: dict[str, int] = {}
-        self._commits = 0
-        self._doubt: int | None = None
-        self._connection: Connection | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
@@ -91,22 +102,24 @@ class Database:
         *,
         busy_timeout_s: float = engine.BUSY_TIMEOUT_S,
         last_seen_period_s: float = LAST_SEEN_PERIOD_S,
+        take_over: bool = False,
+        patience: Patience = PATIENCE,
     ) -> Self:
         """Open ``sqlite:///path``, ``sqlite://`` (memory, for tests) or ``postgresql://…``.
 
-        Raises StoreError: unknown URL, or another process has it open. A PostgreSQL server is
-        only asked at ``migrate``.
+        ``take_over`` ends the session that holds PostgreSQL's lock; whoever wrote by it stops at
+        its next commit. Raises StoreError: unknown URL, or another process has it open. A
+        PostgreSQL server is only asked at ``migrate``.
         """
-        opened = engine.open_engine(url, busy_timeout_s=busy_timeout_s)
-        return cls(opened, last_seen_period_s=last_seen_period_s)
+        opened = engine.open_engine(url, busy_timeout_s=busy_timeout_s, take_over=take_over)
+        return cls(opened, last_seen_period_s=last_seen_period_s, patience=patience)
 
     async def migrate(self) -> Path | None:
         """Bring the database to this program's schema; give the copy made before, if any.
 
         Raises DatabaseTooNew, DatabaseDamaged or DatabaseInUse, saying what to do.
         """
-        now = datetime.now(UTC)
-        return await self._call(lambda: upgrade.migrate(self._opened, self._connected(), now))
+        return await self._call(self._migrate)
 
     async def load(self) -> tuple[list[Snapshot], Sequences]:
         """Read everything: a snapshot per tailnet, oldest tailnet first, and the id counters.
@@ -138,23 +151,50 @@ class Database:
         await self.write(tailnet.id, [Rows(puts=(tailnet,))])
         return tailnet
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written at present, in a sentence; None if the last commit was."""
+        return self._own.trouble
+
     async def ping(self) -> None:
-        """Ask the database for nothing, to learn that it answers. Raises what the driver raised."""
-        await self._call(self._ask_nothing)
+        """Learn that the database answers, is still this server's, and can be written to.
+
+        Raises NotOurs, another StoreError, or what the driver raised.
+        """
+        await self._call(self._own.check)
+
+    async def guard(self) -> None:
+        """Ask now and then whether the database is still this server's. Raises NotOurs when not.
+
+        Never returns. A database that does not answer is asked again: it may come back.
+        """
+        loop, is_lost = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake(_lost: Future[None]) -> None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(is_lost.set)
+
+        self._own.lost.add_done_callback(wake)
+        while not self._own.lost.done():
+            with suppress(Exception):  # a commit or the next health check tells of it
+                await self.ping()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GUARD_PERIOD_S):
+                    await is_lost.wait()
+        self._own.lost.result()
 
     async def back_up(self, target: Path) -> None:
         """Write a verified copy of the live SQLite database. Raises StoreError for PostgreSQL."""
         if not self._opened.is_sqlite:
             raise StoreError("copy a PostgreSQL database with pg_dump")
-        await self._call(
-            lambda: engine.back_up(upgrade.driver_connection(self._connected()), target)
-        )
+        await self._call(lambda: engine.back_up(upgrade.driver_connection(self._own.get()), target))
 
     async def close(self) -> None:
         """Write what waits, last-seen times too, and close. Closing twice does nothing."""
         if self._is_closed:
             return
         self._is_closed = True
+        self._own.closing.set()
         self._jobs.put(_STOP)
         await asyncio.to_thread(self._thread.join)
 
@@ -217,9 +257,11 @@ class Database:
             return
         try:
             self._transact(writes)
-        except Exception as error:  # noqa: BLE001 the waiter gets it
-            if len(writes) == 1:
-                writes[0].done.set_exception(error)
+        except Exception as error:  # noqa: BLE001 the waiters get it
+            if len(writes) == 1 or isinstance(error, StoreError):
+                # A database that is away, or not ours, is so for each of them.
+                for write in writes:
+                    write.done.set_exception(error)
                 return
         else:
             for write in writes:
@@ -238,66 +280,83 @@ class Database:
             for name, last in changes.counters.items()
             if last > self._counters.get(name, 0)
         }
-        if not self._opened.is_sqlite:
-            counters["commits"] = self._commits + 1
-        self._settle_doubt()
+        tailnets = tuple(dict.fromkeys(write.tailnet_id for write in writes))
         try:
-            self._apply(changes, counters)
+            self._commit_surely(changes, counters, tailnets)
+        except NotOurs:
+            raise
+        except Exception as error:
+            self._own.trouble = f"the last change was not written: {reason(error)}"
+            raise
+        self._counters.update(counters)
+        self._own.trouble = None
+
+    def _commit_surely(
+        self, changes: Changes, counters: dict[str, int], tailnets: Sequence[TailnetID]
+    ) -> None:
+        """Write and commit, again and again if the connection is lost before it was taken."""
+        for _ in range(MOST_ATTEMPTS):
+            if self._apply(changes, counters, tailnets):
+                return
+        raise DatabaseAway("the connection to the database was lost again and again")
+
+    def _apply(
+        self, changes: Changes, counters: dict[str, int], tailnets: Sequence[TailnetID]
+    ) -> bool:
+        """Write and commit; False: the connection was lost, and nothing of it was taken."""
+        own = self._own
+        connection = own.get()
+        try:
+            with own.transaction(connection):
+                heads = own.journal.advance(connection, tailnets, datetime.now(UTC))
+                self._writer.apply(connection, changes)
+                rows = [{"name": name, "last": last} for name, last in counters.items()]
+                self._writer.put(connection, schema.sequences, rows)
+                own.doubt = heads
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            log.warning("lost the connection to the database; connecting again")
-            if not self._was_taken(counters["commits"]):
-                self._apply(changes, counters)
-        self._counters.update(counters)
-        self._commits = counters.get("commits", 0)
+            own.put_away(error)
+            return own.doubt is not None and self._was_taken()
+        else:
+            own.journal.heads |= heads
+            return True
+        finally:
+            own.doubt = None
 
-    def _apply(self, changes: Changes, counters: dict[str, int]) -> None:
-        connection = self._connected()
-        with connection.begin():
-            self._writer.apply(connection, changes)
-            rows = [{"name": name, "last": last} for name, last in counters.items()]
-            self._writer.put(connection, schema.sequences, rows)
+    def _was_taken(self) -> bool:
+        """Ask, over the next connection, whether the commit that was cut off is in the database.
 
-    def _was_taken(self, commit: int) -> bool:
-        """Ask, over a new connection, whether the commit that was cut off is in the database."""
-        self._doubt = commit
-        connection = self._connected()
-        with connection.begin():
-            taken = loading.read_counters(connection).get("commits", 0) >= commit
-        self._doubt = None
-        return taken
+        Raises DatabaseAway if nobody can be asked. Should it turn out later that it was taken, then
+        the database is ahead of what this server has in memory: NotOurs.
+        """
+        before = dict(self._own.journal.heads)
+        try:
+            self._own.get()
+        except NotOurs:
+            raise
+        except StoreError as error:
+            raise DatabaseAway(
+                "the connection was lost during a commit, and whether it was taken cannot be "
+                f"asked: {error}"
+            ) from error
+        return self._own.journal.heads != before
 
-    def _settle_doubt(self) -> None:
-        if self._doubt is None:
-            return
-        commit = self._doubt
-        if self._was_taken(commit):
-            # Its edits were reported as failed, and what we hold in memory is without them.
-            self._doubt = commit
-            raise DatabaseInDoubt(
-                "the database took a change that was reported as failed, because the connection "
-                "was lost in that moment; restart headwater to load what is true"
-            )
-
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = engine.connect(self._opened)
-        return self._connection
-
-    def _ask_nothing(self) -> None:
-        with self._connected().begin() as transaction:
-            transaction.connection.exec_driver_sql("SELECT 1")
+    def _migrate(self) -> Path | None:
+        try:
+            return upgrade.migrate(self._opened, self._own.get(), datetime.now(UTC))
+        except DBAPIError as error:
+            raise engine.translated(error) from error
 
     def _load(self) -> tuple[list[Snapshot], Sequences]:
-        connection = self._connected()
         try:
-            with connection.begin():
+            with self._own.asking() as connection:
+                heads = self._own.journal.claim(connection, datetime.now(UTC))
                 snapshots, counters = loading.load(connection)
         except DBAPIError as error:
             raise engine.translated(error) from error
+        self._own.journal.heads = heads
         self._counters = counters
-        self._commits = counters.get("commits", 0)
         ids = Sequences(
             tailnet=counters.get("tailnets", 0),
             user=counters.get("users", 0),
@@ -310,15 +369,16 @@ class Database:
     def _flush_last_seen(self) -> None:
         with self._seen_lock:
             seen, self._seen = self._seen, {}
-        if not seen:
+        if not seen or self._own.lost.done():
             return
         try:
-            connection = self._connected()
-            with connection.begin():
+            with self._own.asking() as connection:
+                self._own.journal.check(connection)
                 rows = [last_seen_to_row(node_id, at) for node_id, at in seen.items()]
                 self._writer.put(connection, schema.last_seen, rows)
+                self._own.journal.trim(connection)
         except Exception as error:  # noqa: BLE001 not worth stopping for: tried again later
-            log.warning("last-seen times were not written: %s", engine.reason(error))
+            log.warning("last-seen times were not written: %s", reason(error))
             with self._seen_lock:
                 self._seen = seen | self._seen
 
@@ -331,11 +391,10 @@ class Database:
             if not isinstance(job, _Stop):
                 job.done.set_exception(DatabaseClosed("the database is closed"))
         try:
-            if self._connection is not None:
-                self._connection.close()
+            self._own.close()
             self._opened.close()
         except Exception as error:  # noqa: BLE001 it is going away either way
-            log.warning("the database did not close cleanly: %s", engine.reason(error))
+            log.warning("the database did not close cleanly: %s", reason(error))
 
 
 def _settle(done: Future[T], work: Callable[[], T], *, started: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from appliance.cli.client import Client
+from appliance.cli.client import Client, CommandFailed
 
 READY_TIMEOUT_S = 20.0
 
@@ -130,3 +131,19 @@ def test_failures_are_sentences(tmp_path: Path) -> None:
     assert "site.json" in fails("serve", "-c", str(site))
     site.write_text("{}")
     assert "server_url" in fails("serve", "-c", str(site))
+
+
+def test_a_server_whose_database_is_replaced_ends_with_a_sentence(tmp_path: Path) -> None:
+    """B15: whoever restarts it gets one that has loaded what is true."""
+    with headwater("serve", "-c", str(write_site(tmp_path))) as (process, _):
+        client, path = Client(tmp_path / "s"), tmp_path / "state" / "headwater.db"
+        client.post("/api/v1/user", {"name": "alice"})
+        copy = tmp_path / "copy.db"
+        shutil.copy(path, copy)
+        copy.replace(path)
+        with pytest.raises(CommandFailed):
+            client.post("/api/v1/user", {"name": "bob"})
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith(f"Error: {path} was moved, removed or replaced")
+    assert "Traceback" not in said

@@ -14,14 +14,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from appliance.identity.principals import LOCAL
 from appliance.live import CommitFailed, LiveTailnet
 from appliance.records import UserID
-from appliance.store.errors import DatabaseDamaged, DatabaseInDoubt, DatabaseInUse
+from appliance.store.errors import DatabaseDamaged, DatabaseInUse
 from appliance.store.store import Database
-from appliance.store.writer import Changes
 from appliance.tailnet.snapshot import Rows, Sequences
 from tests.store import making
 
@@ -53,7 +52,7 @@ async def on_sqlite(sqlite_url: str) -> Any:
 
 async def test_a_full_disk_fails_the_edit_and_leaves_nothing_of_it(on_sqlite: Database) -> None:
     ids = await fill(on_sqlite)
-    connection = on_sqlite._connected()
+    connection = on_sqlite._own.get()
 
     def set_limit(pages: int) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
@@ -218,7 +217,7 @@ async def test_kill_9_keeps_every_acknowledged_write(url: str, acknowledged: int
         assert ids.node >= max(loaded.nodes)
         if url.startswith("sqlite"):
             check = await database._call(
-                lambda: database._connected().exec_driver_sql("PRAGMA integrity_check").scalar()
+                lambda: database._own.get().exec_driver_sql("PRAGMA integrity_check").scalar()
             )
             assert check == "ok"
     finally:
@@ -264,58 +263,3 @@ async def open_and_close(url: str) -> None:
         await second.migrate()
     finally:
         await second.close()
-
-
-class Flaky(Database):
-    """Loses the connection right after a commit was taken; reconnecting may fail too."""
-
-    lose_next = False
-    reconnects = True
-    applied = 0
-
-    def _apply(self, changes: Changes, counters: dict[str, int]) -> None:
-        super()._apply(changes, counters)
-        self.applied += 1
-        if self.lose_next:
-            self.lose_next = False
-            raise DBAPIError("COMMIT", None, OSError("gone"), connection_invalidated=True)
-
-    def _was_taken(self, commit: int) -> bool:
-        if not self.reconnects:
-            self._doubt = commit
-            raise ConnectionRefusedError("still away")
-        return super()._was_taken(commit)
-
-
-async def test_a_commit_that_was_taken_before_the_connection_broke_counts(
-    postgres_url: str,
-) -> None:
-    database = Flaky.open(postgres_url)
-    try:
-        await database.migrate()
-        ids = await fill(database)
-        await database.load()
-        applied = database.applied
-        database.lose_next = True
-        await database.write(making.TAILNET.id, [Rows(puts=(making.node(ids),))])
-        assert database.applied == applied + 1
-        assert len((await database.load())[0][0].nodes) == 4
-    finally:
-        await database.close()
-
-
-async def test_a_commit_reported_as_failed_but_taken_stops_all_writing(postgres_url: str) -> None:
-    database = Flaky.open(postgres_url)
-    try:
-        await database.migrate()
-        ids = await fill(database)
-        await database.load()
-        database.lose_next, database.reconnects = True, False
-        with pytest.raises(ConnectionRefusedError):
-            await database.write(making.TAILNET.id, [Rows(puts=(making.node(ids),))])
-        database.reconnects = True
-        for _ in range(2):
-            with pytest.raises(DatabaseInDoubt, match="restart headwater"):
-                await database.write(making.TAILNET.id, [Rows(puts=(making.node(ids),))])
-    finally:
-        await database.close()

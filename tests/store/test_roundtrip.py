@@ -72,9 +72,9 @@ async def policy_ids(database: Database) -> list[tuple[int, int]]:
     """Give tailnet and id of every policy that is kept."""
 
     def read() -> list[tuple[int, int]]:
-        with database._connected().begin():
+        with database._own.get().begin():
             table = schema.policies
-            rows = database._connected().execute(
+            rows = database._own.get().execute(
                 select(table.c.tailnet_id, table.c.id).order_by(table.c.id)
             )
             return [(row.tailnet_id, row.id) for row in rows]

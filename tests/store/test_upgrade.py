@@ -47,7 +47,7 @@ def path_of(url: str) -> Path:
 
 async def test_the_migrations_make_what_the_program_expects(database: Database) -> None:
     def differences() -> list[object]:
-        connection = database._connected()
+        connection = database._own.get()
         with connection.begin():
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             return list(compare_metadata(context, schema.metadata))
@@ -168,7 +168,7 @@ def later_scripts(tmp_path: Path, text: str = LATER) -> Path:
 async def migrated_by_the_future(database: Database, scripts: Path, at: datetime) -> Path | None:
     return await database._call(
         lambda: upgrade.migrate(
-            database._opened, database._connected(), at, scripts=scripts, version=NEXT
+            database._opened, database._own.get(), at, scripts=scripts, version=NEXT
         )
     )
 
@@ -217,7 +217,7 @@ async def test_a_failing_upgrade_changes_nothing(database: Database, tmp_path: P
     with pytest.raises(Exception, match="nowhere"):
         await migrated_by_the_future(database, scripts, making.NOW)
     await database.migrate()
-    columns = await database._call(lambda: columns_of(database._connected(), "nodes"))
+    columns = await database._call(lambda: columns_of(database._own.get(), "nodes"))
     assert "colour" not in columns
 
 
@@ -259,9 +259,9 @@ def names_in(directory: Path, pattern: str) -> list[str]:
 
 async def set_state(database: Database, values: str) -> None:
     def work() -> None:
-        with database._connected().begin():
+        with database._own.get().begin():
             statement = f"UPDATE schema_state SET {values}"  # noqa: S608 values of this test
-            database._connected().exec_driver_sql(statement)
+            database._own.get().exec_driver_sql(statement)
 
     await database._call(work)
 
