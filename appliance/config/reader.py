@@ -406,7 +406,7 @@ def _is_plain(value: object) -> bool:
 
 def _text(value: str) -> str:
     if _CONTROL_IN_TEXT.search(value):
-        raise ValueError("control characters")
+        raise ValueError("text without control characters")
     return value
 
 
@@ -415,7 +415,7 @@ _SCALARS: dict[type, _Row] = {
     bool: ((bool,), bool, "true or false"),
     int: ((int,), _whole, "a whole number"),
     float: ((int, float), _finite, "a number"),
-    str: ((str,), _text, "text without control characters"),
+    str: ((str,), _text, "text"),
     timedelta: ((str,), durations.parse, "a duration"),
     Path: ((str,), _path, "the path of a file"),
     Endpoint: ((str,), Endpoint.parse, "HOST:PORT"),
@@ -429,7 +429,7 @@ _SCALARS: dict[type, _Row] = {
         "an IPv6 prefix without host bits, like fd7a:115c:a1e0::/48",
     ),
 }
-_SPEAKS = frozenset({timedelta, Endpoint, FileMode})
+_SPEAKS = frozenset({str, timedelta, Endpoint, FileMode})
 """The types whose ValueError says what is allowed."""
 
 __all__ = [

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from appliance.config.bounds import TOO_DEEP, check_brackets, check_values
 from appliance.config.checks import CHECKS
 from appliance.config.reader import Mistake, Reader
 from appliance.config.settings import RENAMED, ConfigError, Settings
+from appliance.redaction import redact
 
+MAX_ERROR = 300
+"""Characters of a parser's sentence that are shown."""
 MAX_FILE_BYTES = 1 << 20
 """A site file is some kilobytes; a larger one is another file by mistake."""
 
@@ -42,9 +47,13 @@ def read_document(path: Path) -> object:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(source, (Mistake("", "a file over 1 MiB", "a site file"),))
     try:
-        return parse(data.decode())
+        return parse(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        found = f"a byte that is no UTF-8, at {error.start}"
+        raise ConfigError(source, (Mistake("", found, f"valid {path.suffix[1:]}"),)) from error
     except ValueError as error:
-        raise ConfigError(source, (Mistake("", str(error), f"valid {path.suffix[1:]}"),)) from error
+        found = redact(str(error))[:MAX_ERROR]
+        raise ConfigError(source, (Mistake("", found, f"valid {path.suffix[1:]}"),)) from error
 
 
 def build(document: object, *, source: str = "settings") -> Settings:
@@ -59,6 +68,39 @@ def build(document: object, *, source: str = "settings") -> Settings:
     return settings
 
 
+def _parse_toml(text: str) -> object:
+    check_brackets(text, "toml")
+    try:
+        document = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    check_values(document)
+    return document
+
+
+def _parse_json(text: str) -> object:
+    check_brackets(text, "json")
+    document: object = json.loads(
+        text, object_pairs_hook=_distinct, parse_constant=_refuse_constant
+    )
+    check_values(document)
+    return document
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make a mapping; a key that is written twice is a mistake, as in YAML and TOML."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = Counter(key for key, _ in pairs)
+        twice = names.most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:80]!r} is there twice")
+    return made
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
 def _parse_yaml(text: str) -> object:
     from appliance.config.yamlfile import parse  # YAML is slow to import, and TOML files need none
 
@@ -68,6 +110,6 @@ def _parse_yaml(text: str) -> object:
 FORMATS: dict[str, Callable[[str], object]] = {
     ".yaml": _parse_yaml,
     ".yml": _parse_yaml,
-    ".toml": tomllib.loads,
-    ".json": json.loads,
+    ".toml": _parse_toml,
+    ".json": _parse_json,
 }
