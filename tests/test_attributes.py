@@ -38,10 +38,10 @@ POLICY = {
 async def rule(live: LiveTailnet) -> None:
     """Put the policy in force, and tag the server."""
     async with live.edit(by=LOCAL) as edit:
-        nodes.set_tags(edit, edit.by_name["srv"], ["tag:web"], live.clock())
         known = edit.users, edit.nodes, policies.background(edit)
         admitted = admit(json.dumps(POLICY), *known)
         policies.replace_policy(edit, admitted, live.clock(), source="database", by="test")
+        nodes.set_tags(edit, edit.by_name["srv"], ["tag:web"], live.clock())
 
 
 async def call(server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -79,8 +79,8 @@ def delete(edit: Edit, node_id: NodeID) -> Node:
 def set_tags(edit: Edit, node_id: NodeID, wanted: Sequence[str], now: datetime) -> Node:
     """Give a node these tags and no others; a user's node is the tags' from then on. Raises Invalid.
 
-    A node that becomes tagged does not expire any more, unless it has expired already. With a
-    policy in force the tags must be among those that it defines, whoever owns them.
+    A node that becomes tagged does not expire any more, unless it has expired already. The tags
+    must be among those that the policy in force defines, whoever owns them.
     """
     node = get(edit, node_id)
     if not wanted:

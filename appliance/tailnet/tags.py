@@ -1,7 +1,8 @@
 """Which tags there are, and who may claim one, as the policy in force says.
 
 Not for the form of a tag (``names``) nor for putting it on a node (``nodes``, ``enrolment``).
-Without a written policy tags are free. Sits on ``policies``.
+Without a policy no tag is defined: whoever writes the first one would else find tagged nodes that
+nobody thought of. Sits on ``policies``.
 Source: headscale 0.28 (an administrator may set every tag that the policy defines, and no other; a
 chain of tags makes the owner of the first the owner of the last).
 """
@@ -24,20 +25,23 @@ MAX_TAGS_TOLD = 8
 
 
 def check_defined(state: Snapshot | Edit, tags: Iterable[str]) -> None:
-    """Raise Invalid if a policy is in force and does not define one of the tags."""
-    if state.policy is UNWRITTEN:
-        return
+    """Raise Invalid if the policy in force does not define one of the tags."""
     defined = state.policy.tags
     strange = [tag for tag in tags if tag not in defined]
     if not strange:
         return
     near = get_close_matches(strange[0], defined, n=1)
+    if state.policy is UNWRITTEN:
+        why = "no policy is in force: set one whose tagOwners define them (headwater policy set)"
+    else:
+        why = (
+            "the policy in force does not define them; "
+            + (f"did you mean {near[0]}? If not, add" if near else "add")
+            + " them to its tagOwners first"
+        )
     raise Invalid(
         "tag-undefined",
-        f"requested tags [{listed(strange)}] are invalid or not permitted: the policy in force does "
-        "not define them; "
-        + (f"did you mean {near[0]}? If not, add" if near else "add")
-        + " them to its tagOwners first",
+        f"requested tags [{listed(strange)}] are invalid or not permitted: {why}",
         concerns=strange[0],
     )
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from appliance.api.routes import MAX_BODY_BYTES
+from appliance.identity.principals import LOCAL
 from appliance.live.policy import PolicySource
 from tests.api.conftest import House
+from tests.support.builder import define_tags
 
 
 async def test_key_is_whole_once_and_masked_afterwards(house: House) -> None:
@@ -112,8 +114,18 @@ async def test_renamed_node_has_its_new_name(house: House) -> None:
     assert (status, "phone" in answer["detail"]) == (400, True)
 
 
+async def test_without_a_policy_no_tag_can_be_set(house: House) -> None:
+    """X7: as Headscale, whose scripts take 200 for a tag that is there."""
+    node = await house.node("alice", "server")
+    status, answer = await house.call("POST", f"/api/v1/node/{node.id}/tags", {"tags": ["tag:b"]})
+    assert (status, "no policy is in force" in answer["detail"]) == (400, True)
+    assert house.live.snapshot.nodes[node.id].tags == ()
+
+
 async def test_tagged_node_is_listed_under_the_pseudo_user(house: House) -> None:
     node = await house.node("alice", "server")
+    async with house.live.edit(by=LOCAL) as edit:
+        define_tags(edit, "tag:b")
     status, answer = await house.call("POST", f"/api/v1/node/{node.id}/tags", {"tags": ["tag:b"]})
     assert (status, answer["node"]["tags"], answer["node"]["user"]) == (200, ["tag:b"], None)
     _, listed = await house.call("GET", "/api/v1/node")

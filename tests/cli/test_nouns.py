@@ -14,6 +14,7 @@ from appliance.policy.engine.compile import compile  # noqa: A004 - its name
 from appliance.records import Role
 from tests.api.conftest import House
 from tests.cli.conftest import Terminal
+from tests.support.builder import define_tags
 
 
 def header(text: str) -> list[str]:
@@ -129,6 +130,12 @@ def test_nodes_are_listed_with_headscales_columns(terminal: Terminal) -> None:
     assert len(terminal.json("node", "ls", "-u", "alice")) == 1
 
 
+async def defined(house: House, *names: str) -> None:
+    """Put a policy in force that defines some tags."""
+    async with house.live.edit(by=LOCAL) as edit:
+        define_tags(edit, *names)
+
+
 def test_nodes_are_changed_by_id_and_by_name(terminal: Terminal) -> None:
     terminal.inside(lambda house: house.node("alice", "laptop"))
     assert terminal.ok("nodes", "rename", "-i", "1", "desk") == "Node renamed\n"
@@ -136,6 +143,7 @@ def test_nodes_are_changed_by_id_and_by_name(terminal: Terminal) -> None:
     assert node["expiry"] == "2031-01-01T00:00:00Z"
     assert terminal.json("nodes", "expire", "-i", "1", "--disable")["expiry"] is None
     assert terminal.json("nodes", "logout", "-i", "1")["expiry"] < "2031"
+    terminal.inside(lambda house: defined(house, "tag:a", "tag:b"))
     assert terminal.json("nodes", "tag", "-i", "1", "-t", "tag:a,tag:b")["tags"] == [
         "tag:a",
         "tag:b",

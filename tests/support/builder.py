@@ -20,12 +20,14 @@ Values are joined with commas inside the brackets: ``laptop*(derp=2,cap=120)``.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 from random import Random
 
+from appliance.policy.answers.admission import admit
 from appliance.records import (
     AuthKey,
     Network,
@@ -38,7 +40,7 @@ from appliance.records import (
     User,
     UserID,
 )
-from appliance.tailnet import addresses, keys, names, routes
+from appliance.tailnet import addresses, keys, names, policies, routes
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import DiscoKey, MachineKey, NodeKey
@@ -126,6 +128,13 @@ def user_named(edit: Edit, name: str, *, now: datetime = NOON) -> User:
     user = User(id=edit.ids.next_user(), name=name, created_at=now)
     edit.put(user)
     return user
+
+
+def define_tags(edit: Edit, *names: str) -> None:
+    """Put a policy in force that defines these tags and lets nothing through."""
+    text = json.dumps({"tagOwners": {name: [] for name in names}})
+    admitted = admit(text, edit.users, edit.nodes, policies.background(edit))
+    policies.replace_policy(edit, admitted, NOON, source="database", by="test")
 
 
 def key_for(

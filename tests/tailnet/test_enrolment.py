@@ -16,7 +16,7 @@ from appliance.tailnet.enrolment import KeyGrant
 from appliance.tailnet.snapshot import Edit, Sequences
 from appliance.wire import tailcfg
 from appliance.wire.keys import LockKey, MachineKey, NodeKey
-from tests.support.builder import build, empty, key_for, machine_key, node_key
+from tests.support.builder import build, define_tags, empty, key_for, machine_key, node_key
 from tests.support.clock import NOON, fixed_rng
 
 LOGOUT = datetime(1970, 1, 1, 0, 2, 3, tzinfo=UTC)
@@ -439,6 +439,7 @@ class TestTags:
     def test_admin_tags_survive_the_same_key(self, house: House) -> None:
         auth = house.key("tag:web", reusable=True)
         node = house.enrol("srv", "n1", auth=auth)
+        define_tags(house.edit, "tag:prod")
         nodes.set_tags(house.edit, node.id, ["tag:prod"], NOON)
         assert house.enrol("srv", "n1", auth=auth).tags == ("tag:prod",)
         assert house.enrol("srv", "n2", auth=auth, old="n1").tags == ("tag:prod",)
@@ -482,6 +483,7 @@ class TestTags:
     ) -> None:
         """D4: only a user's node is converted where it is; a tagged one needs a new node key."""
         node = house.enrol("srv", "n1", auth=house.key(first))
+        define_tags(house.edit, "tag:prod")
         tagged = nodes.set_tags(house.edit, node.id, ["tag:prod"], NOON)
         auth = house.key("tag:web")
         assert house.enrol("srv", "n1", auth=auth) is house.edit.nodes[node.id] is tagged

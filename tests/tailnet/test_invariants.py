@@ -29,7 +29,7 @@ from appliance.tailnet import (
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import NodeKey
-from tests.support.builder import disco_key, empty, key_for, machine_key, node_key
+from tests.support.builder import define_tags, disco_key, empty, key_for, machine_key, node_key
 from tests.support.clock import NOON, fixed_rng
 
 SETTINGS = Settings(
@@ -54,7 +54,9 @@ class Tailnet(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ids = Sequences()
-        self.snapshot: Snapshot = empty(SETTINGS)
+        edit = Edit(empty(SETTINGS), self.ids)
+        define_tags(edit, "tag:web")
+        self.snapshot: Snapshot = edit.finish()[0]
         self.now = NOON
         self.rng = fixed_rng()
         self.texts: list[tuple[AuthKey, str]] = []

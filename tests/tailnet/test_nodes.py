@@ -14,7 +14,7 @@ from appliance.records import TAGGED_USER_ID, NodeID, Settings, UserID
 from appliance.tailnet import nodes, routes
 from appliance.tailnet import settings as site
 from appliance.tailnet.snapshot import Edit
-from tests.support.builder import build, edit_of, node_named
+from tests.support.builder import build, define_tags, edit_of, node_named
 from tests.support.clock import NOON
 
 LAPTOP, PHONE, SRV = NodeID(1), NodeID(2), NodeID(3)
@@ -116,16 +116,19 @@ class TestTags:
     """Tagging turns a user's node into the tags'."""
 
     def test_a_users_node_becomes_tagged(self, edit: Edit) -> None:
+        define_tags(edit, "tag:web", "tag:db")
         nodes.expire(edit, LAPTOP, NOON, at=NOON + HOUR)
         node = nodes.set_tags(edit, LAPTOP, ["tag:web", "tag:db", "tag:web"], NOON)
         assert (node.tags, node.user_id) == (("tag:db", "tag:web"), None)
         assert node.expires_at is None
 
     def test_an_expired_node_stays_expired(self, edit: Edit) -> None:
+        define_tags(edit, "tag:web")
         nodes.expire(edit, LAPTOP, NOON)
         assert nodes.set_tags(edit, LAPTOP, ["tag:web"], NOON).expires_at == NOON
 
     def test_a_tagged_node_keeps_its_expiry(self, edit: Edit) -> None:
+        define_tags(edit, "tag:db")
         nodes.expire(edit, SRV, NOON, at=NOON + HOUR)
         node = nodes.set_tags(edit, SRV, ["tag:db"], NOON)
         assert (node.tags, node.expires_at) == (("tag:db",), NOON + HOUR)

@@ -191,10 +191,15 @@ class TestSetting:
         assert ("did you mean tag:web?" in caught.value.sentence) == bool(policy)
         assert ruled.edit.nodes[node.id].tags == ()
 
-    def test_without_a_policy_tags_are_free(self) -> None:
+    def test_without_a_policy_there_is_none_to_set(self) -> None:
+        """X7: as Headscale. Only keys give tags then."""
         ruled = Ruled()
         node = ruled.enrol("srv", owner="bob")
-        assert nodes.set_tags(ruled.edit, node.id, ["tag:any"], NOON).tags == ("tag:any",)
+        with pytest.raises(Invalid, match="no policy is in force") as caught:
+            nodes.set_tags(ruled.edit, node.id, ["tag:any"], NOON)
+        assert caught.value.code == "tag-undefined"
+        assert ruled.edit.nodes[node.id].tags == ()
+        assert ruled.enrol("web", owner="tag:any").tags == ("tag:any",)
 
     def test_a_refusal_names_some_tags_only(self) -> None:
         ruled = Ruled(POLICY)
