@@ -33,14 +33,22 @@ WAL_LIMIT_BYTES = 64 << 20
 """To this size the WAL file is cut back after a checkpoint; a burst must not keep the disk."""
 DAMAGED_STATES: Final = frozenset({"XX001", "XX002"})
 """PostgreSQL's codes for a table and for an index that are not whole."""
+LOGIN = "; check the user, the password and pg_hba.conf"
+MISSING = "; make the database first (createdb), or correct its name in the URL"
+POOR = "; let the role use it: GRANT USAGE, CREATE ON SCHEMA … TO …, and let it own the tables"
+FULL = "; let the server take more connections, or give this role its share"
 ADVICE: Final = {
-    "28": "; check the user, the password and pg_hba.conf",
-    "3D000": "; make the database first (createdb), or correct its name in the URL",
-    "42501": "; let the role use it: GRANT USAGE, CREATE ON SCHEMA … TO …, and let it own the tables",
-    "53300": "; let the server take more connections, or give this role its share",
-    "57P03": "; it is starting up or shutting down",
+    "28": LOGIN,
+    "3D000": MISSING,
+    "42501": POOR,
+    "53300": FULL,
+    "authentication failed": LOGIN,
+    "no pg_hba.conf entry": LOGIN,
+    'database "': MISSING,
+    "too many": FULL,
 }
-"""What helps, by the beginning of PostgreSQL's error code."""
+"""What helps, by the beginning of PostgreSQL's error code, or by its words: psycopg gives no code
+for a connection that was refused."""
 
 
 class Opened:
@@ -185,10 +193,14 @@ def _translated_postgresql(text: str, state: str) -> StoreError:
         return StoreError(f"{POOLED} ({text})")
     if state in DAMAGED_STATES:
         return DatabaseDamaged(f"the database cannot be read: {text}; restore a backup")
-    advice = next((words for prefix, words in ADVICE.items() if state.startswith(prefix)), "")
+    advice = next((words for sign, words in ADVICE.items() if _fits(sign, state, text)), "")
     if state == "25006":
         return DatabaseAway(READ_ONLY)
     return DatabaseAway(f"the database cannot be used: {text}{advice}")
+
+
+def _fits(sign: str, state: str, text: str) -> bool:
+    return state.startswith(sign) if state else sign[0].islower() and sign in text
 
 
 def back_up(connection: sqlite3.Connection, target: Path) -> None:

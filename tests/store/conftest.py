@@ -32,7 +32,7 @@ def postgres() -> Iterator[str]:
     binaries = POSTGRES_BINARIES[-1]
     home = Path(tempfile.mkdtemp(prefix="headwater-pg-"))
     # The server refuses to run as root.
-    user = None if os.geteuid() else _unprivileged()
+    user = None if os.geteuid() else unprivileged()
     if user is not None:
         os.chown(home, user, -1)
 
@@ -59,7 +59,7 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(home)
 
 
-def _unprivileged() -> int:
+def unprivileged() -> int:
     for name in ("postgres", "nobody"):
         try:
             return pwd.getpwnam(name).pw_uid
