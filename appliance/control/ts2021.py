@@ -15,13 +15,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from appliance.control.http2 import Http2Factory, engine
 from appliance.control.link import Link
+from appliance.front.source import source_of
 from appliance.front.stream import Sink, Stream, WebSocketStream
 from appliance.wire import websocket
 from appliance.wire.controlbase import ServerHandshake, encode_early_payload, encode_error
@@ -87,7 +87,7 @@ class Ts2021Counters:
 
 
 class SourceBound:
-    """A token bucket for each source address (IPv4 address, IPv6 /64)."""
+    """A token bucket for each source."""
 
     __slots__ = ("_buckets", "_burst", "_per_s")
 
@@ -105,21 +105,6 @@ class SourceBound:
             del self._buckets[next(iter(self._buckets))]
         self._buckets[source] = (tokens - 1 if allowed else tokens, now)
         return allowed
-
-
-def source_of(peer: tuple[str, int] | None) -> str | None:
-    """Give what counts as one source; None for this machine itself, which is not bounded."""
-    if peer is None:
-        return None
-    host = peer[0]
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
-    if ":" not in host:
-        return None if host.startswith("127.") else host
-    if host == "::1":
-        return None
-    packed = ip_address(host.partition("%")[0]).packed
-    return packed[:8].hex()
 
 
 class Farewell:

@@ -160,6 +160,9 @@ class Owner(Protocol):
     def stream_opened(self, stream: SocketStream, /) -> Sink | None:
         """Take note of a usable stream and give its sink; None refuses it."""
 
+    def stream_renamed(self, stream: SocketStream, /) -> bool:
+        """Take note that a stream's peer is another than it seemed; False refuses it."""
+
     def stream_closed(self, stream: SocketStream, error: Exception | None, /) -> None:
         """Take note of the end; also called for a stream that never became usable."""
 
@@ -304,6 +307,11 @@ class SocketStream(Stream, asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(self._show_kept)
         else:
             self._read_on()
+
+    def rename(self, peer: tuple[str, int]) -> bool:
+        """Take note who the peer really is; False if that source has too many streams already."""
+        self.peer = peer
+        return self._owner.stream_renamed(self)
 
     def set_write_limits(self, high: int, low: int) -> None:
         """Move the marks at which the sink hears ``paused`` and ``resumed``."""

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Sequence
 
 from appliance.front.plainstream import PlainStream, Sink, SocketStream, Stream
+from appliance.front.source import source_of
 from appliance.front.tlsstream import (
     MAX_UNFINISHED,
     HandshakeGate,
@@ -25,6 +26,7 @@ from appliance.front.tlsstream import (
 from appliance.front.websocketstream import WebSocketStream
 
 __all__ = [
+    "Exempt",
     "Listener",
     "MakeTls",
     "PlainStream",
@@ -51,6 +53,9 @@ MakeTls = Callable[..., TlsStream]
 """Makes the server side of a TLS stream from owner, context and ``gate``; the class, or a partial
 of another one (``proxystream``)."""
 
+Exempt = Callable[[str], bool]
+"""Tells of an address whether it carries the connections of many, as a trusted proxy does."""
+
 # -- our own limits --
 
 BACKLOG = 4096
@@ -64,6 +69,10 @@ STREAMS_PART = 2
 UNFINISHED_PART = 8
 """Of the files that may be open, the half for streams of a listener and an eighth for unfinished
 handshakes: the rest is for another listener, the database and what else must go on meanwhile."""
+
+SOURCE_PART = 4
+"""One source may have a quarter of a listener's streams: a site of 5,000 nodes behind one NAT fits,
+with a control connection and a relay connection each, and there is room for everybody else."""
 
 USER_TIMEOUT_MS = 30_000
 """A peer that acknowledges nothing for this long is gone; the kernel then ends the connection."""
@@ -86,6 +95,7 @@ class Listener:
         max_streams: int = MAX_STREAMS,
         gate: HandshakeGate | None = None,
         make_tls: MakeTls = TlsStream,
+        exempt: Exempt = lambda _host: False,
     ) -> None:
         self._make_tls = make_tls
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -95,11 +105,15 @@ class Listener:
         self.accepted = 0
         self.refused = 0
         self.stalled = 0
-        self.streams: set[SocketStream] = set()
+        self.streams: dict[SocketStream, str | None] = {}
+        """Every open stream with its source; None for those that no source is charged for."""
         self._sink_factory = sink_factory
         self._tls = tls
         self._tuned: ssl.SSLContext | None = None
         self._max_streams = min(max_streams, files // STREAMS_PART)
+        self._max_per_source = max(1, self._max_streams // SOURCE_PART)
+        self._by_source: dict[str, int] = {}
+        self._exempt = exempt
         self._servers: list[asyncio.AbstractServer] = []
         self._sockets: list[socket.socket] = []
 
@@ -142,16 +156,49 @@ class Listener:
 
     def stream_opened(self, stream: SocketStream) -> Sink | None:
         """Count a usable stream and make its sink."""
-        if len(self.streams) >= self._max_streams:
+        if len(self.streams) >= self._max_streams or not self._charge(stream):
             self.refused += 1
             return None
-        self.streams.add(stream)
         self.accepted += 1
         return self._sink_factory()
 
+    def stream_renamed(self, stream: SocketStream) -> bool:
+        """Charge the stream to the source that its PROXY header names."""
+        self._discharge(stream)
+        if self._charge(stream):
+            return True
+        self.refused += 1
+        return False
+
     def stream_closed(self, stream: SocketStream, _error: Exception | None) -> None:
         """Forget a stream."""
-        self.streams.discard(stream)
+        self._discharge(stream)
+
+    def _charge(self, stream: SocketStream) -> bool:
+        """Count the stream for its source; False if that has its share already.
+
+        Trusted proxies are exempt: they carry everybody's connections.
+        """
+        source = source_of(stream.peer)
+        if source is not None and stream.peer and self._exempt(stream.peer[0]):
+            source = None
+        if source is not None:
+            count = self._by_source.get(source, 0)
+            if count >= self._max_per_source:
+                return False
+            self._by_source[source] = count + 1
+        self.streams[stream] = source
+        return True
+
+    def _discharge(self, stream: SocketStream) -> None:
+        source = self.streams.pop(stream, None)
+        if source is None:
+            return
+        left = self._by_source[source] - 1
+        if left:
+            self._by_source[source] = left
+        else:
+            del self._by_source[source]
 
     def write_stalled(self) -> None:
         """Count a peer that did not read."""
@@ -177,14 +224,22 @@ async def listen(
     max_streams: int = MAX_STREAMS,
     gate: HandshakeGate | None = None,
     make_tls: MakeTls = TlsStream,
+    exempt: Exempt = lambda _host: False,
 ) -> Listener:
     """Listen at ``host`` (None: every address of both families) or on a socket given by systemd.
 
-    Raises OSError when the address cannot be had.
+    Addresses that are ``exempt``, trusted proxies, are not bounded as one source. Raises OSError when
+    the address cannot be had.
     """
     sockets = [sock] if sock is not None else await bind(host, port)
     return await accept(
-        sink_factory, sockets, tls=tls, max_streams=max_streams, gate=gate, make_tls=make_tls
+        sink_factory,
+        sockets,
+        tls=tls,
+        max_streams=max_streams,
+        gate=gate,
+        make_tls=make_tls,
+        exempt=exempt,
     )
 
 
@@ -196,9 +251,12 @@ async def accept(
     max_streams: int = MAX_STREAMS,
     gate: HandshakeGate | None = None,
     make_tls: MakeTls = TlsStream,
+    exempt: Exempt = lambda _host: False,
 ) -> Listener:
     """Accept connections on sockets that are bound already. Raises OSError."""
-    listener = Listener(sink_factory, tls, max_streams=max_streams, gate=gate, make_tls=make_tls)
+    listener = Listener(
+        sink_factory, tls, max_streams=max_streams, gate=gate, make_tls=make_tls, exempt=exempt
+    )
     for sock in sockets:
         _prepare(sock)
     await listener.start(list(sockets))
@@ -255,6 +313,9 @@ class _Dial:
             self.opened.set_exception(
                 error or ConnectionResetError("closed before it could be used")
             )
+
+    def stream_renamed(self, _stream: SocketStream) -> bool:
+        return True
 
     def write_stalled(self) -> None:
         log.debug("dialled peer does not read", extra={"reason": "write-stall"})

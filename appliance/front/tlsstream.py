@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol, cast
 
 from appliance.front.plainstream import (
@@ -23,6 +22,8 @@ from appliance.front.plainstream import (
     Owner,
     SocketStream,
 )
+from appliance.front.source import Crowd, source_of
+from appliance.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +40,18 @@ MAX_UNFINISHED = 4096
 has sent nothing yet costs about 2 KB."""
 
 MAX_UNFINISHED_PER_SOURCE = 2048
-"""The same for one address (or one IPv6 /64): a large site behind one NAT fits."""
+"""The same for one source: a large site behind one NAT fits."""
 
 STALE_S = 2.0
-"""When a bound is reached, an unfinished handshake older than this makes room for a new one."""
+"""When a bound is reached and everybody has said hello, an unfinished handshake older than this makes
+room for a new one. A younger one does not: in a storm all work would be for nothing."""
+
+MAX_HELLO_BYTES = 16 * 1024
+"""A ClientHello before OpenSSL sees it: with post-quantum key shares it has about 2 KB. OpenSSL needs
+39 KB from the first byte on, so it gets a hello when that is whole."""
+
+MAX_HELLO_RECORDS = 8
+"""TLS records of one hello; clients use one, or two when they hide from middleboxes."""
 
 _READ_BYTES = 64 * 1024
 
@@ -90,7 +99,12 @@ class HandshakeCounters:
 
 
 class HandshakeGate:
-    """The unfinished handshakes of one listener: bounded in number, by source and in time."""
+    """The unfinished handshakes of one listener: bounded in number, by source and in time.
+
+    When there is no room for a new one, a silent one goes: the oldest of the source that is full, or
+    of the one with most of them. A true client says hello at once, so thousands of silent connections
+    cost one another's places and nobody else's.
+    """
 
     def __init__(
         self,
@@ -104,7 +118,8 @@ class HandshakeGate:
         self._per_source = per_source
         self._timeout_s = timeout_s
         self._started: dict[TlsStream, float] = {}  # in order of time
-        self._by_source: dict[str, int] = {}
+        self._silent: Crowd[TlsStream] = Crowd()
+        self._greeted: Crowd[TlsStream] = Crowd()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -116,36 +131,47 @@ class HandshakeGate:
         """Count a new handshake; False when there is no room for it."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        source = _source(stream)
-        if self._by_source.get(source, 0) >= self._per_source or len(self._started) >= self._limit:
-            oldest = next(iter(self._started))
-            full_for_source = self._by_source.get(source, 0) >= self._per_source
-            if full_for_source or now - self._started[oldest] < STALE_S:
+        source = source_of(stream.peer)
+        is_full = self._silent.count(source) + self._greeted.count(source) >= self._per_source
+        if is_full or len(self._started) >= self._limit:
+            victim = self._victim_of(source, now) if is_full else self._victim(now)
+            if victim is None:
                 self.counters.refused += 1
                 return False
             self.counters.evicted += 1
-            self.leave(oldest)
-            oldest.abort()
+            self.leave(victim)
+            victim.abort()
         self._started[stream] = now
-        self._by_source[source] = self._by_source.get(source, 0) + 1
+        self._silent.add(stream, source)
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s, self._expire)
         return True
+
+    def greeted(self, stream: TlsStream) -> None:
+        """Take note that a whole hello has come."""
+        if self._silent.remove(stream):
+            self._greeted.add(stream, source_of(stream.peer))
 
     def leave(self, stream: TlsStream) -> bool:
         """Forget a handshake that is over; False if it was forgotten already."""
         if self._started.pop(stream, None) is None:
             return False
-        source = _source(stream)
-        left = self._by_source[source] - 1
-        if left:
-            self._by_source[source] = left
-        else:
-            del self._by_source[source]
+        if not self._silent.remove(stream):
+            self._greeted.remove(stream)
         if not self._started and self._timer is not None:
             self._timer.cancel()
             self._timer = None
         return True
+
+    def _victim(self, now: float) -> TlsStream | None:
+        return self._silent.oldest_of_the_largest() or self._stale(self._greeted.oldest(), now)
+
+    def _victim_of(self, source: str | None, now: float) -> TlsStream | None:
+        silent = self._silent.oldest_of(source)
+        return silent or self._stale(self._greeted.oldest_of(source), now)
+
+    def _stale(self, stream: TlsStream | None, now: float) -> TlsStream | None:
+        return stream if stream is not None and now - self._started[stream] >= STALE_S else None
 
     def close(self) -> None:
         """End all unfinished handshakes."""
@@ -166,14 +192,34 @@ class HandshakeGate:
             stream.abort()
 
 
-def _source(stream: TlsStream) -> str:
-    if stream.peer is None:
-        return ""
-    host = stream.peer[0]
-    if ":" not in host:
-        return host
-    # One site holds a whole IPv6 /64, so its addresses count as one source.
-    return ip_address(host.partition("%")[0]).packed[:8].hex()
+def is_whole_hello(data: memoryview) -> bool:
+    """Tell whether these first bytes hold a whole ClientHello, or none that is worth waiting for.
+
+    Layout: records of type 22, version 3.x, u16 length; in them a handshake message of type 1, u24
+    length. What is no hello counts as whole: OpenSSL refuses it, with the alert that fits.
+    Raises ProtocolError if it is longer than MAX_HELLO_BYTES or in too many records.
+    Source: RFC 8446 sections 4, 5.1.
+    """
+    message = b""
+    at = 0
+    for _ in range(MAX_HELLO_RECORDS):
+        record = bytes(data[at : at + 5])
+        if not b"\x16\x03".startswith(record[:2]):
+            return True
+        size = int.from_bytes(record[3:5], "big") if len(record) == 5 else 0
+        message += data[at + 5 : at + 5 + size]
+        at += 5 + size
+        if message and message[0] != 1:
+            return True
+        if len(message) >= 4:
+            due = 4 + int.from_bytes(message[1:4], "big")
+            if due > MAX_HELLO_BYTES:
+                raise ProtocolError(f"TLS hello: {due} bytes")
+            if len(message) >= due:
+                return True
+        if len(record) < 5 or at > len(data):
+            return False
+    raise ProtocolError("TLS hello: in too many records")
 
 
 class TlsStream(SocketStream):
@@ -182,6 +228,7 @@ class TlsStream(SocketStream):
     __slots__ = (
         "_context",
         "_gate",
+        "_hello",
         "_inb",
         "_named",
         "_object",
@@ -206,6 +253,8 @@ class TlsStream(SocketStream):
         self.tls = True
         self._context: ssl.SSLContext | None = context
         self._gate = gate
+        self._hello = b""
+        """What has come of the client's hello while it is not whole."""
         self._named = server_hostname
         self._object: ssl.SSLObject | None = None
         self._ready = False
@@ -260,8 +309,10 @@ class TlsStream(SocketStream):
         if self._closing or self._ended:
             return  # after the peer's close-notify nothing may follow; do not collect it
         if self._object is None:
-            self._start()  # only now: a connection that says nothing stays cheap
-        self._inb.write(RECEIVED[:nbytes])
+            if not self._take_hello(RECEIVED[:nbytes]):
+                return
+        else:
+            self._inb.write(RECEIVED[:nbytes])
         if not self._ready and not self._shake_hands():
             return
         kept = self._kept
@@ -321,6 +372,26 @@ class TlsStream(SocketStream):
         return super().eof_received() and self._ready
 
     # -- inside --
+
+    def _take_hello(self, data: memoryview) -> bool:
+        """Start once the client's hello is whole: one that says little stays cheap."""
+        if self._hello:
+            data = memoryview(self._hello + data)
+        try:
+            is_whole = is_whole_hello(data)
+        except ProtocolError as error:
+            log.debug("TLS failed", extra={"reason": str(error)})
+            self.abort()
+            return False
+        if not is_whole:
+            self._hello = bytes(data)
+            return False
+        if self._gate is not None:
+            self._gate.greeted(self)
+        self._start()
+        self._inb.write(data)
+        self._hello = b""
+        return True
 
     def _start(self) -> None:
         context, self._context = self._context, None

@@ -15,6 +15,7 @@ import struct
 import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from appliance.front.source import source_of
 from appliance.wire import stun
 from appliance.wire.errors import ProtocolError
 
@@ -26,10 +27,10 @@ MAX_PER_WAKE = 64
 """Datagrams handled before others get their turn."""
 
 MAX_PER_SOURCE = 200
-"""Answers for one address in one second: a large site behind one NAT asks ten times less."""
+"""Answers for one source in one second: a large site behind one NAT asks ten times less."""
 
 MAX_SOURCES = 10_000
-"""Addresses that are counted in one second; when there are more, nobody is limited."""
+"""Sources that are counted in one second; when there are more, nobody is limited."""
 
 RECEIVE_BUFFER_BYTES = 1024 * 1024
 """Asked of the kernel, so that a burst of all nodes waits and is not lost."""
@@ -149,10 +150,11 @@ class StunServer:
         if second != self._second:
             self._second = second
             self._asked.clear()
-        asked = self._asked.get(host, 0)
+        source = source_of((host, 0)) or host
+        asked = self._asked.get(source, 0)
         if asked == 0 and len(self._asked) >= MAX_SOURCES:
             return True
-        self._asked[host] = asked + 1
+        self._asked[source] = asked + 1
         return asked < self._max_per_source
 
 

@@ -18,6 +18,7 @@ from appliance.config import Settings, resolved
 from appliance.config.reader import Endpoint
 from appliance.front import stream
 from appliance.front.dispatch import Front
+from appliance.front.proxy import is_trusted
 from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream
 from appliance.relay import stun
@@ -112,7 +113,13 @@ async def accept(
 ) -> Listener:
     """Accept connections from now on. Raises OSError, naming the address."""
     try:
-        listener = await stream.accept(front.sink, bound.sockets, tls=tls, make_tls=make_tls)
+        listener = await stream.accept(
+            front.sink,
+            bound.sockets,
+            tls=tls,
+            make_tls=make_tls,
+            exempt=partial(is_trusted, trusted=front.trusted),
+        )
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {bound.place}: {error.strerror}") from error
     ending.callback(listener.abort_streams)

@@ -8,13 +8,14 @@ import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from appliance.front import plainstream, tlsstream
+from appliance.front import plainstream
 from appliance.front.stream import Listener, Stream, dial, listen
-from appliance.front.tlsstream import HandshakeGate, TlsStream
+from appliance.front.tlsstream import HandshakeGate, TlsStream, is_whole_hello
+from appliance.wire.errors import ProtocolError
 from tests.support.certificates import client_context, server_context
 from tests.support.polling import until
 
@@ -395,6 +396,51 @@ async def test_listen_on_every_family_uses_one_port() -> None:
     listener.close()
 
 
+class Caller(plainstream.PlainStream):
+    """An accepted stream of a certain peer, without a socket."""
+
+    def __init__(self, owner: plainstream.Owner, host: str) -> None:
+        super().__init__(owner)
+        self.peer = (host, 1)
+
+
+def charged(host: str, listener: Listener) -> bool:
+    return listener.stream_opened(Caller(listener, host)) is not None
+
+
+def test_streams_are_bounded_by_source() -> None:
+    """H2: one source took every stream of a listener; a quarter is its share."""
+    listener = Listener(Recorder, None, max_streams=40, exempt=lambda host: host == "192.0.2.9")
+    attackers = ["192.0.2.1"] * 20 + [f"2001:db8::{n}" for n in range(20)]
+    assert sum(charged(host, listener) for host in attackers) == 20
+    assert listener.refused == 20
+    assert charged("198.51.100.1", listener)
+    first = next(iter(listener.streams))
+    listener.stream_closed(first, None)
+    listener.stream_closed(first, None)
+    assert charged("192.0.2.1", listener)
+    assert not charged("192.0.2.1", listener)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "192.0.2.9"])
+def test_this_machine_and_trusted_proxies_are_no_single_source(host: str) -> None:
+    listener = Listener(Recorder, None, max_streams=40, exempt=lambda host: host == "192.0.2.9")
+    assert sum(charged(host, listener) for _ in range(50)) == 40
+
+
+def test_stream_behind_a_proxy_counts_for_whom_its_header_names() -> None:
+    """H2: without TLS the PROXY header comes when the stream is open already."""
+    listener = Listener(Recorder, None, max_streams=40, exempt=lambda host: host == "192.0.2.9")
+    streams = [Caller(listener, "192.0.2.9") for _ in range(12)]
+    assert all(listener.stream_opened(stream) for stream in streams)
+    named = [stream.rename(("203.0.113.5", 7)) for stream in streams]
+    assert named == [True] * 10 + [False] * 2
+    for stream in streams:
+        listener.stream_closed(stream, None)
+    assert not listener.streams
+    assert not listener._by_source
+
+
 # -- TLS only --
 
 
@@ -424,14 +470,15 @@ async def test_unfinished_handshakes_time_out() -> None:
 
 
 async def test_half_open_flood_is_bounded_and_others_get_in() -> None:
-    listener, sinks = await tls_listener(per_source=20, timeout_s=0.3)
+    """H13: silent connections cost one another's places, also while nobody's time is over."""
+    listener, sinks = await tls_listener(per_source=20, timeout_s=1000.0)
     flood = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(60)]
-    await until(lambda: listener.gate.counters.refused == 40)
+    await until(lambda: listener.gate.counters.evicted == 40)
     assert listener.gate.unfinished == 20
-    await until(lambda: listener.gate.counters.timed_out == 20)
     client = Recorder()
     stream = await dial(client, "127.0.0.1", listener.port, tls=client_context())
     await until(lambda: len(sinks) == 1)
+    assert listener.gate.counters.refused == 0
     stream.abort()
     for sock in flood:
         sock.close()
@@ -439,16 +486,124 @@ async def test_half_open_flood_is_bounded_and_others_get_in() -> None:
     await until(lambda: not listener.streams)
 
 
-def test_sources_of_handshakes_are_addresses_and_64s() -> None:
-    def source(host: str) -> str:
-        stream = TlsStream.__new__(TlsStream)
-        stream.peer = (host, 1)
-        return tlsstream._source(stream)
+class Knocker(TlsStream):
+    """A server's TLS stream without a socket: it can only be counted and aborted."""
 
-    assert source("192.0.2.1") != source("192.0.2.2")
-    assert source("2001:db8::1") == source("2001:db8::2") == source("2001:db8:0:0:9::")
-    assert source("2001:db8:0:1::1") != source("2001:db8::1")
-    assert source("fe80::1%eth0") == source("fe80::2")
+    def __init__(self, host: str) -> None:
+        super().__init__(cast(Any, None), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        self.peer = (host, 1)
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize("others", [["192.0.2.1"], [f"198.51.100.{n}" for n in range(200)]])
+async def test_silent_handshakes_never_cost_one_that_has_begun(others: list[str]) -> None:
+    """H13: of 3,000 silent connections one made a legitimate request be reset."""
+    gate = HandshakeGate(limit=200, per_source=150)
+    honest = Knocker("192.0.2.1")
+    assert gate.enter(honest)
+    gate.greeted(honest)
+    for number in range(3000):
+        assert gate.enter(Knocker(others[number % len(others)]))
+    late = Knocker("192.0.2.1")
+    assert gate.enter(late)
+    assert gate.unfinished <= 200
+    assert not honest.aborted
+    assert not late.aborted
+    gate.close()
+
+
+async def test_silent_handshakes_of_one_source_do_not_cost_those_of_others() -> None:
+    gate = HandshakeGate(limit=50, per_source=40)
+    quiet = [Knocker(f"198.51.100.{n}") for n in range(10)]
+    for stream in quiet:
+        assert gate.enter(stream)
+    for _ in range(100):
+        assert gate.enter(Knocker("192.0.2.1"))
+    assert not any(stream.aborted for stream in quiet)
+    gate.close()
+
+
+async def test_young_handshakes_with_a_hello_keep_their_places() -> None:
+    """In a storm nobody would ever finish, were the oldest always the one to go."""
+    gate = HandshakeGate(limit=3, per_source=3)
+    for n in range(3):
+        stream = Knocker(f"198.51.100.{n}")
+        assert gate.enter(stream)
+        gate.greeted(stream)
+    assert not gate.enter(Knocker("192.0.2.1"))
+    assert gate.counters.refused == 1
+    gate.close()
+
+
+def a_hello() -> bytes:
+    """Make the first bytes of a true client."""
+    out = ssl.MemoryBIO()
+    tls = client_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return out.read()
+
+
+def in_records(message: bytes, size: int) -> bytes:
+    cut = [message[at : at + size] for at in range(0, len(message), size)]
+    return b"".join(b"\x16\x03\x01" + len(one).to_bytes(2, "big") + one for one in cut)
+
+
+def test_hello_is_whole_with_its_last_byte() -> None:
+    hello = a_hello()
+    for data in (hello, in_records(hello[5:], 200), in_records(hello[5:], 100)):
+        for end in range(len(data)):
+            assert not is_whole_hello(memoryview(data[:end]))
+        assert is_whole_hello(memoryview(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1", b"\x16\x02", b"\x15\x03\x01\x00\x02", b"\x16\x03\x01\x00\x05\x02"],
+)
+def test_no_hello_is_not_waited_for(data: bytes) -> None:
+    assert is_whole_hello(memoryview(data))
+
+
+@pytest.mark.parametrize(
+    "data", [in_records(b"\x01\x01\x00\x00", 4), in_records(b"\x01\x00\x10\x00" + bytes(99), 1)]
+)
+def test_endless_hello_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        is_whole_hello(memoryview(data))
+
+
+async def test_half_a_hello_costs_its_bytes() -> None:
+    """H13: 3,000 of them took 117 MB, and the process kept them."""
+    listener, sinks = await tls_listener()
+    hello = a_hello()
+    _reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(hello[:-1])
+    await until(lambda: any(stream._hello for stream in listener.gate._silent._sources))
+    (stream,) = listener.gate._silent._sources
+    assert stream._object is None
+    assert not sinks
+    writer.write(hello[-1:])
+    await until(lambda: listener.gate._greeted.oldest() is not None)
+    assert not stream._hello
+    writer.close()
+    await until(lambda: listener.gate.unfinished == 0)
+    listener.close()
+
+
+async def test_hello_in_pieces_is_answered() -> None:
+    listener, _sinks = await tls_listener()
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    for byte in a_hello():
+        writer.write(bytes([byte]))
+        await writer.drain()
+    assert (await reader.readexactly(3))[:2] == b"\x16\x03"
+    writer.close()
+    await until(lambda: listener.gate.unfinished == 0)
+    listener.close()
 
 
 async def test_garbage_instead_of_tls_gets_an_alert_and_an_end() -> None:

@@ -56,6 +56,9 @@ class Owner:
     def stream_opened(self, _stream: SocketStream) -> Sink | None:
         return self.sink
 
+    def stream_renamed(self, _stream: SocketStream) -> bool:
+        return True
+
     def stream_closed(self, _stream: SocketStream, _error: Exception | None) -> None:
         self.ended += 1
 
