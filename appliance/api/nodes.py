@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from appliance.api.routes import Context, Nothing, Route, parse_moment
 from appliance.errors import Invalid, NotFound
 from appliance.identity.scopes import Scope
 from appliance.records import Network, Node, UserID
-from appliance.tailnet import nodes, users
+from appliance.tailnet import addresses, nodes, users
 from appliance.tailnet.snapshot import Edit, Snapshot
 
 
@@ -127,13 +127,21 @@ async def move(ctx: Context, body: MoveNode) -> shapes.NodeAnswer:
 
 
 async def backfill(ctx: Context, body: Backfill) -> Backfilled:
-    """Give nodes the addresses that they lack."""
+    """Make the addresses of all nodes fit the prefixes: give what lacks, take away what was left."""
     if not body.confirmed:
         raise Invalid("not-confirmed", "this changes nodes: confirm it with ?confirmed=true")
     async with ctx.edit() as edit:
-        given = nodes.backfill_addresses(edit, ctx.door.rng)
-    changes = (f"{node.name} ({node.id}) got {address}" for node, address in given)
-    return Backfilled(changes=tuple(changes))
+        changed = addresses.backfill(edit, ctx.door.rng)
+    return Backfilled(changes=tuple(sentence for each in changed for sentence in _changes(each)))
+
+
+def _changes(changed: addresses.Readdressed) -> Iterator[str]:
+    """Say what a backfill did to a node, an address a sentence."""
+    who = f"{changed.node.name} ({changed.node.id})"
+    for address in changed.removed:
+        yield f"{who} lost {address}"
+    for address in changed.added:
+        yield f"{who} got {address}"
 
 
 def _owner_named(snapshot: Snapshot, name: str) -> UserID:

@@ -7,7 +7,7 @@ Source: tailscale net/tsaddr (service addresses, ChromeOS, 4via6), its page on r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import (
@@ -23,7 +23,7 @@ from appliance.errors import TooMany
 from appliance.policy.engine import nodeattrs
 from appliance.records import Address, Network, Node, NodeID
 from appliance.tailnet import policies
-from appliance.tailnet.snapshot import Edit
+from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 
 RESERVED: tuple[Network, ...] = (
     IPv4Network("100.100.0.0/24"),  # kept for services of the clients
@@ -114,6 +114,61 @@ def assign(edit: Edit, node: Node, rng: Rng) -> Node:
     if ipv4 is node.ipv4 and ipv6 is node.ipv6:
         return node
     return replace(node, ipv4=ipv4, ipv6=ipv6)
+
+
+@dataclass(frozen=True, slots=True)
+class Readdressed:
+    """A node as it is after a backfill, and the addresses that it got and lost, IPv4 first."""
+
+    node: Node
+    added: tuple[Address, ...]
+    removed: tuple[Address, ...]
+
+
+def plan_backfill(snapshot: Snapshot, rng: Rng) -> list[Readdressed]:
+    """Return what ``backfill`` would do now. Raises TooMany, as it would.
+
+    Random addresses are chosen anew when it is done.
+    """
+    return backfill(Edit(snapshot, Sequences()), rng)
+
+
+def backfill(edit: Edit, rng: Rng) -> list[Readdressed]:
+    """Make every node's addresses those of today's prefixes; return the nodes that changed, by id.
+
+    An address goes if its family has no prefix any more, or if it lies in neither the prefix nor a
+    pool of the policy; then the node gets one of each family that it lacks. Raises TooMany, which
+    throws everything away.
+    """
+    before = sorted(edit.nodes.values(), key=lambda node: node.id)
+    pools = [
+        pool
+        for entry in edit.policy.attributes
+        for pool in entry.pools
+        if isinstance(pool, IPv4Network)
+    ]
+    for node in before:
+        ipv4 = node.ipv4 if _belongs(node.ipv4, edit.settings.prefix_v4, pools) else None
+        ipv6 = node.ipv6 if _belongs(node.ipv6, edit.settings.prefix_v6, ()) else None
+        if ipv4 is not node.ipv4 or ipv6 is not node.ipv6:
+            edit.put(replace(node, ipv4=ipv4, ipv6=ipv6))
+    changed = []
+    for old in before:
+        node = assign(edit, edit.nodes[old.id], rng)
+        if node.addresses == old.addresses:
+            continue
+        edit.put(node)
+        added = tuple(each for each in node.addresses if each not in old.addresses)
+        removed = tuple(each for each in old.addresses if each not in node.addresses)
+        changed.append(Readdressed(node, added, removed))
+    return changed
+
+
+def _belongs(address: Address | None, prefix: Network | None, pools: Sequence[IPv4Network]) -> bool:
+    """Return whether an address may stay; without a prefix its family is off."""
+    if address is None or prefix is None:
+        return False
+    return address in prefix or any(address in pool for pool in pools)
 
 
 def _pools(edit: Edit, node: Node) -> tuple[tuple[IPv4Network, ...], tuple[IPv4Network, ...]]:

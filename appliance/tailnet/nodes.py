@@ -11,9 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from appliance.errors import Conflict, Invalid, NotFound
-from appliance.records import Address, Network, Node, NodeID, UserID
-from appliance.tailnet import addresses, names, policies, presence, routes, tags, users
-from appliance.tailnet.addresses import Rng
+from appliance.records import Network, Node, NodeID, UserID
+from appliance.tailnet import names, policies, presence, routes, tags, users
 from appliance.tailnet.snapshot import Edit, Snapshot
 
 MAX_TAGS = 64
@@ -125,20 +124,6 @@ def move(edit: Edit, node_id: NodeID, user_id: UserID) -> Node:
             )
     node = replace(node, user_id=user_id, tags=())
     return _put(edit, policies.with_approved_routes(edit, node))
-
-
-def backfill_addresses(edit: Edit, rng: Rng) -> list[tuple[Node, Address]]:
-    """Give every node the addresses that it lacks, as after a new prefix; list what was given.
-
-    Addresses that nodes have stay, also outside of today's prefixes. Raises TooMany.
-    """
-    given: list[tuple[Node, Address]] = []
-    for node in find(edit):
-        full = addresses.assign(edit, node, rng)
-        if full is not node:
-            edit.put(full)
-            given += [(full, a) for a in full.addresses if a not in node.addresses]
-    return given
 
 
 def _set_expiry(edit: Edit, node: Node, expires_at: datetime | None, now: datetime) -> Node:

@@ -21,8 +21,8 @@ CLIENT_V6 = IPv6Network("fd7a:115c:a1e0::/48")
 def take_over(edit: Edit, settings: Settings, *, domain: str = "") -> list[tuple[str, Node]]:
     """Take over settings and, if given, the MagicDNS suffix. Raises Invalid.
 
-    Nodes keep the addresses that they have; ``nodes.backfill_addresses`` gives those of a new
-    family. A node whose name a static record now stands for gets another name, also one that an
+    Nodes keep the addresses that they have; ``addresses.backfill`` makes them fit the new
+    prefixes. A node whose name a static record now stands for gets another name, also one that an
     administrator chose: the record is what the site file says, and clients would mix the two.
     Returns the nodes that were renamed, each with its old name.
     """

@@ -142,18 +142,76 @@ def test_families_are_chosen_each_on_its_own() -> None:
         add(edit, "late")
 
 
-def test_backfill_gives_the_missing_family_only() -> None:
-    edit = fill(only_v4("100.64.0.0/24"), 3)
-    before = given_out(edit)
-    edit.set_settings(replace(edit.settings, prefix_v6=IPv6Network("fd7a:115c:a1e0::/48")))
-    given = nodes.backfill_addresses(edit, fixed_rng())
-    assert [(node.name, str(address)) for node, address in given] == [
-        ("n0", "fd7a:115c:a1e0::1"),
-        ("n1", "fd7a:115c:a1e0::2"),
-        ("n2", "fd7a:115c:a1e0::3"),
-    ]
-    assert [n.ipv4 for n in edit.nodes.values()] == before
-    assert nodes.backfill_addresses(edit, fixed_rng()) == []
+def site(v4: str | None, v6: str | None, *, random: bool = False) -> Settings:
+    return Settings(
+        prefix_v4=None if v4 is None else IPv4Network(v4),
+        prefix_v6=None if v6 is None else IPv6Network(v6),
+        random_addresses=random,
+    )
+
+
+ULA = "fd7a:115c:a1e0::/48"
+
+
+class TestBackfill:
+    """F7: what follows when the prefixes of the site file change."""
+
+    def what(self, changed: list[addresses.Readdressed]) -> list[str]:
+        return [
+            f"{each.node.name} +{','.join(map(str, each.added))} -{','.join(map(str, each.removed))}"
+            for each in changed
+        ]
+
+    def test_new_family_is_given(self) -> None:
+        edit = fill(site("100.64.0.0/24", None), 2)
+        before = [node.ipv4 for node in edit.nodes.values()]
+        edit.set_settings(site("100.64.0.0/24", ULA))
+        changed = addresses.backfill(edit, fixed_rng())
+        assert self.what(changed) == ["n0 +fd7a:115c:a1e0::1 -", "n1 +fd7a:115c:a1e0::2 -"]
+        assert [node.ipv4 for node in edit.nodes.values()] == before
+        assert [each.node for each in changed] == list(edit.nodes.values())
+        assert addresses.backfill(edit, fixed_rng()) == []
+
+    @pytest.mark.parametrize(("v4", "v6"), [(None, ULA), ("100.64.0.0/24", None)])
+    def test_removed_family_is_taken_away(self, v4: str | None, v6: str | None) -> None:
+        edit = fill(site("100.64.0.0/24", ULA), 2)
+        edit.set_settings(site(v4, v6))
+        gone = "100.64.0." if v4 is None else "fd7a:115c:a1e0::"
+        changed = addresses.backfill(edit, fixed_rng())
+        assert self.what(changed) == [f"n0 + -{gone}1", f"n1 + -{gone}2"]
+        assert {len(node.addresses) for node in edit.nodes.values()} == {1}
+        assert not any(str(address).startswith(gone) for address in edit.by_address)
+        assert addresses.backfill(edit, fixed_rng()) == []
+
+    def test_changed_prefix_gives_new_addresses_and_keeps_those_that_fit(self) -> None:
+        edit = fill(site("100.64.0.0/24", None), 3)
+        edit.put(replace(node_named(edit, "n1"), ipv4=IPv4Address("100.99.0.1")))
+        edit.set_settings(site("100.99.0.0/16", None))
+        assert self.what(addresses.backfill(edit, fixed_rng())) == [
+            "n0 +100.99.0.2 -100.64.0.1",
+            "n2 +100.99.0.3 -100.64.0.3",
+        ]
+        assert str(node_named(edit, "n1").ipv4) == "100.99.0.1"
+
+    def test_smaller_prefix_keeps_what_lies_in_it(self) -> None:
+        edit = fill(site("100.64.0.0/24", None), 4)
+        edit.set_settings(site("100.64.0.0/29", None))
+        assert addresses.backfill(edit, fixed_rng()) == []
+        edit.set_settings(site("100.64.0.0/30", None))
+        with pytest.raises(TooMany) as caught:
+            addresses.backfill(edit, fixed_rng())
+        assert "100.64.0.0/30" in caught.value.sentence
+
+    @pytest.mark.parametrize("random", [False, True])
+    def test_plan_says_what_will_be_done_and_changes_nothing(self, random: bool) -> None:
+        edit = fill(site("100.64.0.0/24", ULA), 5)
+        edit.set_settings(site("100.99.0.0/24", None, random=random))
+        snapshot = edit.finish()[0]
+        before = dict(snapshot.nodes), dict(snapshot.by_address)
+        planned = addresses.plan_backfill(snapshot, fixed_rng())
+        assert (dict(snapshot.nodes), dict(snapshot.by_address)) == before
+        assert planned == addresses.backfill(edit_of(snapshot), fixed_rng())
+        assert len(planned) == 5
 
 
 def test_random_addresses_differ_from_sequential_ones_and_repeat_by_seed() -> None:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from appliance.errors import Rejected
 from appliance.records import AuthKey, Node, NodeID, Settings, User
 from appliance.tailnet import (
+    addresses,
     attributes,
     checkin,
     clockwork,
@@ -171,7 +172,7 @@ class Tailnet(RuleBasedStateMachine):
             lambda: nodes.set_tags(edit, node.id, ["tag:web"], self.now),
             lambda: nodes.move(edit, node.id, users.find_one(edit, name="bob").id),
             lambda: nodes.approve_routes(edit, node.id, [ip_network(f"10.{index}.0.0/16")]),
-            lambda: nodes.backfill_addresses(edit, self.rng),
+            lambda: addresses.backfill(edit, self.rng),
             lambda: attributes.put(edit, node.id, f"custom:{index}", text, self.now),
             lambda: attributes.put(
                 edit, node.id, "ip:country", text, self.now, expires_at=self.now + half_an_hour

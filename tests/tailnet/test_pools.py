@@ -115,8 +115,21 @@ def test_a_backfill_uses_pools_and_targets_by_address() -> None:
     assert node.ipv6 is not None
     ruled.rule(policy((str(node.ipv6), "100.81.0.0/16")))
     ruled.edit.set_settings(Settings())
-    [(given, address)] = nodes.backfill_addresses(ruled.edit, Random(1))
-    assert (given.id, str(address)) == (node.id, "100.81.0.1")
+    [given] = addresses.backfill(ruled.edit, Random(1))
+    assert (given.node.id, [str(each) for each in given.added]) == (node.id, ["100.81.0.1"])
+
+
+def test_a_backfill_leaves_addresses_of_pools_outside_of_the_prefix() -> None:
+    ruled = Ruled(
+        policy(("tag:web", "100.81.0.0/16")), Settings(prefix_v4=IPv4Network("100.99.0.0/16"))
+    )
+    node = ruled.enrol("srv", owner="tag:web")
+    assert ipv4(node) == "100.81.0.1"
+    assert addresses.backfill(ruled.edit, Random(1)) == []
+    ruled.rule({"tagOwners": TAGS})
+    [changed] = addresses.backfill(ruled.edit, Random(1))
+    assert [str(each) for each in changed.removed] == ["100.81.0.1"]
+    assert ipv4(ruled.edit.nodes[node.id]) == "100.99.0.1"
 
 
 @given(
