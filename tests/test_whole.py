@@ -22,6 +22,7 @@ from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, NodeKey, PrivateKey
 from tests.serve.test_server import STOP_S, ask, plan, running
 from tests.support.controlclient import VERSION, Answer, ControlClient
+from tests.support.pace import patience
 from tests.support.polling import until
 
 MANY = 200
@@ -183,7 +184,7 @@ async def test_stop_ends_hundreds_of_sessions_quickly(tmp_path: Path) -> None:
         took = time.monotonic() - began
         await many.__aexit__(None, None, None)
     print(f"stop with {MANY} map sessions: {took:.2f} s")
-    assert took < STOP_S
+    assert took < patience(STOP_S)
 
 
 async def test_restarted_server_knows_its_nodes(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from appliance.cli.client import Client, CommandFailed
+from tests.support.pace import patience
 
 READY_TIMEOUT_S = 20.0
 
@@ -92,10 +92,8 @@ def test_serve_reloads_and_stops(tmp_path: Path, loop: str) -> None:
         process.send_signal(signal.SIGHUP)
         assert told.recv(4096).startswith(b"RELOADING=1")
         assert b"READY=1" in told.recv(4096)
-        began = time.monotonic()
         process.terminate()
-        _, said = process.communicate(timeout=10)
-        assert time.monotonic() - began < 5
+        _, said = process.communicate(timeout=patience(5))
     assert process.returncode == 0
     assert "settings reloaded" in said
     assert "dns.search_domains" in said

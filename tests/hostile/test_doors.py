@@ -19,6 +19,7 @@ import pytest
 from tests.hostile import attacks
 from tests.hostile.bystanders import Bystanders, Life
 from tests.hostile.victim import Victim, allow_open_files
+from tests.support.pace import patience
 
 pytestmark = pytest.mark.system
 
@@ -53,7 +54,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     server = Victim(directory)
     yield server
     assert not server.log_complaints()
-    assert server.stop() < STOP_S
+    assert server.stop() < patience(STOP_S)
     assert not server.log_complaints()
 
 
@@ -111,6 +112,7 @@ def check_life(life: Life) -> None:
     assert not life.failures
     assert (life.sessions_lost, life.unheard, life.relay_lost, life.packets_lost) == (0, 0, 0, 0)
     assert life.packets
-    assert life.slowest_change_s < WITHIN_S
-    assert life.slowest_packet_s < WITHIN_S
-    assert life.slowest_answer_s < WITHIN_S
+    within_s = patience(WITHIN_S)
+    assert life.slowest_change_s < within_s
+    assert life.slowest_packet_s < within_s
+    assert life.slowest_answer_s < within_s

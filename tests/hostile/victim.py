@@ -20,6 +20,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.support.pace import patience
+
 START_S = 30.0
 STOP_S = 15.0
 POLL_S = 0.1
@@ -165,7 +167,7 @@ class Victim:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(STOP_S)
+            self._process.wait(patience(STOP_S))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -29,6 +29,7 @@ from appliance.serve.statedir import StateError
 from appliance.store.errors import StoreError
 from appliance.tailnet import users
 from appliance.wire.keys import PrivateKey
+from tests.support.pace import patience
 from tests.support.polling import until
 
 STOP_S = 2.0
@@ -150,7 +151,9 @@ async def test_plain_listener_beside_tls_sends_browsers_on_and_proves_no_portal(
         port = server.listeners[1].port
         moved = await ask_plainly(port, "GET /welcome?x=1", "X-A: 1")
         assert moved.startswith("HTTP/1.1 302 ")
-        assert "Location: https://hw.example/welcome?x=1\r\n" in moved
+        assert (
+            "Location: https://127.0.0.1/welcome?x=1\r\n" in moved
+        )  # the server's name, not the visitor's
         proof = await ask_plainly(port, "GET /generate_204", "X-Tailscale-Challenge: ts_x")
         assert proof.startswith("HTTP/1.1 204 ")
         assert "X-Tailscale-Response: response ts_x\r\n" in proof
@@ -215,7 +218,7 @@ async def test_stop_is_quick_with_hundreds_of_clients(tmp_path: Path) -> None:
         stream.close()
         with contextlib.suppress(OSError):
             await stream.wait_closed()
-    assert took < STOP_S
+    assert took < patience(STOP_S)
 
 
 async def test_reload_takes_over_what_is_hot_and_names_the_rest(
@@ -420,7 +423,7 @@ def test_dev_accepts_clients_and_continues_in_its_directory(
         assert [user["name"] for user in second.ask("users", "list")] == ["dev", "alice"]
         # The second start has compiled modules, as an installed program does.
         print(f"headwater dev: ready after {second.ready_s:.2f} s, {second.cpu_s:.2f} s CPU")
-        assert second.cpu_s <= READY_CPU_S
+        assert second.cpu_s <= patience(READY_CPU_S)
 
 
 async def test_health_asks_the_database(tmp_path: Path) -> None:
