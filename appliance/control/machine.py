@@ -12,7 +12,7 @@ from random import Random
 
 from appliance.control import calls, register, sshcheck
 from appliance.control.exchange import TEXT, Answering, Exchange
-from appliance.control.mapsession import MapSessions
+from appliance.control.mapsession import UNKNOWN_NODE, MapSessions
 from appliance.control.sshcheck import SSHActions
 from appliance.errors import Rejected
 from appliance.identity.principals import Principal, PrincipalKind
@@ -92,7 +92,7 @@ class MachineDoor:
         found = self._tailnets.find_node(request.node_key)
         if found is None or found[1].machine_key != exchange.machine_key:
             # The same answer for both, so that node keys cannot be probed.
-            exchange.respond(404, b"no such node for this machine", content_type=TEXT)
+            exchange.respond(404, UNKNOWN_NODE, content_type=TEXT)
             return None
         exchange.vouch()
         live, node = found
@@ -104,32 +104,42 @@ class MachineDoor:
         self, exchange: Exchange, live: LiveTailnet, node: Node, request: tailcfg.MapRequest
     ) -> None:
         """Take over what the node says of itself; then, if it wants, tell it everything once."""
-        if not request.read_only:
-            by = Principal(PrincipalKind.NODE, node.name)
-            try:
-                async with live.edit(by=by) as edit:
-                    if node.id in edit.nodes and not exchange.closed:
-                        checkin.check_in(edit, node.id, request)
-            except Rejected as refusal:
-                exchange.respond(400, refusal.sentence.encode(), content_type=TEXT)
-                return
-            except CommitFailed:
-                exchange.respond(503, b"could not be stored; try again", content_type=TEXT)
-                return
+        if not request.read_only and not await self._take_in(exchange, live, node, request):
+            return
         if request.omit_peers and not request.read_only:
             exchange.respond(200)
             return
         async with self._turn:
             await asyncio.sleep(0)  # a hundred of these at once must not hold everybody up
         snapshot = live.snapshot
-        if node.id not in snapshot.nodes:
-            exchange.respond(404, b"no such node for this machine", content_type=TEXT)
+        if snapshot.by_node_key.get(request.node_key) != node.id:
+            exchange.respond(404, UNKNOWN_NODE, content_type=TEXT)
             return
         out = exchange.open_stream(200)
         zstd = request.compress == "zstd"
         encoder, now = self._encoders[live.id], live.clock()
         out.write(encoder.full(snapshot, node.id, request.version, zstd=zstd, now=now))
         out.close()
+
+    async def _take_in(
+        self, exchange: Exchange, live: LiveTailnet, node: Node, request: tailcfg.MapRequest
+    ) -> bool:
+        """Write down what a node says of itself; False if it was refused and told so."""
+        try:
+            async with live.edit(by=Principal(PrincipalKind.NODE, node.name)) as edit:
+                # Looked up again: meanwhile the key may have been rotated, or the node deleted.
+                is_known = edit.by_node_key.get(request.node_key) == node.id
+                if is_known and not exchange.closed:
+                    checkin.check_in(edit, node.id, request)
+        except Rejected as refusal:
+            exchange.respond(400, refusal.sentence.encode(), content_type=TEXT)
+            return False
+        except CommitFailed:
+            exchange.respond(503, b"could not be stored; try again", content_type=TEXT)
+            return False
+        if not is_known:
+            exchange.respond(404, UNKNOWN_NODE, content_type=TEXT)
+        return is_known
 
 
 def _wrong_method(exchange: Exchange) -> None:

@@ -18,7 +18,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from appliance.control.exchange import Exchange, OutStream
+from appliance.control.exchange import TEXT, Exchange, OutStream
 from appliance.identity.principals import SYSTEM
 from appliance.live import CommitFailed, LiveTailnet
 from appliance.netmap.encoded import Encoder, compress
@@ -27,6 +27,7 @@ from appliance.repeats import Repeats
 from appliance.tailnet import presence
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
+from appliance.wire.keys import NodeKey
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ STALL_S = 120.0
 """A session whose client takes nothing for this long is ended: it watches for 120 s itself."""
 MAX_MAILBOX = 16
 """Ping requests that wait for one session."""
+
+UNKNOWN_NODE = b"no such node for this machine"
+"""The answer to every node key that the asking machine does not hold, whoever else does."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -129,7 +133,9 @@ class MapSessions:
 
         An older session of the same node ends: the newest poll is the one that is read.
         """
-        await self._enter(node_id)
+        if not await self._enter(node_id, request.node_key):
+            exchange.respond(404, UNKNOWN_NODE, content_type=TEXT)
+            return
         if exchange.closed:
             self._leave(node_id)
             return
@@ -293,18 +299,23 @@ class MapSessions:
             del self._sessions[session.node_id]
             self._leave(session.node_id)
 
-    async def _enter(self, node_id: NodeID) -> None:
-        """Count a session. It counts from the draft on, and who waits for the commit may be
-        cancelled there: the count is then given back, behind the draft."""
+    async def _enter(self, node_id: NodeID, node_key: NodeKey) -> bool:
+        """Count a session; False if the node does not hold this key any more.
+
+        It counts from the draft on, and who waits for the commit may be cancelled there: the count
+        is then given back, behind the draft.
+        """
         is_counted = False
         try:
             async with self.live.edit(by=SYSTEM) as edit:
-                presence.enter(edit, node_id)
-                is_counted = True
+                if edit.by_node_key.get(node_key) == node_id:
+                    presence.enter(edit, node_id)
+                    is_counted = True
         except BaseException:
             if is_counted:
                 self._leave(node_id)
             raise
+        return is_counted
 
     def _leave(self, node_id: NodeID) -> None:
         self._left.append(node_id)

@@ -10,7 +10,7 @@ import logging
 from random import Random
 
 from appliance.control.exchange import Exchange
-from appliance.errors import Rejected
+from appliance.errors import Conflict, Rejected
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
 from appliance.tailnet import enrolment
@@ -21,6 +21,9 @@ from appliance.wire.keys import MachineKey
 from appliance.wire.tailcfg import capver
 
 log = logging.getLogger(__name__)
+
+MOST_CHOICES = 4
+"""How often a request may find that its tailnet is another one now; once is rare enough."""
 
 
 async def answer(exchange: Exchange, tailnets: LiveTailnets, rng: Random) -> None:
@@ -57,10 +60,16 @@ async def _register(
             f"update it to release {capver.first_release(capver.OLDEST_SUPPORTED)} or newer"
         )
     grant = enrolment.key_grant(request.auth)
-    live = _choose(machine, request, grant, tailnets)
     by = Principal(PrincipalKind.NODE, machine.short)
-    async with live.edit(by=by) as edit:
-        result = enrolment.register(edit, machine, request, grant, live.clock(), rng=rng)
+    for _ in range(MOST_CHOICES):
+        live = _choose(machine, request, grant, tailnets)
+        async with live.edit(by=by) as edit:
+            # Chosen again: while this waited for its turn, another may have brought the same key.
+            if _choose(machine, request, grant, tailnets) is live:
+                result = enrolment.register(edit, machine, request, grant, live.clock(), rng=rng)
+                break
+    else:
+        raise Conflict("tailnet-changes", "this device is being registered elsewhere; try again")
     if result.node is not None:
         log.info("node registered", extra={"node": result.node.name, "machine_key": machine.short})
     return result.response
@@ -69,15 +78,20 @@ async def _register(
 def _choose(
     machine: MachineKey, request: tailcfg.RegisterRequest, grant: KeyGrant, tailnets: LiveTailnets
 ) -> LiveTailnet:
-    """Choose the tailnet: the node key's, then the auth key's, then the machine's, then the first."""
-    # The node key comes first. Else one could stand in two tailnets, and only one would be found.
-    known = tailnets.find_node(request.node_key)
-    if known is not None:
-        return known[0]
-    auth_key = tailnets.find_auth_key(grant.prefix)
-    if auth_key is not None:
-        return auth_key[0]
-    previous = tailnets.find_node(request.old_node_key)
-    if previous is not None:
-        return previous[0]
-    return tailnets.find_machine(machine) or tailnets.default
+    """Choose the tailnet: the node key's, then the auth key's, then the machine's, then the first.
+
+    Drafts count, or one node key could come to stand in two tailnets, and only one would be found.
+    """
+    for live in tailnets:
+        if request.node_key in live.drafted.by_node_key:
+            return live
+    for live in tailnets:
+        if grant.prefix in live.drafted.by_key_prefix:
+            return live
+    for live in tailnets:
+        if request.old_node_key in live.drafted.by_node_key:
+            return live
+    for live in tailnets:
+        if machine in live.drafted.by_machine_key:
+            return live
+    return tailnets.default

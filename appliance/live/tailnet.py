@@ -20,9 +20,9 @@ from typing import Protocol
 
 from appliance.errors import Conflict
 from appliance.identity.principals import SYSTEM, Principal
-from appliance.records import AuthKey, Node, NodeID, TailnetID
+from appliance.records import Node, NodeID, TailnetID
 from appliance.store.errors import is_databases, reason
-from appliance.tailnet import clockwork, policies
+from appliance.tailnet import clockwork, nodes, policies
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire.keys import MachineKey, NodeKey
 
@@ -121,6 +121,15 @@ class LiveTailnet:
     def id(self) -> TailnetID:
         """The tailnet's id."""
         return self.snapshot.tailnet.id
+
+    @property
+    def drafted(self) -> Snapshot:
+        """What the next draft begins with: not all of it is on disk.
+
+        For checks inside an edit of another tailnet, and to choose the tailnet of an edit. Nobody
+        may be told of it.
+        """
+        return self._tip
 
     @asynccontextmanager
     async def edit(self, *, by: Principal) -> AsyncIterator[Edit]:
@@ -361,13 +370,33 @@ class LiveTailnets:
                 return live
         return None
 
-    def find_auth_key(self, prefix: str) -> tuple[LiveTailnet, AuthKey] | None:
-        """Find the tailnet that issued the auth key with this public prefix."""
-        for live in self._by_id.values():
-            key_id = live.snapshot.by_key_prefix.get(prefix)
-            if key_id is not None:
-                return live, live.snapshot.auth_keys[key_id]
-        return None
+    async def part_node_keys(self) -> None:
+        """Expire every node whose node key a tailnet before holds, too, and say so.
+
+        Its holder is only ever found in the first; earlier releases let such pairs come about. The
+        later node keeps its id and addresses, and comes back with a key of its own.
+        """
+        first: dict[NodeKey, LiveTailnet] = {}
+        for live in self:
+            now = live.clock()
+            for node in list(live.snapshot.nodes.values()):
+                holder = first.setdefault(node.node_key, live)
+                if holder is live or node.is_expired(now):
+                    continue
+                log.warning(
+                    "node key stands in another tailnet, too: node expired, log it in again",
+                    extra={
+                        "node": node.name,
+                        "tailnet": live.snapshot.tailnet.name,
+                        "source": holder.snapshot.tailnet.name,
+                    },
+                )
+                try:
+                    async with live.edit(by=SYSTEM) as edit:
+                        if node.id in edit.nodes:
+                            nodes.expire(edit, node.id, now)
+                except CommitFailed:
+                    return  # logged where it happened; the next start tries again
 
     async def run(self) -> None:
         """Run all tailnets; never returns."""

@@ -245,6 +245,7 @@ class Server:
         )
         for runtime in self.runtimes:
             await runtime.start(self._begin)
+        await self.tailnets.part_node_keys()
 
     async def _new_tailnet(self, database: Database, ids: Sequences, name: str) -> Snapshot:
         domain = self._tailnet_named(name).base_domain

@@ -17,7 +17,6 @@ from appliance.tailnet.clockwork import OFFLINE_GRACE
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from tests.support.builder import (
     build,
-    key_for,
     machine_key,
     node_key,
     node_named,
@@ -421,14 +420,10 @@ async def test_tailnets_are_apart_and_found_by_their_keys() -> None:
     ]
     tailnets = LiveTailnets(lives)
     task = asyncio.create_task(tailnets.run())
-    async with lives[1].edit(by=SYSTEM) as edit:
-        key, _text = key_for(edit, "bob")
     first, second = tailnets
     assert tailnets.default is first
     assert tailnets.get(TailnetID(2)) is second
     assert tailnets.get(TailnetID(3)) is None
-    assert tailnets.find_auth_key(key.prefix) == (second, key)
-    assert tailnets.find_auth_key("") is None
     found = tailnets.find_node(node_key("laptop3"))
     assert found is not None
     assert (found[0], found[1].name) == (second, "laptop3")
