@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,11 @@ class Client:
     def delete(self, path: str, query: Mapping[str, str] | None = None) -> Plain:
         """Remove something."""
         return self.call("DELETE", path, query=query)
+
+    def release(self) -> str:
+        """Give the release of Headscale that the server answers as, of those with forms."""
+        found = re.match(r"0\.(\d+)", str(self.get("/version").get("version", "")))
+        return "0.29" if found is not None and int(found[1]) < 30 else "0.30"
 
     def call(
         self,

@@ -12,7 +12,7 @@ from appliance.cli.attributes import attributes
 from appliance.cli.client import Plain
 from appliance.cli.nodenames import find_node, find_nodes, path_of
 from appliance.cli.output import confirm, emit, moment, parse_time, table
-from appliance.cli.preauthkeys import split
+from appliance.cli.preauthkeys import split, user_id
 from appliance.cli.root import Group, Invocation
 from appliance.cli.users import segment
 
@@ -43,8 +43,9 @@ nodes.aliases |= {"attribute": "attributes", "attrs": "attributes"}
 @click.pass_obj
 def show(invocation: Invocation, user: str) -> None:
     """List nodes."""
-    found = find_nodes(invocation.client(), user)
-    emit(invocation.output, found, lambda: table(_COLUMNS, map(_row, found)))
+    client = invocation.client()
+    found = find_nodes(client, user)
+    invocation.tell(client, found, lambda: table(_COLUMNS, map(_row, found)))
 
 
 @nodes.verb("list-routes", "lsr", "routes")
@@ -55,8 +56,8 @@ def list_routes(invocation: Invocation, identifier: str) -> None:
     client = invocation.client()
     found = [find_node(client, identifier)] if identifier else find_nodes(client)
     found = [n for n in found if n["availableRoutes"] or n["approvedRoutes"]]
-    emit(
-        invocation.output,
+    invocation.tell(
+        client,
         found,
         lambda: table(
             ("ID", "Hostname", "Approved", "Available", "Serving (Primary)"),
@@ -94,18 +95,21 @@ def expire(invocation: Invocation, identifier: str, expiry: str, *, disable: boo
             raise click.BadParameter(hint, param_hint="--expiry") from error
     client = invocation.client()
     node = client.post(f"{path_of(client, identifier)}/expire", body)["node"]
-    emit(invocation.output, node, "Node expiry disabled" if disable else "Node expired")
+    said = "Node expiry disabled" if disable else "Node expired"
+    if expiry and parse_time(expiry) > datetime.now(UTC):
+        said = "Node expiration updated"
+    invocation.tell(client, node, said)
 
 
 @nodes.verb("rename")
 @identifier_option
-@click.argument("new_name")
+@click.argument("new_name", required=False, default="")
 @click.pass_obj
 def rename(invocation: Invocation, identifier: str, new_name: str) -> None:
     """Give a node the MagicDNS name NEW_NAME."""
     client = invocation.client()
     path = f"{path_of(client, identifier)}/rename/{segment(new_name)}"
-    emit(invocation.output, client.post(path)["node"], "Node renamed")
+    invocation.tell(client, client.post(path)["node"], "Node renamed")
 
 
 @nodes.verb("delete", "del")
@@ -115,9 +119,11 @@ def delete(invocation: Invocation, identifier: str) -> None:
     """Remove a node from the tailnet."""
     client = invocation.client()
     node = find_node(client, identifier)
-    if not confirm(f"Remove the node {node['givenName']!r}?", force=invocation.force):
-        raise click.Abort
-    emit(invocation.output, client.delete(f"/api/v1/node/{node['id']}"), "Node deleted")
+    said = "Node not deleted"
+    if confirm(f"Remove the node {node['givenName']!r}?", force=invocation.force):
+        client.delete(f"/api/v1/node/{node['id']}")
+        said = "Node deleted"
+    emit(invocation.output, {"Result": said}, said)
 
 
 @nodes.verb("tag", "tags", "t")
@@ -128,7 +134,28 @@ def tag(invocation: Invocation, identifier: str, tags: tuple[str, ...]) -> None:
     """Set a node's tags; the node then belongs to them, not to a user."""
     client = invocation.client()
     path = f"{path_of(client, identifier)}/tags"
-    emit(invocation.output, client.post(path, {"tags": split(tags)})["node"], "Node tagged")
+    node = client.post(path, {"tags": split(tags)})["node"]
+    invocation.tell(client, node, "Node updated")
+
+
+@nodes.verb("move")
+@identifier_option
+@click.option("-u", "--user", required=True, help="Id or name of the user who gets the node.")
+@click.pass_obj
+def move(invocation: Invocation, identifier: str, user: str) -> None:
+    """Give a node to a user; a tagged node loses its tags, and with them what they allow.
+
+    Name, addresses and approved routes stay, and so does the time at which its key runs out. The
+    way back is 'nodes tag'.
+
+    \b
+    Example:
+      headwater nodes move -i 3 -u alice
+    """
+    client = invocation.client()
+    path = f"{path_of(client, identifier)}/user"
+    node = client.post(path, {"user": user_id(client, user)})["node"]
+    invocation.tell(client, node, "Node moved to another user")
 
 
 @nodes.verb("approve-routes")
@@ -140,7 +167,7 @@ def approve_routes(invocation: Invocation, identifier: str, routes: tuple[str, .
     client = invocation.client()
     path = f"{path_of(client, identifier)}/approve_routes"
     node = client.post(path, {"routes": split(routes)})["node"]
-    emit(invocation.output, node, "Routes updated")
+    invocation.tell(client, node, "Node updated")
 
 
 @nodes.verb("backfillips")
@@ -184,7 +211,7 @@ def _row(node: Plain) -> tuple[object, ...]:
         node["givenName"],
         _short(node["machineKey"]),
         _short(node["nodeKey"]),
-        "" if tags else user.get("name", ""),
+        user.get("name", ""),
         _join(tags),
         _join(node["ipAddresses"]),
         str(bool(key.get("ephemeral"))).lower(),

@@ -30,7 +30,6 @@ from appliance.cli.root import Command, Group, Invocation
 
 if TYPE_CHECKING:
     from appliance.cli.policybypass import Direct
-    from appliance.records import PolicyText
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
@@ -73,7 +72,7 @@ def policy() -> None:
       headwater policy diff policy.hujson --against main.hujson --tailnet tailnet.json
 
     FILE may be - for standard input. Exit codes: 0 fine, 1 refused (or a test failed, or not
-    formatted), 2 wrong usage, 3 no server.
+    formatted, or wrongly called), 3 no server.
     """
 
 
@@ -286,29 +285,21 @@ policy.aliases["format"] = "fmt"
 @_takes_bypass
 @click.pass_obj
 def get(invocation: Invocation, *, bypass: bool) -> None:
-    """Print the policy in force, as it was written."""
+    """Print the policy in force, as it was written, whatever -o says: it is HuJSON already."""
     if bypass:
         record = _directly(invocation, lambda direct: direct.get())
         if record is None:
             raise CommandFailed("acl policy not found: no policy is set in this database")
-        answer = _plain(record)
+        text = record.text
     else:
-        answer = _online(invocation).get(PATH)
-    emit(invocation.output, answer, str(answer["policy"]).removesuffix("\n"))
+        text = str(_online(invocation).get(PATH)["policy"])
+    click.echo(text.removesuffix("\n"))
 
 
 def _directly(invocation: Invocation, work: Callable[[Direct], Coroutine[None, None, T]]) -> T:
     from appliance.cli.policybypass import directly  # imports the whole program
 
     return directly(invocation, work)
-
-
-def _plain(record: PolicyText) -> Plain:
-    """Give a stored policy in the form of the API."""
-    return {
-        "policy": record.text,
-        "updatedAt": record.created_at.isoformat().replace("+00:00", "Z"),
-    }
 
 
 @policy.verb("set", "put", "update", cls=Command)
@@ -341,15 +332,13 @@ def put(
         raise click.UsageError("--if-match asks the server, and --bypass-… is for when none runs")
     try:
         if bypass:
-            answer = _plain(_directly(invocation, lambda direct: direct.put(text)))
+            _directly(invocation, lambda direct: direct.put(text))
         else:
             with refusals():
-                answer = _online(invocation).call(
-                    "PUT", PATH, {"policy": text.text}, headers=headers
-                )
+                _online(invocation).call("PUT", PATH, {"policy": text.text}, headers=headers)
     except PolicyRefused as refusal:
         complain(text, refusal, invocation.output)
-    emit(invocation.output, answer, "Policy updated.")
+    click.echo("Policy updated.")
 
 
 def _condition(if_match: str | None) -> dict[str, str]:

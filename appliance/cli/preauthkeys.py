@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from appliance.cli.client import Client, Plain
-from appliance.cli.output import confirm, emit, moment, table
+from appliance.cli.output import emit, moment, table
 from appliance.cli.root import Group, Invocation
 from appliance.cli.users import one_user
 
@@ -59,7 +59,7 @@ def create(
         "aclTags": wanted,
     }
     key = cast(Plain, client.post("/api/v1/preauthkey", body)["preAuthKey"])
-    emit(invocation.output, key, str(key["key"]))
+    invocation.tell(client, key, str(key["key"]))
 
 
 @preauthkeys.verb("list", "ls", "show")
@@ -72,7 +72,7 @@ def show(invocation: Invocation, user: str) -> None:
     if user:
         wanted = user_id(client, user)
         keys = [key for key in keys if _owner(key).get("id") == wanted]
-    emit(invocation.output, keys, lambda: table(_COLUMNS, map(_row, keys)))
+    invocation.tell(client, keys, lambda: table(_COLUMNS, map(_row, keys)))
 
 
 @preauthkeys.verb("expire", "revoke", "exp", "e")
@@ -88,9 +88,7 @@ def expire(invocation: Invocation, key_id: str) -> None:
 @click.option("-i", "--id", "key_id", required=True, help="Id of the key.")
 @click.pass_obj
 def delete(invocation: Invocation, key_id: str) -> None:
-    """Remove a key; nodes that it enrolled stay."""
-    if not confirm(f"Remove the key {key_id}?", force=invocation.force):
-        raise click.Abort
+    """Remove a key; nodes that it enrolled stay. Asks nothing, as Headscale does."""
     answer = invocation.client().delete("/api/v1/preauthkey", {"id": key_id})
     emit(invocation.output, answer, "Key deleted")
 

@@ -14,8 +14,9 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from appliance.cli import goflags
 from appliance.cli.client import DEFAULT_SOCKET, Client, CommandFailed
-from appliance.cli.output import FORMATS, complain
+from appliance.cli.output import FORMATS, RELEASES, complain, emit
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -80,6 +81,8 @@ class Invocation:
     force: bool = False
     socket: Path | None = None
     tailnet: str = ""
+    compat: str = ""
+    """The release of Headscale whose machine forms are wanted; empty means the server's."""
 
     @property
     def config_path(self) -> Path | None:
@@ -92,6 +95,14 @@ class Invocation:
     def client(self) -> Client:
         """Give the server that the options mean. Raises CommandFailed for a bad site file."""
         return Client(self.socket or self._configured_socket(), self.tailnet)
+
+    def tell(self, client: Client, value: object, text: str | Callable[[], str]) -> None:
+        """Print what Headscale has too: in the machine form of its release, or else ``text``."""
+        if self.output:
+            from appliance.cli.peerforms import in_form
+
+            value = in_form(value, self.compat or client.release(), self.output)
+        emit(self.output, value, text)
 
     def _configured_socket(self) -> Path:
         path = self.config_path
@@ -149,6 +160,14 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
             help="The server's local socket (default: the one of the site file).",
         ),
         click.Option(
+            ["--compat"],
+            type=click.Choice(RELEASES),
+            expose_value=False,
+            callback=_remember,
+            hidden=hidden,
+            help="Release of Headscale whose -o json and -o yaml are wanted (default: the server's).",
+        ),
+        click.Option(
             ["--tailnet"],
             expose_value=False,
             callback=_remember,
@@ -165,6 +184,10 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.params.extend(_shared_options(hidden=True))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take flags in Go's form, too."""
+        return super().parse_args(ctx, goflags.normalise(self.params, args, whole=True))
+
 
 class Group(click.Group):
     """A noun: its verbs have aliases and take the shared options."""
@@ -175,6 +198,22 @@ class Group(click.Group):
         super().__init__(*args, **kwargs)
         self.aliases: dict[str, str] = {}
         self.params.extend(_shared_options(hidden=self.name != "headwater"))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take flags in Go's form, too; a noun alone gives its help, which is no mistake."""
+        args = goflags.normalise(self.params, args, whole=False)
+        is_alone = goflags.first_word(self.params, args) is None
+        if is_alone and not ctx.resilient_parsing and not self._is_wrong(ctx, args):
+            click.echo(self.get_help(ctx))
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def _is_wrong(self, ctx: click.Context, args: list[str]) -> bool:
+        """Tell whether options stand alone that click must judge (--help, or unknown ones)."""
+        known = {name for param in self.get_params(ctx) for name in param.opts}
+        known -= set(self.get_help_option_names(ctx))
+        words = (word.partition("=")[0] for word in args if word.startswith("-"))
+        return any(word not in known and word[:2] not in known for word in words)
 
     def verb(self, name: str, *aliases: str, **settings: Any) -> Callable[[F], click.Command]:
         """Add a verb under its name and other names that people type."""
@@ -226,7 +265,8 @@ def root(ctx: click.Context) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code.
 
-    0: done. 1: refused or failed. 2: wrong usage. 3: the server cannot be reached.
+    0: done. 1: refused, failed or wrongly called, as Headscale has it. 3: the server cannot be
+    reached (a script that judges a policy must tell this from "refused"). 130: interrupted.
     """
     invocation = Invocation()
     try:
@@ -239,7 +279,7 @@ def run(arguments: Sequence[str]) -> int:
             complain(invocation.output, error.format_message())
         else:
             error.show()
-        return error.exit_code
+        return 1  # click's own code for wrong usage is 2
     except click.Abort:
         return 130
     except CommandFailed as error:

@@ -44,8 +44,8 @@ def create(
         "pictureUrl": picture_url,
         "role": role,
     }
-    user = invocation.client().post("/api/v1/user", body)["user"]
-    emit(invocation.output, user, "User created")
+    client = invocation.client()
+    invocation.tell(client, client.post("/api/v1/user", body)["user"], "User created")
 
 
 @users.verb("list", "ls", "show")
@@ -56,9 +56,10 @@ def create(
 def show(invocation: Invocation, identifier: str, name: str, email: str) -> None:
     """List users."""
     query = {"id": identifier, "name": name, "email": email}
-    found = cast(list[Plain], invocation.client().get("/api/v1/user", query)["users"])
-    emit(
-        invocation.output,
+    client = invocation.client()
+    found = cast(list[Plain], client.get("/api/v1/user", query)["users"])
+    invocation.tell(
+        client,
         found,
         lambda: table(
             ("ID", "Name", "Username", "Email", "Created", "Role"),
@@ -78,17 +79,22 @@ def show(invocation: Invocation, identifier: str, name: str, email: str) -> None
 
 
 @users.verb("destroy", "delete")
+@click.argument("user", required=False, default="", metavar="[NAME]")
 @click.option("-i", "--identifier", default="", help="Id of the user.")
-@click.option("-n", "--name", default="", help="Name of the user.")
+@click.option("-n", "--name", default="", help="The same as NAME.")
 @click.pass_obj
-def destroy(invocation: Invocation, identifier: str, name: str) -> None:
-    """Remove a user who owns no nodes (and the user's auth keys)."""
+def destroy(invocation: Invocation, user: str, identifier: str, name: str) -> None:
+    """Remove the user NAME, who owns no nodes, and the user's auth keys."""
+    if user and name:
+        raise click.UsageError("name one user")
     client = invocation.client()
-    user = one_user(client, identifier, name)
-    question = f"Remove the user {user['name']!r} ({user['id']}) and all auth keys of it?"
+    found = one_user(client, identifier, name or user)
+    question = f"Remove the user {found['name']!r} ({found['id']}) and all auth keys of it?"
     if not confirm(question, force=invocation.force):
-        raise click.Abort
-    answer = client.delete(f"/api/v1/user/{user['id']}")
+        said = "User not destroyed"
+        emit(invocation.output, {"Result": said}, said)
+        return
+    answer = client.delete(f"/api/v1/user/{found['id']}")
     emit(invocation.output, answer, "User destroyed")
 
 
@@ -102,7 +108,7 @@ def rename(invocation: Invocation, identifier: str, name: str, new_name: str) ->
     client = invocation.client()
     user = one_user(client, identifier, name)
     path = f"/api/v1/user/{user['id']}/rename/{segment(new_name)}"
-    emit(invocation.output, client.post(path)["user"], "User renamed")
+    invocation.tell(client, client.post(path)["user"], "User renamed")
 
 
 @users.verb("set-role", "role")
@@ -126,7 +132,7 @@ def set_role(invocation: Invocation, name: str, role: str) -> None:
     answer = client.post(f"/api/v1/user/{user['id']}/role", {"role": role})
     former = cast(Plain | None, answer["formerOwner"])
     said = f"Role set; {former['name']} is an admin now" if former else "Role set"
-    emit(invocation.output, answer["user"], said)
+    invocation.tell(client, answer["user"], said)
 
 
 def one_user(client: Client, identifier: str, name: str) -> Plain:

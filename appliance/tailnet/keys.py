@@ -45,7 +45,8 @@ def create_auth_key(
 ) -> tuple[AuthKey, str]:
     """Add a key; give the record and the whole text, which nobody can find out again.
 
-    ``expires_at`` None means never. Raises NotFound for an unknown user, Invalid.
+    ``expires_at`` None means never; a time that is over makes a key that lets nobody in, as
+    Headscale's does. Raises NotFound for an unknown user, Invalid.
     """
     if user_id is None and not tags:
         raise Invalid("auth-key-without-owner", "an auth key needs a user, or tags, or both")
@@ -53,10 +54,6 @@ def create_auth_key(
         raise Invalid("auth-key-tags", f"an auth key carries at most {MAX_KEY_TAGS} tags")
     if user_id is not None:
         users.get(edit, user_id)
-    if expires_at is not None and expires_at <= now:
-        raise Invalid(
-            "auth-key-born-expired", "the key would have expired already; give a later time"
-        )
     prefix = random_bytes(PREFIX_BYTES).hex()
     while prefix in edit.by_key_prefix:
         prefix = random_bytes(PREFIX_BYTES).hex()

@@ -44,9 +44,9 @@ class Terminal:
         assert code == 0, err
         return out
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, compat: str = "0.30") -> Any:
         """Run a command line that must succeed; give its JSON."""
-        return json.loads(self.ok(*arguments, "-o", "json"))
+        return json.loads(self.ok(*arguments, "-o", "json", "--compat", compat))
 
     def fails(self, *arguments: str, code: int = 1) -> str:
         """Run a command line that must fail with ``code``; give its complaint."""

@@ -54,10 +54,10 @@ def test_files_are_written_below_a_directory_and_nowhere_else(
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (["--secret", "key"], 2, "NAME=PATH"),
+        (["--secret", "key"], 1, "NAME=PATH"),
         (["--secret", "oidc=/run/x"], 1, "secret oidc"),
-        (["--systemd", "247"], 2, "252"),
-        (["--role", "node"], 2, "relay"),
+        (["--systemd", "247"], 1, "252"),
+        (["--role", "node"], 1, "relay"),
     ],
 )
 def test_wrong_usage_says_what_is_right(

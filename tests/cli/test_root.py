@@ -104,7 +104,7 @@ def test_shared_options_may_stand_anywhere(
 
 
 def test_unknown_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["usres", "list"]) == 2
+    assert run(["usres", "list"]) == 1
     assert "usres" in capsys.readouterr().err
 
 

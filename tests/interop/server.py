@@ -185,6 +185,8 @@ class Server:
             *arguments,
             "-o",
             "json",
+            "--compat",
+            "0.30",
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -46,7 +46,7 @@ class Server:
     def cli(self, *arguments: str) -> Any:
         """Run one command of the command line; give its JSON answer."""
         words = " ".join(shlex.quote(each) for each in arguments)
-        printed = self.machine.succeed(f"headwater {words} -o json")
+        printed = self.machine.succeed(f"headwater {words} -o json --compat 0.30")
         return json.loads(printed) if printed.strip() else None
 
     def auth_key(self, *flags: str) -> str:
