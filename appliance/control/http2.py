@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from appliance.ratelimit import TokenBucket
 from appliance.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -176,22 +177,17 @@ class FrameGate:
     never buffers more than one frame.
     """
 
-    __slots__ = ("_block", "_burst", "_head", "_per_s", "_skip", "_stamp", "_tokens")
+    __slots__ = ("_block", "_bucket", "_head", "_skip")
 
     def __init__(self, now: float) -> None:
         self._skip = len(PREFACE)
         self._head = b""
         self._block = 0
-        self._burst = STRANGER_BURST
-        self._per_s = STRANGER_PER_S
-        self._tokens = STRANGER_BURST
-        self._stamp = now
+        self._bucket = TokenBucket(STRANGER_BURST, STRANGER_PER_S, now)
 
     def trust(self) -> None:
         """Grant what a known machine has."""
-        self._tokens += CONTROL_BURST - self._burst
-        self._burst = CONTROL_BURST
-        self._per_s = CONTROL_PER_S
+        self._bucket.widen(CONTROL_BURST, CONTROL_PER_S)
 
     @property
     def is_between_frames(self) -> bool:
@@ -200,7 +196,7 @@ class FrameGate:
 
     def credit(self, sent_bytes: int) -> None:
         """Allow the window updates that answer these bytes."""
-        self._tokens += sent_bytes / BYTES_PER_CREDIT
+        self._bucket.grant(sent_bytes / BYTES_PER_CREDIT)
 
     def check(self, data: bytes, now: float) -> None:
         """Look at the next bytes. Raises ProtocolError for a flood or an oversized frame."""
@@ -221,8 +217,8 @@ class FrameGate:
             self._skip = 0
         else:
             self._skip = at - end
-        if spent:
-            self._spend(spent, now)
+        if spent and self._bucket.spend(spent, now) < 0:
+            raise ProtocolError("http2: a flood of control frames")
 
     def _weigh(self, kind: int, flags: int, length: int) -> int:
         if kind == DATA:
@@ -235,13 +231,6 @@ class FrameGate:
                 self._block = 0
             return _WEIGHTS[kind] + length // BLOCK_BYTES_PER_TOKEN
         return _WEIGHTS.get(kind, _OTHER_WEIGHT)
-
-    def _spend(self, tokens: int, now: float) -> None:
-        have = self._tokens + (now - self._stamp) * self._per_s
-        self._stamp = now
-        self._tokens = min(have, self._burst) - tokens
-        if self._tokens < 0:
-            raise ProtocolError("http2: a flood of control frames")
 
 
 class BodyTooLargeError(Exception):

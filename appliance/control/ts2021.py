@@ -23,6 +23,7 @@ from appliance.control.http2 import Http2Factory, engine
 from appliance.control.link import Link
 from appliance.front.source import source_of
 from appliance.front.stream import Sink, Stream, WebSocketStream
+from appliance.ratelimit import SourceBuckets
 from appliance.wire import websocket
 from appliance.wire.controlbase import ServerHandshake, encode_early_payload, encode_error
 from appliance.wire.errors import ProtocolError
@@ -86,27 +87,6 @@ class Ts2021Counters:
         """By reason; the reasons are the few words that ``link`` uses."""
 
 
-class SourceBound:
-    """A token bucket for each source."""
-
-    __slots__ = ("_buckets", "_burst", "_per_s")
-
-    def __init__(self, burst: float = SOURCE_BURST, per_s: float = SOURCE_PER_S) -> None:
-        self._burst = burst
-        self._per_s = per_s
-        self._buckets: dict[str, tuple[float, float]] = {}
-
-    def allow(self, source: str, now: float) -> bool:
-        """Take one token of this source, if it has one."""
-        tokens, stamp = self._buckets.pop(source, (self._burst, now))
-        tokens = min(tokens + (now - stamp) * self._per_s, self._burst)
-        allowed = tokens >= 1
-        if len(self._buckets) >= MAX_SOURCES:
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[source] = (tokens - 1 if allowed else tokens, now)
-        return allowed
-
-
 class Farewell:
     """A sink that says its last words and closes: for refusals that come behind the 101."""
 
@@ -152,7 +132,7 @@ class Ts2021:
         *,
         http2: Http2Factory | None = None,
         is_known: Callable[[MachineKey], bool] | None = None,
-        sources: SourceBound | None = None,
+        sources: SourceBuckets | None = None,
         max_strangers: int = MAX_STRANGERS,
         clock: Callable[[], float] = time.monotonic,
         call_soon: Callable[[Callable[[], None]], object] | None = None,
@@ -166,7 +146,7 @@ class Ts2021:
         self._handler = handler
         self._http2 = http2 or engine()
         self._is_known = is_known
-        self._sources = sources or SourceBound()
+        self._sources = sources or SourceBuckets(SOURCE_BURST, SOURCE_PER_S, MAX_SOURCES)
         self._max_strangers = max_strangers
         self._strangers: dict[Link, int] = {}
         self._hoarded = 0

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from appliance.front.stream import Sink, Stream, WebSocketStream
+from appliance.ratelimit import TokenBucket
 from appliance.relay.counters import Refusal, RelayCounters
-from appliance.relay.link import RateLimit, RelayLink
+from appliance.relay.link import RelayLink
 from appliance.relay.login import Login
 from appliance.relay.server import Link, RelayServer
 from appliance.relay.upgrade import check_upgrade
@@ -177,7 +178,8 @@ class RelayDoor:
         limit = None
         if self._limits.bytes_per_second and not trusted:
             now = asyncio.get_running_loop().time()
-            limit = RateLimit(self._limits.bytes_per_second, self._limits.burst_bytes, now)
+            burst = max(self._limits.burst_bytes, derp.MAX_SEND_BYTES)
+            limit = TokenBucket(burst, self._limits.bytes_per_second, now)
         link = RelayLink(
             self.server,
             key.raw,

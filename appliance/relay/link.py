@@ -14,6 +14,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from appliance.front.stream import Stream
+from appliance.ratelimit import TokenBucket
 from appliance.relay.counters import Refusal
 from appliance.relay.scan import HEAD_BYTES, Run, recv_head, rewrite_run
 from appliance.relay.server import GONE_BURST, RelayServer
@@ -58,24 +59,6 @@ _UNKNOWN_ADDRESS = IPv6Address(0)
 _size_at = struct.Struct(">I").unpack_from
 
 
-class RateLimit:
-    """A bucket of bytes that makes a client wait, by not reading, and never drops."""
-
-    __slots__ = ("_burst", "_level", "_rate", "_then")
-
-    def __init__(self, bytes_per_second: int, burst: int, now: float) -> None:
-        self._rate = bytes_per_second
-        self._burst = max(burst, derp.MAX_SEND_BYTES)
-        self._level = float(self._burst)
-        self._then = now
-
-    def take(self, size_bytes: int, now: float) -> float:
-        """Charge for bytes that came and tell how long to wait before reading on."""
-        self._level = min(self._burst, self._level + (now - self._then) * self._rate) - size_bytes
-        self._then = now
-        return max(0.0, -self._level / self._rate)
-
-
 class RelayLink:
     """A client of the relay (``server.Link``), as the sink of its stream."""
 
@@ -112,7 +95,7 @@ class RelayLink:
         own_key: bytes,
         trusted: bool,
         not_ideal: bool,
-        limit: RateLimit | None = None,
+        limit: TokenBucket | None = None,
     ) -> None:
         self.key = key
         self.trusted = trusted
@@ -360,9 +343,10 @@ class RelayLink:
         if not self.trusted:
             raise ProtocolError(f"derp: {what} from a client without the mesh key")
 
-    def _wait_for_rate(self, limit: RateLimit, size_bytes: int) -> None:
+    def _wait_for_rate(self, limit: TokenBucket, size_bytes: int) -> None:
+        """Charge for bytes that came, and read on once the debt is paid; nothing is dropped."""
         loop = asyncio.get_running_loop()
-        delay = limit.take(size_bytes, loop.time())
+        delay = limit.delay_s(size_bytes, loop.time())
         if delay > 0 and not self._closed:
             self._server.counters.rate_limited += 1
             self._stream.pause_reading()

@@ -16,6 +16,7 @@ import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from appliance.front.source import source_of
+from appliance.ratelimit import SourceBuckets
 from appliance.wire import stun
 from appliance.wire.errors import ProtocolError
 
@@ -27,10 +28,10 @@ MAX_PER_WAKE = 64
 """Datagrams handled before others get their turn."""
 
 MAX_PER_SOURCE = 200
-"""Answers for one source in one second: a large site behind one NAT asks ten times less."""
+"""Answers for one source, at once and in a second: a large site behind one NAT asks ten times less."""
 
 MAX_SOURCES = 10_000
-"""Sources that are counted in one second; when there are more, nobody is limited."""
+"""Sources that are counted; forged ones come in any number, and the one idle longest is forgotten."""
 
 RECEIVE_BUFFER_BYTES = 1024 * 1024
 """Asked of the kernel, so that a burst of all nodes waits and is not lost."""
@@ -76,10 +77,8 @@ class StunServer:
 
     def __init__(self, *, max_per_source: int = MAX_PER_SOURCE) -> None:
         self.counters = StunCounters()
-        self._max_per_source = max_per_source
+        self._sources = SourceBuckets(max_per_source, max_per_source, MAX_SOURCES)
         self._sockets: list[socket.socket] = []
-        self._second = 0
-        self._asked: dict[str, int] = {}
 
     def serve(self, sock: socket.socket) -> int:
         """Answer on a socket that is bound already; gives its port."""
@@ -146,16 +145,7 @@ class StunServer:
                 self.counters.answered += 1
 
     def _may_ask(self, host: str, now: float) -> bool:
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._asked.clear()
-        source = source_of((host, 0)) or host
-        asked = self._asked.get(source, 0)
-        if asked == 0 and len(self._asked) >= MAX_SOURCES:
-            return True
-        self._asked[source] = asked + 1
-        return asked < self._max_per_source
+        return self._sources.allow(source_of((host, 0)) or host, now)
 
 
 def _plain(host: str) -> IPv4Address | IPv6Address:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from appliance.control import http2
 from appliance.control.http2 import FrameGate, Goodbye, Http2Server, Request, Reset, engine
+from appliance.ratelimit import TokenBucket
 from appliance.wire.errors import ProtocolError
 
 ENGINES = [
@@ -282,7 +283,7 @@ def test_many_unfinished_bodies_are_bounded_together(pair: Pair) -> None:
 
 def test_more_streams_than_allowed_end_the_connection_or_the_stream(pair: Pair) -> None:
     gate: FrameGate = pair.server._gate  # type: ignore[attr-defined]  # both have one
-    gate._burst = gate._tokens = 1e9
+    gate._bucket = TokenBucket(1e9, 0.0, 0.0)
     for _ in range(http2.MAX_STREAMS):
         pair.ask()
     assert len(pair.seen) == http2.MAX_STREAMS
@@ -460,7 +461,7 @@ def test_gate_counts_the_same_in_any_pieces(frames: list[tuple[int, int]]) -> No
     whole.check(data, 0.0)
     for byte in data:
         single.check(bytes([byte]), 0.0)
-    assert whole._tokens == single._tokens
+    assert whole._bucket.spend(0, 0.0) == single._bucket.spend(0, 0.0)
     assert (whole._skip, whole._head) == (single._skip, single._head) == (0, b"")
 
 

@@ -16,8 +16,9 @@ import pytest
 from appliance.control import link as link_module
 from appliance.control.exchange import Answering, Exchange, OutStream
 from appliance.control.http2 import BODY_TIMEOUT_S, engine
-from appliance.control.ts2021 import MAX_LINKS, SourceBound, Ts2021
+from appliance.control.ts2021 import MAX_LINKS, Ts2021
 from appliance.front.dispatch import Front
+from appliance.ratelimit import SourceBuckets
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MachineKey, PrivateKey
 from appliance.wire.websocket import CloseCode, Data, FrameReader, Opcode, encode_frame
@@ -800,7 +801,7 @@ def test_links_of_one_machine_are_bounded() -> None:
 
 
 def test_one_source_is_throttled_others_not() -> None:
-    house = House(sources=SourceBound(burst=3, per_s=1))
+    house = House(sources=SourceBuckets(burst=3, per_s=1, most=10))
     for _ in range(3):
         house.connect()
     stream = MemoryStream(house.front.sink(), peer=PEER)
@@ -814,15 +815,6 @@ def test_one_source_is_throttled_others_not() -> None:
     house.now += 1
     house.connect()
     assert house.door.counters.throttled == 1
-
-
-def test_source_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appliance.control.ts2021.MAX_SOURCES", 10)
-    bound = SourceBound(burst=1, per_s=0)
-    for number in range(100):
-        assert bound.allow(str(number), 0.0)
-    assert len(bound._buckets) == 10
-    assert not bound.allow("99", 0.0)
 
 
 def mutations(rng: random.Random, client: ControlClient) -> Iterator[Callable[[bytes], bytes]]:

@@ -11,7 +11,7 @@ import pytest
 from appliance.front.stream import Sink
 from appliance.relay.counters import Refusal
 from appliance.relay.door import RelayDoor, RelayLimits
-from appliance.relay.link import MAX_PONGS, RateLimit
+from appliance.relay.link import MAX_PONGS
 from appliance.wire import derp, http1
 from appliance.wire.derp import ClientInfo, Frame, FrameType, LoginBox, PresentFlag
 from appliance.wire.errors import ProtocolError
@@ -446,16 +446,6 @@ async def test_close_ends_everything() -> None:
 
 
 # -- rate --
-
-
-def test_rate_limit_grants_the_burst_then_the_rate() -> None:
-    limit = RateLimit(1000, 100_000, 0.0)
-    assert limit.take(100_000, 0.0) == 0.0
-    assert limit.take(500, 0.0) == pytest.approx(0.5)
-    assert limit.take(0, 1.0) == 0.0
-    assert limit.take(500, 1.0) == 0.0
-    small = RateLimit(1000, 10, 0.0)
-    assert small.take(derp.MAX_SEND_BYTES, 0.0) == 0.0  # the largest frame must pass
 
 
 async def test_client_over_its_rate_is_not_read_for_a_while() -> None:
