@@ -1,11 +1,10 @@
-"""What one node is told: its view of the tailnet, the first map, and the differences from then on.
+"""What one node is told: the first map of its tailnet, and the differences from then on.
 
-``view`` says what a node should know, ``full`` and ``delta`` say it in messages, ``Encoder`` gives
-those messages as shared bytes. Pure functions of snapshots; the rooms above send what they give.
+``Encoder`` makes the bytes that the rooms above send; ``view``, ``full`` and ``delta`` are the
+model that the tests hold it to. Both walk the table of ``fields``. Pure functions of snapshots.
 """
 
-from appliance.netmap.delta import delta
 from appliance.netmap.encoded import Encoder
-from appliance.netmap.view import Netmap, full, view
+from appliance.netmap.model import Netmap, delta, full, view
 
 __all__ = ["Encoder", "Netmap", "delta", "full", "view"]

@@ -10,7 +10,6 @@ which fields of a peer can be patched, and which changes a client overlooks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 
@@ -76,32 +75,12 @@ CLOSER = frozenset({"user_id", "hostinfo", "approved_routes"})
 routes that is up to the viewer's ``Outlook``."""
 
 
-class Owned:
-    """The nodes of each owner in one snapshot; looked up only where a delta needs a profile."""
-
-    __slots__ = ("_by_owner", "_nodes")
-
-    def __init__(self, nodes: Mapping[NodeID, Node]) -> None:
-        self._nodes = nodes
-        self._by_owner: dict[UserID, set[NodeID]] | None = None
-
-    def of(self, owner: UserID) -> AbstractSet[NodeID]:
-        """Return the ids of an owner's nodes. The first call costs 100 us per 1,000 nodes."""
-        if self._by_owner is None:
-            found: dict[UserID, set[NodeID]] = {}
-            for node in self._nodes.values():
-                found.setdefault(node.owner_id, set()).add(node.id)
-            self._by_owner = found
-        return self._by_owner.get(owner, frozenset())
-
-
 @dataclass(frozen=True, slots=True)
 class Changes:
     """All that differs between two snapshots and that some peer could see.
 
     ``users`` are those with a new profile. ``touched`` are all nodes that came, went, or have
-    another record or presence, whether somebody sees it or not. ``owned`` has the nodes of each
-    owner in the old snapshot.
+    another record or presence, whether somebody sees it or not.
     """
 
     added: frozenset[NodeID]
@@ -109,7 +88,6 @@ class Changes:
     transitions: Mapping[NodeID, Transition]
     users: frozenset[UserID]
     touched: frozenset[NodeID]
-    owned: Owned
 
 
 def changes(old: Snapshot, new: Snapshot) -> Changes:
@@ -134,11 +112,10 @@ def changes(old: Snapshot, new: Snapshot) -> Changes:
         )
         if found is not None:
             transitions[node_id] = found
-    profiles = _changed_profiles(old, new)
-    return Changes(added, dropped, transitions, profiles, near, Owned(old.nodes))
+    return Changes(added, dropped, transitions, _changed_profiles(old, new), near)
 
 
-_NO_CHANGES = Changes(frozenset(), frozenset(), {}, frozenset(), frozenset(), Owned({}))
+_NO_CHANGES = Changes(frozenset(), frozenset(), {}, frozenset(), frozenset())
 
 
 def touched(old: Snapshot, new: Snapshot) -> frozenset[NodeID]:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from appliance.netmap.capver import Band
-from appliance.netmap.outlook import ALL_PLAIN, Faces, changed_faces
+from appliance.netmap.outlook import ALL_PLAIN, Faces, changed_faces, visible
+from appliance.netmap.scene import Basis, Scene
 from appliance.netmap.texts import Fragment, PeerTexts, compress, looks
-from appliance.netmap.view import visible
 from appliance.policy.engine.compile import Sight
-from appliance.records import Node, NodeID, Settings, Tailnet, User, UserID
+from appliance.records import Node, NodeID, User, UserID
 from appliance.tailnet.snapshot import Snapshot
 
 CHUNK_PEERS = 64
@@ -58,7 +58,7 @@ class ChunkTable:
         self.snapshot = snapshot
         self.held_bytes = 0
         self.owners: Counter[UserID] = Counter()
-        self._heads: dict[Band, tuple[Settings, Tailnet, Mapping[UserID, User], Fragment]] = {}
+        self._heads: dict[Band, tuple[Basis, Mapping[UserID, User], Fragment]] = {}
         self._texts = texts
         self._chunks: list[Chunk] = []
         self._starts: list[NodeID] = []
@@ -125,18 +125,13 @@ class ChunkTable:
             bool(self._chunks) and self._chunks[0].ids not in ([], [viewer])
         )
 
-    def head(self, of: Band, make: Callable[[], Fragment]) -> Fragment:
-        """Give what stands before the peers, made anew when something in it may have changed."""
-        now = self.snapshot
+    def head(self, of: Band, scene: Scene, make: Callable[[], Fragment]) -> Fragment:
+        """Return what stands before the peers, made anew when something in it may have changed."""
+        users = self.snapshot.users
         known = self._heads.get(of)
-        if (
-            known is None
-            or known[0] is not now.settings
-            or known[1] is not now.tailnet
-            or known[2] is not now.users
-        ):
-            known = self._heads[of] = now.settings, now.tailnet, now.users, make()
-        return known[3]
+        if known is None or known[0] is not scene.basis or known[1] is not users:
+            known = self._heads[of] = scene.basis, users, make()
+        return known[2]
 
     def without(self, viewer: NodeID, *, zstd: bool) -> list[bytes]:
         """Give all nodes but the viewer, as parts of a JSON list without its brackets."""

@@ -1,7 +1,8 @@
-"""The messages of ``full`` and ``delta`` as bytes, ready to be sent; what many are told, made once.
+"""Map responses as bytes, ready to be sent; what many clients are told, made once.
 
-Not for deciding what is told: that is in ``view`` and ``delta``, and a client that reads these
-bytes knows the same. One ``Encoder`` serves one tailnet. Sits on ``texts`` and ``chunks``.
+Not for deciding what is told: that is in the table of ``fields``. ``model`` makes plain messages
+of the same table, and a client that reads these bytes knows the same. One ``Encoder`` serves one
+tailnet. Sits on ``texts`` and ``chunks``.
 
 Everything is remembered by identity: of records, sights, snapshots. All of it is bounded.
 Source: tailscale control/controlclient/map.go (a patch of an unknown peer is passed over).
@@ -10,33 +11,22 @@ Source: tailscale control/controlclient/map.go (a patch of an unknown peer is pa
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
+from typing import Any
 
-from appliance.netmap import nextdns
-from appliance.netmap.capver import Band, band, fit_derp_map
+from appliance.netmap import fields
+from appliance.netmap.capver import Band, band
 from appliance.netmap.changes import changes, touched
 from appliance.netmap.chunks import CHUNK_PEERS, REBUILD_SHARE, ChunkTable, differing_nodes
-from appliance.netmap.delta import (
-    Common,
-    Own,
-    Steps,
-    are_all_touched,
-    common_between,
-    own_between,
-    rebuilding_domain,
-    steps_between,
-)
-from appliance.netmap.dns import dns_config, is_personal, personal_between
-from appliance.netmap.outlook import Outlook, Outlooks, changed_faces
-from appliance.netmap.peers import self_node
-from appliance.netmap.relays import derp_map
+from appliance.netmap.messages import around_expiry, full_fields
+from appliance.netmap.outlook import Outlook, Outlooks, changed_faces, visible
 from appliance.netmap.ruletexts import LONG_LIST, RuleTexts, packed
-from appliance.netmap.texts import Fragment, PeerTexts, compress, framed, message
-from appliance.netmap.users import profiles
-from appliance.netmap.view import default_auto_update, ssh_rules, visible
+from appliance.netmap.scene import Scene
+from appliance.netmap.steps import Steps, own_owners, steps_between
+from appliance.netmap.texts import Fragment, PeerTexts, Pieces, compress, framed, message
 from appliance.policy.engine.compile import Compiled, Sight
-from appliance.records import NodeID, Settings, Tailnet, UserID
+from appliance.records import NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 
@@ -106,25 +96,28 @@ class _Pair:
         "held_bytes",
         "new",
         "old",
-        "personal",
         "ready",
+        "scenes",
         "shared",
+        "special",
     )
 
-    def __init__(self, old: Snapshot, new: Snapshot, before: Outlooks, after: Outlooks) -> None:
-        self.old = old
-        self.new = new
+    def __init__(self, old: Scene, new: Scene, before: Outlooks, after: Outlooks) -> None:
+        self.old = old.snapshot
+        self.new = new.snapshot
+        self.scenes = old, new
         self.before = before
         self.after = after
-        self.changed = changes(old, new)
-        self.personal = personal_between(old, new)
+        self.changed = changes(self.old, self.new)
+        self.special = self.changed.touched
+        if self.old.expired or self.new.expired:
+            self.special |= self.old.expired | self.new.expired
         self.all_special = (
             before is not after
             or bool(self.changed.users)
-            or are_all_touched(old, new)
-            or (self.personal is not None and self.personal.is_changed)
+            or any(row.concerns_all(old, new) for row in fields.OWN)
         )
-        self.common: dict[Band, Common] = {}
+        self.common: dict[Band, dict[str, object]] = {}
         self.shared: dict[tuple[Outlook, Outlook, Band], _Shared] = {}
         self.ready: dict[tuple[Outlook, int, bool], list[bytes] | None] = {}
         self.held_bytes = 0
@@ -145,7 +138,16 @@ class Encoder:
         self._sharers: Mapping[Sight, int] = {}
         self._outlooks: list[Outlooks] = []
         self._touched: tuple[Snapshot, Snapshot, frozenset[NodeID]] | None = None
-        self._dns: tuple[Settings, Tailnet, tailcfg.DNSConfig | None] | None = None
+        self._scene: Scene | None = None
+        # Of these the text is kept by the value's identity; it is never None.
+        self._pieces: Mapping[str, Callable[[Any, Band], Pieces]] = {
+            "packet_filters": self._rules.filter,
+            "ssh_policy": self._rules.ssh,
+        }
+        self._kept = [
+            (row, self._pieces[row.field]) for row in fields.OWN if row.field in self._pieces
+        ]
+        self._made = [row for row in fields.OWN if row.field not in self._pieces]
         self._pair: _Pair | None = None
         self._pairs: OrderedDict[int, _Pair] = OrderedDict()
 
@@ -178,15 +180,39 @@ class Encoder:
 
         Raises KeyError if there is no such node.
         """
-        of = band(capver)
-        scene = self._outlooks_of(snapshot)
-        outlook = scene.of(viewer)
-        own = _own_text(snapshot, viewer, now, self._personal_dns(snapshot))
+        of, scene = band(capver), self._scene_of(snapshot)
+        if viewer in snapshot.expired:
+            told = {**full_fields(scene, viewer, of), "control_time": now}
+            return [message(tailcfg.encode(fields.response(told)), zstd=zstd)]
+        outlooks = self._outlooks_of(snapshot)
+        outlook = outlooks.of(viewer)
+        own = self._own_text(scene, viewer, of, now)
         if self._is_shared(snapshot, outlook.sight):
-            table = self._table(snapshot, scene, outlook)
+            table = self._table(snapshot, outlooks, outlook)
             if table.has_others(viewer):
-                return self._full_shared(table, viewer, of, own, zstd=zstd)
-        return self._full_alone(snapshot, viewer, of, own, zstd=zstd)
+                return self._full_shared(table, scene, viewer, of, own, zstd=zstd)
+        return self._full_alone(scene, viewer, of, own, zstd=zstd)
+
+    def _scene_of(self, snapshot: Snapshot) -> Scene:
+        """Return the scene of a snapshot; the last one is kept."""
+        if self._scene is None or self._scene.snapshot is not snapshot:
+            self._scene = Scene(snapshot, self._scene)
+        return self._scene
+
+    def _own_text(
+        self, scene: Scene, viewer: NodeID, of: Band, now: datetime | None
+    ) -> list[Fragment]:
+        """Return the beginning of a full map: what only this viewer is told."""
+        told: dict[str, object] = {"control_time": now}
+        for row in self._made:
+            if (value := row.value(scene, viewer)) is not None:
+                told[row.field] = row.form(value, of)
+        parts = [Fragment(b"{" + _text(told) + b",")]
+        for row, pieces in self._kept:
+            if len(parts) > 1:
+                parts.append(_COMMA)
+            parts += pieces(row.value(scene, viewer), of)
+        return parts
 
     def _outlooks_of(self, snapshot: Snapshot) -> Outlooks:
         """Give the outlooks of a snapshot; those of some versions are kept."""
@@ -198,36 +224,33 @@ class Encoder:
         del self._outlooks[MAX_OUTLOOKS:]
         return made
 
-    def _personal_dns(self, snapshot: Snapshot) -> tailcfg.DNSConfig | None:
-        """Give the DNS configuration in the settings if it is up to the node what it is told."""
-        known = self._dns
-        if known is None or known[0] is not snapshot.settings or known[1] is not snapshot.tailnet:
-            config = dns_config(snapshot) if is_personal(snapshot) else None
-            known = self._dns = snapshot.settings, snapshot.tailnet, config
-        return known[2]
-
     def warm(self, snapshot: Snapshot) -> None:
         """Make now what the first full map would make: 30 us a node, once after the start."""
-        scene = self._outlooks_of(snapshot)
+        outlooks = self._outlooks_of(snapshot)
         for viewer in snapshot.nodes:
-            outlook = scene.of(viewer)
+            outlook = outlooks.of(viewer)
             if self._is_shared(snapshot, outlook.sight):
-                table = self._table(snapshot, scene, outlook)
+                table = self._table(snapshot, outlooks, outlook)
                 table.without(NodeID(0), zstd=True)
                 return
 
     def _full_shared(
-        self, table: ChunkTable, viewer: NodeID, of: Band, own: bytes, *, zstd: bool
+        self,
+        table: ChunkTable,
+        scene: Scene,
+        viewer: NodeID,
+        of: Band,
+        own: list[Fragment],
+        *,
+        zstd: bool,
     ) -> list[bytes]:
-        snapshot = table.snapshot
-        owner = snapshot.nodes[viewer].owner_id
+        owner = scene.snapshot.nodes[viewer].owner_id
         if owner in table.owners:
-            head = table.head(of, lambda: _head(snapshot, of, table.owners))
+            head = table.head(of, scene, lambda: _head(scene, of, table.owners))
         else:
-            head = _head(snapshot, of, (*table.owners, owner))
+            head = _head(scene, of, (*table.owners, owner))
         parts = [
-            compress(own) if zstd else own,
-            *(piece.data(zstd=zstd) for piece in self._rules_of(snapshot, viewer, of)),
+            *(piece.data(zstd=zstd) for piece in own),
             head.data(zstd=zstd),
             *table.without(viewer, zstd=zstd),
             _END_OF_PEERS.data(zstd=zstd),
@@ -236,28 +259,28 @@ class Encoder:
         return framed(parts)
 
     def _full_alone(
-        self, snapshot: Snapshot, viewer: NodeID, of: Band, own: bytes, *, zstd: bool
+        self, scene: Scene, viewer: NodeID, of: Band, own: list[Fragment], *, zstd: bool
     ) -> list[bytes]:
-        scene = self._outlooks_of(snapshot)
-        outlook = scene.of(viewer)
+        snapshot = scene.snapshot
+        outlooks = self._outlooks_of(snapshot)
+        outlook = outlooks.of(viewer)
         ids = [i for i in visible(snapshot, outlook.sight) if i != viewer]
         owners = {snapshot.nodes[node_id].owner_id for node_id in (viewer, *ids)}
-        head = _head(snapshot, of, owners).text
-        texts = self._texts.of_peers(snapshot, ids, scene.faces(outlook))
+        head = _head(scene, of, owners).text
+        texts = self._texts.of_peers(snapshot, ids, outlooks.faces(outlook))
         parts = (
-            own,
-            *(piece.text for piece in self._rules_of(snapshot, viewer, of)),
+            *(piece.text for piece in own),
             head if ids else head.removesuffix(_PEERS),
             b",".join(texts),
             b"]}" if ids else b"}",
         )
         return [message(b"".join(parts), zstd=zstd)]
 
-    def _table(self, snapshot: Snapshot, scene: Outlooks, outlook: Outlook) -> ChunkTable:
-        faces = scene.faces(outlook)
+    def _table(self, snapshot: Snapshot, outlooks: Outlooks, outlook: Outlook) -> ChunkTable:
+        faces = outlooks.faces(outlook)
         table = self._tables.get(outlook)
         if table is None:
-            table = self._adopted(snapshot, scene, outlook)
+            table = self._adopted(snapshot, outlooks, outlook)
             if table is None:
                 sight, peers = outlook.sight, self._chunk_peers
                 table = ChunkTable(sight, self._texts, snapshot, peers, faces)
@@ -268,14 +291,16 @@ class Encoder:
         self._tables.move_to_end(outlook)
         return table
 
-    def _adopted(self, snapshot: Snapshot, scene: Outlooks, outlook: Outlook) -> ChunkTable | None:
+    def _adopted(
+        self, snapshot: Snapshot, outlooks: Outlooks, outlook: Outlook
+    ) -> ChunkTable | None:
         """Take over the table of an outlook that is no more, and shows nearly the same nodes.
 
         When a node joins, all who see it have a new sight; most of their chunks are as before.
         """
         found, fewest = None, len(snapshot.nodes) // REBUILD_SHARE
         for key, table in self._tables.items():
-            if scene.is_of(table.snapshot):
+            if outlooks.is_of(table.snapshot):
                 continue
             differing = differing_nodes(table.snapshot, key.sight, snapshot, outlook.sight)
             if len(differing) <= fewest:
@@ -318,12 +343,6 @@ class Encoder:
             if not any(known.is_of(table.snapshot) for known in self._outlooks):
                 del self._tables[key]
 
-    def _rules_of(self, snapshot: Snapshot, viewer: NodeID, of: Band) -> Iterator[Fragment]:
-        """Give the rules that a viewer is told of, between two commas that others write."""
-        yield from self._rules.ssh(ssh_rules(snapshot, viewer))
-        yield _COMMA
-        yield from self._rules.filter(snapshot.compiled.packet_filter(viewer), of)
-
     # ── deltas ───────────────────────────────────────────────────────────────────────────────
 
     def delta(
@@ -336,7 +355,7 @@ class Encoder:
         pair = self._pair
         if pair is None or pair.old is not old or pair.new is not new:
             pair = self._pair_of(old, new)
-        if pair.all_special or viewer in pair.changed.touched:
+        if pair.all_special or viewer in pair.special:
             return self._delta_special(pair, viewer, band(capver), zstd=zstd)
         key = pair.after.of(viewer), capver, zstd
         try:
@@ -349,31 +368,35 @@ class Encoder:
     def _delta_special(
         self, pair: _Pair, viewer: NodeID, of: Band, *, zstd: bool
     ) -> list[bytes] | None:
-        old, new = pair.old, pair.new
-        own = own_between(old, new, viewer, pair.changed, of, pair.personal)
+        before, now = pair.scenes
+        if viewer in pair.old.expired or viewer in pair.new.expired:
+            told = around_expiry(before, now, viewer, of)
+            return [message(b"{" + _text(told) + b"}", zstd=zstd)] if told else None
+        own = fields.own_changes(before, now, viewer)
+        owners = own_owners(pair.old, pair.new, viewer, pair.changed)
         after = pair.after.of(viewer)
         shared = self._shared(pair, pair.before.of(viewer), after, of)
         steps = shared.steps
-        if viewer in shared.whole or not set(own.owners) <= set(steps.owners):
-            alone = self._make_shared(pair, steps.without(viewer), after, of, own.owners)
-            return self._compose(own, alone, of, zstd=zstd)
-        if own.is_empty:
+        if viewer in shared.whole or not set(owners) <= set(steps.owners):
+            alone = steps.without(viewer).with_owners(owners)
+            return self._compose(own, self._make_shared(pair, alone, after, of), of, zstd=zstd)
+        if not own:
             return None if shared.only == viewer else shared.parts(zstd=zstd)
         return self._compose(own, shared, of, zstd=zstd)
 
-    def _compose(self, own: Own, shared: _Shared, of: Band, *, zstd: bool) -> list[bytes] | None:
-        """Give what a viewer is told of itself, and then what it is told of others."""
-        mine: list[bytes | Fragment] = []
-        if own.node is not None:
-            mine += (b",", _fields(tailcfg.MapResponse(node=own.node)))
-        if own.packet_filter is not None:
-            mine += (b",", *self._rules.filter(own.packet_filter, of))
-        if own.ssh_policy is not None:
-            mine += (b",", *self._rules.ssh(own.ssh_policy))
-        if own.dns_config is not None:
-            mine += (b",", _fields(tailcfg.MapResponse(dns_config=own.dns_config)))
-        if not mine:
+    def _compose(
+        self, own: Mapping[str, object], shared: _Shared, of: Band, *, zstd: bool
+    ) -> list[bytes] | None:
+        """Return what a viewer is told of itself, and then what it is told of others."""
+        if not own:
             return shared.parts(zstd=zstd)
+        mine: list[bytes | Fragment] = []
+        for field, value in own.items():
+            mine.append(b",")
+            if (pieces := self._pieces.get(field)) is None:
+                mine.append(_text({field: fields.own_form(field, value, of)}))
+            else:
+                mine += pieces(value, of)
         mine[0] = b"{"
         if not shared.body.text:
             parts = framed(packed((*mine, b"}"), zstd=zstd))
@@ -393,7 +416,8 @@ class Encoder:
         pair = self._pairs.get(id(old))
         if pair is None:
             before, after = self._outlooks_of(old), self._outlooks_of(new)
-            pair = self._pairs[id(old)] = _Pair(old, new, before, after)
+            now = self._scene_of(new)
+            pair = self._pairs[id(old)] = _Pair(Scene(old, now), now, before, after)
             if len(self._pairs) > MAX_PAIRS:
                 self._pairs.popitem(last=False)
         self._pair = pair
@@ -418,69 +442,41 @@ class Encoder:
                 pair.shared[key] = shared
         return shared
 
-    def _make_shared(
-        self, pair: _Pair, steps: Steps, now: Outlook, of: Band, owners: Iterable[UserID] = ()
-    ) -> _Shared:
+    def _make_shared(self, pair: _Pair, steps: Steps, now: Outlook, of: Band) -> _Shared:
+        before, after = pair.scenes
         common = pair.common.get(of)
         if common is None:
-            common = pair.common[of] = common_between(pair.old, pair.new, of)
+            common = pair.common[of] = fields.shared_changes(before, after, of)
         first = b""
-        if steps.again:
-            removed = tuple(sorted((*steps.gone, *steps.again)))
+        if removed := steps.removed_first():
             first = tailcfg.encode(tailcfg.MapResponse(peers_removed=removed))
-        told = profiles(pair.new, {*steps.owners, *owners})
-        body = _fields(
-            tailcfg.MapResponse(
-                derp_map=common.derp_map,
-                peers_removed=None if steps.again else steps.gone or None,
-                peers_changed_patch=steps.patches or None,
-                peer_seen_change=dict.fromkeys(steps.unseen, False) or None,
-                dns_config=common.dns_config,
-                domain=rebuilding_domain(pair.new, common, told),
-                user_profiles=told or None,
-                debug=tailcfg.Debug(disable_log_tail=True) if common.disable_logs else None,
-            )
-        )
+        told = fields.with_rebuild({**common, **fields.peers_changes(after, steps)}, after)
+        body = _text(told)
         if steps.whole:
-            faces = pair.after.faces(now)
-            texts = self._texts.of_peers(pair.new, steps.whole, faces)
+            texts = self._texts.of_peers(pair.new, steps.whole, pair.after.faces(now))
             changed = b'"PeersChanged":[' + b",".join(texts) + b"]"
             body = changed + b"," + body if body else changed
-        return _Shared(steps, first, body, has_more=bool(told) or not common.is_empty)
+        return _Shared(steps, first, body, has_more=bool(steps.owners or common))
 
 
 _PEERS = b',"Peers":['
 
 
-def _fields(response: tailcfg.MapResponse) -> bytes:
-    """Give the text of a response without its braces."""
-    return tailcfg.encode(response)[1:-1]
+def _text(told: Mapping[str, object]) -> bytes:
+    """Return the text of a message without its braces."""
+    return tailcfg.encode(fields.response(told))[1:-1]
 
 
-def _own_text(
-    snapshot: Snapshot,
-    viewer: NodeID,
-    now: datetime | None,
-    personal: tailcfg.DNSConfig | None,
-) -> bytes:
-    """Give the beginning of a full map, up to the comma: what only this viewer is told."""
-    node = self_node(snapshot, snapshot.nodes[viewer])
-    dns = None if personal is None else nextdns.fit(personal, nextdns.asker(snapshot, viewer))
-    response = tailcfg.MapResponse(node=node, control_time=now, dns_config=dns)
-    return b"{" + _fields(response) + b","
-
-
-def _head(snapshot: Snapshot, of: Band, owners: Iterable[UserID]) -> Fragment:
-    """Give what stands before the peers and is the same for many, up to the list's bracket."""
-    response = tailcfg.MapResponse(
-        derp_map=fit_derp_map(derp_map(snapshot), of),
-        dns_config=None if is_personal(snapshot) else dns_config(snapshot),
-        domain=snapshot.tailnet.domain,
-        user_profiles=profiles(snapshot, owners),
-        debug=tailcfg.Debug(disable_log_tail=True) if snapshot.settings.disable_logs else None,
-        default_auto_update=default_auto_update(of),
-    )
-    return Fragment(b"," + _fields(response) + _PEERS)
+def _head(scene: Scene, of: Band, owners: Collection[UserID]) -> Fragment:
+    """Return what stands before the peers and is the same for many, up to the list's bracket."""
+    told = fields.shared_fields(scene, of)
+    crowd = fields.Crowd((), owners)
+    told |= {
+        row.field: row.full(scene, crowd)
+        for row in fields.PEERS
+        if row.full is not None and not row.nodes
+    }
+    return Fragment(b"," + _text(told) + _PEERS)
 
 
 _KEEP_ALIVE = message(b'{"KeepAlive":true}', zstd=False)

@@ -169,3 +169,13 @@ def _served(snapshot: Snapshot, before: SeenRoutes) -> SeenRoutes:
 def _all_routes(snapshot: Snapshot, node_id: NodeID) -> PeerRoutes:
     served = routes.served(snapshot.nodes[node_id])
     return PeerRoutes(served, tuple(route for route in served if not routes.is_exit(route)))
+
+
+def visible(snapshot: Snapshot, sight: Sight) -> list[NodeID]:
+    """Return the ids of all nodes that a visibility class sees, in order.
+
+    A viewer's own id may be among them: it is never its own peer.
+    """
+    if sight.nodes is None:
+        return sorted(snapshot.nodes)
+    return sorted(snapshot.nodes.keys() & sight.nodes)

@@ -1,7 +1,8 @@
-"""A node as others see it, and as it sees itself: records to ``tailcfg.Node``.
+"""A node as its peers see it: records to ``tailcfg.Node``.
 
 What a node says of itself reaches
-its peers in part only: what clients read of a peer, nothing else. Not for who sees whom (``view``).
+its peers in part only: what clients read of a peer, nothing else. Not for who sees whom
+(``outlook``), nor for what a node is told of itself (``selfnode``).
 
 Source: tailscale tailcfg/tailcfg.go (Node); ipn/ipnlocal, ssh/tailssh (what they read of a peer).
 """
@@ -12,68 +13,51 @@ from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_network
 
-from appliance.netmap.outlook import PLAIN, Face, own_face
+from appliance.netmap.outlook import PLAIN, Face
 from appliance.policy.engine import nodeattrs
-from appliance.records import Address, Network, Node, NodeID, Presence
+from appliance.records import Address, Network, Node, Presence
 from appliance.tailnet.names import fqdn
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
+from appliance.wire.keys import DiscoKey
 
 PEER_SERVICES = frozenset({"peerapi4", "peerapi6", "peerapi-dns-proxy"})
 """Services that peers use; the others are for an administrator's eyes."""
 HOST_PREFIX_CACHE_ENTRIES = 32_768
 """Prefixes kept: two addresses for each of some 10,000 nodes, about 8 MB at most."""
 
-CAP_FILE_SHARING = "https://tailscale.com/cap/file-sharing"
-CAP_IS_ADMIN = "https://tailscale.com/cap/is-admin"
-CAP_SSH = "https://tailscale.com/cap/ssh"
-CAP_DEFAULT_AUTO_UPDATE = "default-auto-update"
-
-_FALSE = tailcfg.Raw(b"false")
-_BASELINE: tailcfg.CapMap = {CAP_IS_ADMIN: (), CAP_SSH: (), CAP_DEFAULT_AUTO_UPDATE: (_FALSE,)}
 _EXIT_NODE: tailcfg.CapMap = {nodeattrs.SUGGEST_EXIT_NODE: ()}
-_WITH_FILE_SHARING: tailcfg.CapMap = {CAP_FILE_SHARING: (), **_BASELINE}
 
 
 def peer(snapshot: Snapshot, node: Node, face: Face = PLAIN) -> tailcfg.Node:
-    """Give a node as its peers see it, those to whom it shows this face."""
+    """Return a node as its peers see it, those to whom it shows this face."""
     presence = snapshot.presence_of(node.id)
-    addresses = _addresses(node, face)
-    routes = face.routes
-    return tailcfg.Node(
-        id=node.id,
-        stable_id=node.stable_id,
-        name=fqdn(snapshot, node),
-        user=node.owner_id,
-        key=node.node_key,
-        key_expiry=node.expires_at,
-        key_signature=node.key_signature,
-        machine=node.machine_key,
-        disco_key=node.disco_key,
-        addresses=addresses,
-        allowed_ips=addresses + routes.allowed if routes.allowed else None,
-        endpoints=node.endpoints,
-        home_derp=node.home_derp,
+    return node_told(
+        snapshot,
+        node,
+        face,
         hostinfo=peer_hostinfo(node.hostinfo),
-        created=node.created_at,
-        cap=node.capver,
-        tags=node.tags,
-        primary_routes=routes.primary,
-        last_seen=shown_last_seen(presence),
         online=presence.online,
-        machine_authorized=True,
         cap_map=_EXIT_NODE if face.is_exit else None,
-        expired=presence.expired,
+        disco_key=node.disco_key,
+        endpoints=node.endpoints,
+        last_seen=shown_last_seen(presence),
     )
 
 
-def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
-    """Give a node as it sees itself.
-
-    Who reads this is connected, so ``online`` is true. Endpoints, disco key and services are left
-    out: the node knows them best, and every change of them would make it rebuild its netmap.
-    """
-    face = own_face(snapshot, node.id)
+def node_told(
+    snapshot: Snapshot,
+    node: Node,
+    face: Face,
+    *,
+    hostinfo: tailcfg.Hostinfo,
+    online: bool,
+    cap_map: tailcfg.CapMap | None,
+    disco_key: DiscoKey | None = None,
+    endpoints: tuple[tailcfg.AddrPort, ...] | None = None,
+    last_seen: datetime | None = None,
+) -> tailcfg.Node:
+    """Return a node with what it and its peers are told alike, and what is given."""
     addresses = _addresses(node, face)
     routes = face.routes
     return tailcfg.Node(
@@ -85,37 +69,22 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
         key_expiry=node.expires_at,
         key_signature=node.key_signature,
         machine=node.machine_key,
+        disco_key=disco_key,
         addresses=addresses,
         allowed_ips=addresses + routes.allowed if routes.allowed else None,
+        endpoints=endpoints,
         home_derp=node.home_derp,
-        hostinfo=tailcfg.Hostinfo(
-            os=node.hostinfo.os,
-            hostname=node.hostinfo.hostname,
-            routable_ips=node.hostinfo.routable_ips,
-        ),
+        hostinfo=hostinfo,
         created=node.created_at,
         cap=node.capver,
         tags=node.tags,
         primary_routes=routes.primary,
-        online=True,
+        last_seen=last_seen,
+        online=online,
         machine_authorized=True,
-        cap_map=_capabilities(snapshot, node),
+        cap_map=cap_map,
         expired=snapshot.presence_of(node.id).expired,
     )
-
-
-def own_attributes(snapshot: Snapshot, node_id: NodeID) -> nodeattrs.Attributes:
-    """Give the attributes that the policy gives a node itself."""
-    state = snapshot.compiled.state
-    if state is None or node_id not in state.standings:
-        return {}
-    return nodeattrs.attributes(state, node_id)
-
-
-def _capabilities(snapshot: Snapshot, node: Node) -> tailcfg.CapMap:
-    baseline = _WITH_FILE_SHARING if snapshot.settings.file_sharing else _BASELINE
-    given = own_attributes(snapshot, node.id)
-    return {**baseline, **given} if given else baseline
 
 
 def shown_last_seen(presence: Presence) -> datetime | None:

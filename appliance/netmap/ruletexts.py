@@ -13,8 +13,8 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from appliance.netmap.capver import Band
+from appliance.netmap.fields import BASE_FILTER
 from appliance.netmap.texts import Fragment, Fragments, Pieces, compress
-from appliance.netmap.view import BASE_FILTER
 from appliance.policy.engine.filters import fit_rules
 from appliance.wire import tailcfg
 
@@ -59,7 +59,7 @@ class RuleTexts:
         """Give a packet filter as a field without a comma."""
         return self._filters.pieces_of(rules, of, lambda: self._joined(self._of_filter(rules, of)))
 
-    def ssh(self, policy: tailcfg.SSHPolicy) -> Pieces:
+    def ssh(self, policy: tailcfg.SSHPolicy, _: Band) -> Pieces:
         """Give SSH rules as a field without a comma."""
         return self._ssh.pieces_of(policy, 0, lambda: self._joined(self._of_ssh(policy)))
 

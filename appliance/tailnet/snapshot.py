@@ -47,6 +47,7 @@ class Snapshot:
     """Everything that is true of one tailnet at one version. Never changed, only replaced.
 
     The mappings are plain dictionaries that nobody writes to once the snapshot exists.
+    ``expired`` are the nodes whose presence says so.
     ``last_ipv4`` and ``last_ipv6`` are where ``addresses`` goes on; None after a start.
     ``compiled`` and ``routes`` follow from the rest: ``policies.settle`` brings them up to date
     before a snapshot is published; ``routes`` is None before the first time.
@@ -59,6 +60,7 @@ class Snapshot:
     nodes: Mapping[NodeID, Node] = field(default_factory=dict)
     auth_keys: Mapping[AuthKeyID, AuthKey] = field(default_factory=dict)
     presence: Mapping[NodeID, Presence] = field(default_factory=dict)
+    expired: frozenset[NodeID] = frozenset()
     policy_text: PolicyText | None = None
     policy: Policy = UNWRITTEN
     compiled: Compiled = OPEN
@@ -333,6 +335,7 @@ class Edit:
             nodes=self._nodes.now,
             auth_keys=self._auth_keys.now,
             presence=self._presence.now,
+            expired=self._expired(),
             policy_text=self.policy_text,
             policy=self.policy,
             compiled=self.compiled,
@@ -346,6 +349,14 @@ class Edit:
             last_ipv6=self.last_ipv6,
         )
         return snapshot, rows
+
+    def _expired(self) -> frozenset[NodeID]:
+        """Return the nodes whose presence says that they are expired; the same set if it is so."""
+        expired = self._base.expired
+        for node_id, before, after in self._presence_changes:
+            if before.expired != after.expired:
+                expired ^= {node_id}
+        return expired
 
     def abandon(self) -> None:
         """Throw the draft away; one that was made in place takes back what it wrote."""

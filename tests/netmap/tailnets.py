@@ -19,6 +19,7 @@ from appliance.records import (
     Node,
     NodeID,
     Presence,
+    Role,
     Settings,
     Tailnet,
     TailnetID,
@@ -153,6 +154,7 @@ def change_user(rng: Random, edit: Edit) -> None:
                 email=rng.choice((user.email, "", "ada@example.org")),
                 profile_pic_url=rng.choice(("", "https://example.org/ada.png")),
                 provider_id=rng.choice(("", "sub-1")),
+                role=rng.choice((Role.MEMBER, Role.ADMIN, Role.OWNER)),
             )
         )
 

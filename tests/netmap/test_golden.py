@@ -19,7 +19,7 @@ import pytest
 from appliance import netmap
 from appliance.netmap.capver import Band
 from appliance.policy.engine.compile import Compiled, Sight
-from appliance.records import Node, NodeID, Presence, Settings, User, UserID
+from appliance.records import Node, NodeID, Presence, Role, Settings, User, UserID
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import DiscoKey, MachineKey, NodeKey
@@ -93,6 +93,14 @@ STORY: list[tuple[str, Callable[[Edit], None]]] = [
     ("the laptop, which looks on, is renamed", put(LAPTOP, name="desk")),
     ("the laptop roams", put(LAPTOP, endpoints=())),
     ("the old node is deleted", lambda edit: edit.drop(edit.nodes[OLD])),
+    (
+        "alice hands her tailnet over, and is an administrator of it",
+        lambda edit: edit.put(replace(edit.users[ALICE], role=Role.ADMIN)),
+    ),
+    (
+        "alice is a member",
+        lambda edit: edit.put(replace(edit.users[ALICE], role=Role.MEMBER)),
+    ),
     ("file sharing ends", settings(file_sharing=False)),
     ("MagicDNS ends", settings(magic_dns=False)),
     ("all relays go", settings(derp_map=tailcfg.DERPMap())),
@@ -111,7 +119,8 @@ STORY: list[tuple[str, Callable[[Edit], None]]] = [
 def home() -> Snapshot:
     """Make a small tailnet that has a bit of everything."""
     edit = Edit(empty_tailnet(), Sequences())
-    edit.put(User(ALICE, "alice", NOW, email="alice@example.org", display_name="Zoë <Alice>"))
+    alice = User(ALICE, "alice", NOW, email="alice@example.org", display_name="Zoë <Alice>")
+    edit.put(replace(alice, role=Role.OWNER))
     edit.put(User(BOB, "bob", NOW, profile_pic_url="https://example.org/bob.png"))
     edit.put(replace(node(LAPTOP, "laptop", ALICE), expires_at=NOW + timedelta(days=180)))
     edit.put(node(PHONE, "phone", ALICE))

@@ -81,7 +81,7 @@ def test_a_full_map_says_what_the_view_says(seed: int, size: int) -> None:
             assert known == fakeclient.Netmap(
                 node=as_kept(view.node),
                 peers={peer_id: as_kept(peer) for peer_id, peer in view.peers.items()},
-                packet_filter=view.packet_filter,
+                packet_filter=view.packet_filters,
                 dns_config=view.dns_config,
                 derp_map=fit_derp_map(view.derp_map, of),
                 user_profiles=dict(view.user_profiles.items()),

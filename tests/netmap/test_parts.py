@@ -12,8 +12,9 @@ import pytest
 from appliance import netmap
 from appliance.netmap.capver import Band, band, fit_derp_map
 from appliance.netmap.dns import dns_config
-from appliance.netmap.peers import CAP_FILE_SHARING, CAP_SSH, peer, self_node
+from appliance.netmap.peers import peer
 from appliance.netmap.relays import derp_map
+from appliance.netmap.selfnode import CAP_FILE_SHARING, CAP_SSH, self_node
 from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import (
     TAGGED_USER_ID,

@@ -101,8 +101,7 @@ def test_profiles_go_to_those_who_do_not_have_them() -> None:
     edit.put(User(UserID(2), "two", START))
     edit.put(make_node(101, Random(101), user_id=UserID(2)))
     joined = edit.finish()[0]
-    edit = Edit(joined, Sequences(node=101))
-    edit.put(make_node(102, Random(102), user_id=UserID(2)))
+    edit = Edit(joined, Sequences())
     edit.put(replace(joined.nodes[NodeID(2)], name="renamed"))
     again = edit.finish()[0]
     told = []
