@@ -27,6 +27,7 @@ FIELDS = (
     "source",
     "attribute",
     "repeated",
+    "loop",
 )
 """Every field that a line may carry; a field of another name is a mistake that tests find."""
 

@@ -33,6 +33,13 @@ class Metric:
 METRICS: tuple[Metric, ...] = (
     Metric("headwater_build_info", "gauge", "Always 1; the version is the label.", "version"),
     Metric("headwater_server_start_seconds", "gauge", "Unix time of the start."),
+    Metric(
+        "headwater_loop_failures_total",
+        "counter",
+        "Steps of background loops that failed and were tried again.",
+        "loop",
+    ),
+    Metric("headwater_loop_failing", "gauge", "Background loops that fail now.", "loop"),
     Metric("headwater_tailnet_nodes", "gauge", "Nodes of all tailnets."),
     Metric(
         "headwater_tailnet_nodes_online", "gauge", "Nodes that are connected, or were just now."

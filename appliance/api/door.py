@@ -5,7 +5,7 @@ Not for requests (``mount``, ``members``) nor for meaning (the nouns).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -14,6 +14,7 @@ from appliance.errors import NotFound
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.live.policy import PolicyKeeper
+from appliance.loops import Failing
 from appliance.records import TailnetID
 from appliance.tailnet.addresses import Rng
 
@@ -29,6 +30,10 @@ class Door:
     rng: Rng
     metrics: Callable[[], bytes]
     ssh_checks: SSHChecks
+    failing: Callable[[], Sequence[Failing]] = tuple
+    """The background loops that fail now."""
+    warnings: Callable[[], Sequence[str]] = tuple
+    """What is fine by itself in the site file and probably not meant."""
 
     def tailnet(self, name: str) -> LiveTailnet:
         """Give the tailnet of a name; empty and ``-`` mean the default one. Raises NotFound."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import datetime
 
 import msgspec
 from aiohttp import web
@@ -16,12 +17,25 @@ COMPATIBLE_VERSION = "0.29.0"
 """The Headscale release whose API this is: consoles read it and choose features by it."""
 
 
+class FailingLoop(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A background loop that fails and is tried again."""
+
+    name: str
+    about: str
+    """What tells it from others of its kind, such as a tailnet; may be empty."""
+    since: datetime
+    failures: int
+    reason: str
+
+
 class Health(Struct, frozen=True, kw_only=True, rename="camel"):
     """How the server is; beside the first member, only what is wrong is there."""
 
     database_connectivity: bool
     policy_trouble: dict[str, str] | UnsetType = UNSET
     policy_denies_all: bool | UnsetType = UNSET
+    failing: tuple[FailingLoop, ...] | UnsetType = UNSET
+    warnings: tuple[str, ...] | UnsetType = UNSET
 
 
 async def show(ctx: Context, _: Nothing) -> Reply[Health]:
@@ -33,6 +47,8 @@ async def show(ctx: Context, _: Nothing) -> Reply[Health]:
         database_connectivity=is_well,
         policy_trouble=troubles_of(door) or UNSET,
         policy_denies_all=denies_all or UNSET,
+        failing=tuple(FailingLoop(**each._asdict()) for each in door.failing()) or UNSET,
+        warnings=tuple(door.warnings()) or UNSET,
     )
     return Reply(health, is_unwell=not is_well)
 
@@ -46,11 +62,12 @@ def troubles_of(door: Door) -> dict[str, str]:
 async def public(request: web.Request) -> web.Response:
     """Tell it in the form of health checks (draft-inadarei-api-health-check).
 
-    A refused policy is a warning without a word more: strangers may ask, too.
+    A refused policy or a failing background loop is a warning without a word more: strangers may
+    ask, too.
     """
     door = request.app[DOOR]
     well = await door.is_database_well()
-    grade = b"fail" if not well else b"warn" if troubles_of(door) else b"pass"
+    grade = b"fail" if not well else b"warn" if troubles_of(door) or door.failing() else b"pass"
     return web.Response(
         status=200 if well else 500,
         body=b'{"status":"%s"}' % grade,

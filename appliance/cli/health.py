@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import click
 
@@ -20,20 +21,32 @@ SERVES = "The server reaches its database."
 def health(invocation: Invocation) -> None:
     """Ask the server whether it is well; exit code 0 means yes.
 
-    A policy that was refused is told on standard error; while the one before is in force, the
-    server is well.
+    Standard error has what is only worth a warning: a policy that was refused while the one before
+    is in force, background work that fails and is tried again, doubtful settings.
     """
     answer = invocation.client().get("/api/v1/health")
     troubles = answer.get("policyTrouble")
-    emit(invocation.output, answer, SERVES if troubles else WELL)
+    failing, warnings = _list(answer, "failing"), _list(answer, "warnings")
+    emit(invocation.output, answer, SERVES if troubles or failing else WELL)
     if isinstance(troubles, dict):
         for tailnet, trouble in troubles.items():
             said = f"the newest policy of tailnet {tailnet} is not in force: {trouble}"
             click.echo(said, err=True)
+    for each in failing:
+        about = f" ({each['about']})" if each["about"] else ""
+        said = f"{each['name']}{about} fails since {each['since']}: {each['reason']}"
+        click.echo(said, err=True)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     if not answer.get("databaseConnectivity"):
         raise CommandFailed("the server does not reach its database", "look at the server's log")
     if answer.get("policyDeniesAll"):
         raise CommandFailed("no policy can be used, so everything is denied", "mend the policy")
+
+
+def _list(answer: dict[str, object], name: str) -> list[Any]:
+    found = answer.get(name)
+    return found if isinstance(found, list) else []
 
 
 @click.command(cls=Command)

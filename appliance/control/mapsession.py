@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from appliance.control.exchange import TEXT, Exchange, OutStream
 from appliance.identity.principals import SYSTEM
 from appliance.live import CommitFailed, LiveTailnet
+from appliance.loops import Loop, run_all
 from appliance.netmap.encoded import Encoder, compress
 from appliance.records import NodeID
 from appliance.repeats import Repeats
@@ -100,7 +101,7 @@ class MapSession:
 
 
 class MapSessions:
-    """The open sessions of one tailnet. ``run()`` must be running."""
+    """The open sessions of one tailnet. Its ``loops`` must be running."""
 
     def __init__(
         self,
@@ -174,12 +175,18 @@ class MapSessions:
         session.mailbox.append(frame)
         return True
 
+    def loops(self) -> tuple[Loop, ...]:
+        """Return what must run: distribution, keep-alives, and noting who left."""
+        name = self.live.snapshot.tailnet.name
+        return (
+            Loop("map distribution", self._pump, about=name, max_backoff_s=1.0),
+            Loop("map keep-alive", self._keep_alive, about=name, max_backoff_s=1.0),
+            Loop("map leavers", self._note_leavers, about=name, max_backoff_s=1.0),
+        )
+
     async def run(self) -> None:
-        """Distribute publications, keep sessions alive, note who left; never returns."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._pump(), name="pump")
-            tasks.create_task(self._keep_alive(), name="keep-alive")
-            tasks.create_task(self._note_leavers(), name="leavers")
+        """Run the loops until cancelled, without a supervisor."""
+        await run_all(self.loops())
 
     async def close(self) -> None:
         """End all sessions, as at a shutdown; clients come back by themselves."""

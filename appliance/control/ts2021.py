@@ -23,6 +23,7 @@ from appliance.control.http2 import Http2Factory, engine
 from appliance.control.link import Link
 from appliance.front.source import source_of
 from appliance.front.stream import Sink, Stream, WebSocketStream
+from appliance.loops import Loop
 from appliance.ratelimit import SourceBuckets
 from appliance.wire import websocket
 from appliance.wire.controlbase import ServerHandshake, encode_early_payload, encode_error
@@ -192,11 +193,9 @@ class Ts2021:
                 log.exception("link failed", extra={"machine_key": link.machine_key.short})
                 link.abandon()
 
-    async def run(self) -> None:
-        """Sweep for ever; a long task of the server."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            self.sweep()
+    def loops(self) -> tuple[Loop, ...]:
+        """Return what must run for deadlines to be kept."""
+        return (Loop("control sweep", self.sweep, SWEEP_S),)
 
     async def close(self) -> None:
         """End every link with a GOAWAY and wait for the handlers that still run."""

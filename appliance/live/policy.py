@@ -21,14 +21,17 @@ from appliance.errors import Conflict, Forbidden, Invalid
 from appliance.files import Unreadable, WatchedText
 from appliance.identity.principals import SYSTEM, Principal
 from appliance.live import CommitFailed, LiveTailnet
+from appliance.live.tailnet import a_bug
+from appliance.loops import Loop
 from appliance.policy.answers.admission import Admitted, TestsFailed, admit
 from appliance.policy.engine.compile import compile  # noqa: A004 - its name
 from appliance.policy.text.document import MAX_TEXT_CHARS
-from appliance.policy.text.language import UNWRITTEN, Policy
+from appliance.policy.text.language import UNWRITTEN
 from appliance.policy.text.mistakes import PolicyError
 from appliance.records import Node, PolicyText, PolicyTextID
 from appliance.tailnet import policies
 from appliance.tailnet.differences import differing
+from appliance.tailnet.policies import DENYING
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 
 log = logging.getLogger(__name__)
@@ -39,8 +42,9 @@ large tailnet this costs some tenths of a second."""
 POLL_S = 2.0
 """How soon a changed policy file is noticed. One stat call for each tailnet."""
 
-DENYING = Policy(acls=())
-"""In force while there should be a policy and none can be: nobody reaches anything."""
+COMPILATION_RETRY_S = 60.0
+"""How soon a policy that met a bug of the compiler is compiled again: the node or user that it
+stumbled over may have gone. Of a large tailnet this costs some tenths of a second."""
 
 NOT_WRITTEN = PolicyTextID(0)
 """Stands for the text of a tailnet that nobody ever wrote a policy for; ids of texts start at 1."""
@@ -104,6 +108,10 @@ def restore(
         good = admit(record.text, users, nodes, policies.background(snapshot), with_tests=False)
     except PolicyError as error:
         return replace(snapshot, policy=DENYING), f"the stored policy: {error.sentence}"
+    except Exception as error:
+        # A bug must not keep the server, with all other tailnets, from starting.
+        log.exception("stored policy cannot be read", extra={"tailnet": snapshot.tailnet.name})
+        return replace(snapshot, policy=DENYING), f"the stored policy: {a_bug(error)}"
     return replace(snapshot, policy=good.policy, compiled=good.compiled), ""
 
 
@@ -133,7 +141,7 @@ class PolicyKeeper:
     """The policy of one tailnet. May be asked from the event loop's thread only.
 
     ``trouble`` is what ``restore`` gave. A source that is no database is looked at by ``look`` and,
-    for as long as ``keep`` runs, whenever its file changes.
+    for as long as its ``loops`` run, whenever its file changes.
     """
 
     def __init__(self, live: LiveTailnet, source: PolicySource, *, trouble: str = "") -> None:
@@ -145,6 +153,7 @@ class PolicyKeeper:
         self._is_offered = True
         self._failed: _Failed | None = None
         self._is_outdated = False
+        self._retry_compilation_at = 0.0
         self._trouble = ""
         self._trouble_since: datetime | None = None
         self._judging = asyncio.Lock()
@@ -162,8 +171,8 @@ class PolicyKeeper:
             in_force=in_force,
             since=None if in_force is None else in_force.created_at,
             denies_all=self._denies_all,
-            trouble=self._trouble,
-            trouble_since=self._trouble_since,
+            trouble=self._trouble or self.live.policy_failure,
+            trouble_since=self._trouble_since if self._trouble else self.live.policy_failed_at,
         )
 
     async def check(self, text: str) -> Admitted:
@@ -205,6 +214,7 @@ class PolicyKeeper:
                 if text is not None:
                     self._failed = None
                     await self._take(text)
+                await self._retry_compilation()
             except Unreadable as error:
                 self._failed = None
                 self._refuse(str(error))
@@ -215,6 +225,9 @@ class PolicyKeeper:
             except CommitFailed as error:
                 self._offer_again()
                 self._refuse(f"{self.source}: {error}; it is tried again")
+            except Exception as error:
+                self._refuse(f"{self.source}: {a_bug(error)}")
+                raise  # its loop logs it, and looks again
 
     async def take_over(self, source: PolicySource) -> None:
         """Go on with the source that the settings name now, and look at it anew."""
@@ -227,14 +240,9 @@ class PolicyKeeper:
             await self._read_again()
         await self.look()
 
-    async def keep(self) -> None:
-        """Look at the file for ever; a long task of the server."""
-        while True:
-            await asyncio.sleep(POLL_S)
-            try:
-                await self.look()
-            except Exception:
-                log.exception("looking for a new policy failed")  # a bug; the policy stays
+    def loops(self) -> tuple[Loop, ...]:
+        """Return what must run for a changed file to be noticed."""
+        return (Loop("policy", self.look, POLL_S, about=self._name),)
 
     async def _news(self) -> str | None:
         """Give what the source offers, unless it was offered before. Raises Unreadable."""
@@ -244,6 +252,15 @@ class PolicyKeeper:
             self._is_offered = False
             return self.source.text
         return None
+
+    async def _retry_compilation(self) -> None:
+        """Try again, at times, what a bug kept from being compiled: its cause may have gone."""
+        if not self.live.policy_failure or _now() < self._retry_compilation_at:
+            return
+        self._retry_compilation_at = _now() + COMPILATION_RETRY_S
+        await self._read_again()
+        if not self._denies_all:
+            self._recover()
 
     def _worth_another_try(self) -> str | None:
         failed = self._failed

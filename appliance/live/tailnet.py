@@ -20,6 +20,7 @@ from typing import Protocol
 
 from appliance.errors import Conflict
 from appliance.identity.principals import SYSTEM, Principal
+from appliance.loops import Loop, run_all
 from appliance.records import Node, NodeID, TailnetID
 from appliance.store.errors import is_databases, reason
 from appliance.tailnet import clockwork, nodes, policies
@@ -82,6 +83,11 @@ class _Pending:
             self.waiter.set_result(failure)
 
 
+def a_bug(error: Exception) -> str:
+    """Say to an operator that this is a fault of the program, not of what was written."""
+    return f"a bug of this program met it ({error!r}); its log has the details"
+
+
 def utc_now() -> datetime:
     """Give the time of the wall clock, aware and in UTC."""
     return datetime.now(UTC)
@@ -90,8 +96,8 @@ def utc_now() -> datetime:
 class LiveTailnet:
     """One tailnet's present: ``snapshot`` is what everybody sees.
 
-    ``run()`` must be running (one task of the server) for edits to be committed. When it ends,
-    edits that wait fail, and later ones that would need a commit fail at once.
+    Its ``loops`` must be running for edits to be committed. When they are cancelled, edits that
+    wait fail, and later ones that would need a commit fail at once.
     """
 
     def __init__(
@@ -101,9 +107,14 @@ class LiveTailnet:
         ids: Sequences,
         *,
         clock: Callable[[], datetime] = utc_now,
+        settle: Callable[[Snapshot, Snapshot], Snapshot] = policies.settle,
     ) -> None:
-        self.snapshot = snapshot = policies.settle(snapshot, snapshot)
         self.clock = clock
+        self.policy_failure = ""
+        """Why the policy of the tailnet could not be compiled: a bug, so everything is denied."""
+        self.policy_failed_at: datetime | None = None
+        self._settle = settle
+        self.snapshot = snapshot = self._settled(snapshot, snapshot)
         self.counters = LiveCounters()
         self._store = store
         self._ids = ids
@@ -169,15 +180,17 @@ class LiveTailnet:
             await self._published.wait()
         return self.snapshot
 
+    def loops(self) -> tuple[Loop, ...]:
+        """Return what must run for edits to be committed and for expiries to be applied."""
+        name = self.snapshot.tailnet.name
+        return (
+            Loop("commit", self._commit_forever, about=name, max_backoff_s=1.0),
+            Loop("tick", self.tick, TICK_S, about=name),
+        )
+
     async def run(self) -> None:
-        """Commit edits as they come, and let time pass in the tailnet; never returns."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._commit_forever(), name="commit")
-                tasks.create_task(self._tick_forever(), name="tick")
-        finally:
-            self._is_stopped = True
-            self._give_up(CommitFailed("the server is stopping"))
+        """Run the loops until cancelled, without a supervisor."""
+        await run_all(self.loops())
 
     def _stage(self, entry: _Pending) -> bool:
         """Publish an edit, or queue it; tell whether there is something to wait for."""
@@ -202,7 +215,7 @@ class LiveTailnet:
             if entry.rows.last_seen:
                 self._store.note_last_seen(entry.rows.last_seen)
         if newest is not self.snapshot:
-            settled = policies.settle(self.snapshot, newest)
+            settled = self._settled(self.snapshot, newest)
             if self._tip is newest:
                 self._tip = settled
             self.snapshot = settled
@@ -212,16 +225,46 @@ class LiveTailnet:
         for entry in entries:
             entry.settle(None)
 
+    def _settled(self, old: Snapshot, new: Snapshot) -> Snapshot:
+        """Return ``new`` with all that follows from it.
+
+        Should a bug be in the way, nobody reaches anybody in this tailnet, which goes on for all
+        else, and so do the others.
+        """
+        try:
+            settled = self._settle(old, new)
+        except Exception as error:
+            failure = f"the policy cannot be compiled: {a_bug(error)}"
+            if failure != self.policy_failure:
+                self.policy_failure, self.policy_failed_at = failure, self.clock()
+                log.exception(
+                    "policy cannot be compiled, everything is denied",
+                    extra={"tailnet": new.tailnet.name},
+                )
+            return policies.deny_all(new)
+        if self.policy_failure and new.policy is not policies.DENYING:
+            self.policy_failure, self.policy_failed_at = "", None
+        return settled
+
     async def _commit_forever(self) -> None:
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            while self._pending:
-                await self._gather()
-                async with self._lock:  # so that no draft is being written into what we take
-                    batch = tuple(self._pending)
-                    self._private = frozenset()
-                await self._commit(batch)
+        """Commit edits as they come. Nobody who waits for one is forgotten, whatever happens."""
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                while self._pending:
+                    await self._gather()
+                    async with self._lock:  # so that no draft is being written into what we take
+                        batch = tuple(self._pending)
+                        self._private = frozenset()
+                    await self._commit(batch)
+        except asyncio.CancelledError:
+            self._is_stopped = True
+            self._give_up(CommitFailed("the server is stopping"))
+            raise
+        except Exception as error:
+            self._give_up(error)  # a bug; the loop is started again
+            raise
 
     async def _gather(self) -> None:
         """Let edits join the round as long as every turn of the event loop brings some.
@@ -316,13 +359,8 @@ class LiveTailnet:
         if entries:
             self._publish(entries, self._tip)
 
-    async def _tick_forever(self) -> None:
-        while True:
-            await self.tick()
-            await asyncio.sleep(TICK_S)
-
     async def tick(self) -> None:
-        """Let happen what is due by now; before its doors open, a server waits for the first one.
+        """Apply all expiries that are due. The server awaits the first tick before it listens.
 
         A change that cannot be written is tried again at the next tick.
         """
@@ -335,8 +373,6 @@ class LiveTailnet:
                 clockwork.tick(edit, now, since=since)
         except CommitFailed:
             return  # logged where it happened; the next tick tries again
-        except Exception:
-            log.exception("the clock's edit failed")  # a bug, but not one to end the server with
 
 
 class LiveTailnets:
@@ -399,7 +435,5 @@ class LiveTailnets:
                     return  # logged where it happened; the next start tries again
 
     async def run(self) -> None:
-        """Run all tailnets; never returns."""
-        async with asyncio.TaskGroup() as tasks:
-            for live in self._by_id.values():
-                tasks.create_task(live.run(), name=f"tailnet {live.id}")
+        """Run the loops of all tailnets until cancelled, without a supervisor."""
+        await run_all(loop for live in self._by_id.values() for loop in live.loops())

@@ -15,9 +15,11 @@ import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from urllib.parse import urlsplit
 
 from appliance.front.stream import Stream, dial
+from appliance.loops import Loop, run_all
 from appliance.relay.door import RelayDoor
 from appliance.relay.scan import forward_frames
 from appliance.wire import derp
@@ -123,11 +125,16 @@ class Mesh:
         self._tls = tls
         self._retry_s = retry_s
 
+    def loops(self) -> tuple[Loop, ...]:
+        """Return one loop a link; that of a link to ourselves ends."""
+        return tuple(
+            Loop("mesh", partial(self._keep_up, peer), about=peer.url, repeats=False)
+            for peer in self._peers
+        )
+
     async def run(self) -> None:
-        """Keep every link up until cancelled; a link to ourselves is dropped for good."""
-        async with asyncio.TaskGroup() as group:
-            for peer in self._peers:
-                group.create_task(self._keep_up(peer), name=f"mesh {peer.url}")
+        """Run the loops until cancelled, without a supervisor."""
+        await run_all(self.loops())
 
     async def _keep_up(self, peer: MeshPeer) -> None:
         target = parse_url(peer.url)

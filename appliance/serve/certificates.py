@@ -5,12 +5,12 @@ Not for making or loading certificates (``tls``). A part of ``server`` and of a 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from appliance.config import Settings, secret_place
-from appliance.tls.certificates import CertificateFiles
+from appliance.loops import Loop
+from appliance.tls.certificates import POLL_S, CertificateFiles
 from appliance.tls.localca import LocalCa, ensure_self_signed
 
 RENEWAL_LOOK_S = 12 * 3600.0
@@ -18,7 +18,7 @@ RENEWAL_LOOK_S = 12 * 3600.0
 
 
 class Certificates:
-    """The certificate in use. ``files`` has the source of TLS contexts; ``keep`` must be running.
+    """The certificate in use. ``files`` has the source of TLS contexts; its ``loops`` must run.
 
     Raises CertificateError for files that cannot be used.
     """
@@ -41,12 +41,21 @@ class Certificates:
         """The pin for the relay map, if nothing but the certificate itself vouches for it."""
         return self.files.facts.pin if self.files.facts.is_self_signed else ""
 
-    async def keep(self) -> None:
-        """Notice changed files and renew certificates of our own; never returns."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.files.watch(), name="certificate watch")
-            if self._is_ours:
-                tasks.create_task(self._renew_forever(), name="certificate renewal")
+    def loops(self) -> tuple[Loop, ...]:
+        """Return what must run for changed files to be noticed, and for our own to be renewed.
+
+        Whatever fails, the certificate in memory is served on.
+        """
+        watch = Loop("certificate files", self._check, POLL_S)
+        if not self._is_ours:
+            return (watch,)
+        return watch, Loop("certificate renewal", self._renew, RENEWAL_LOOK_S)
+
+    def _check(self) -> None:
+        self.files.check()
+
+    def _renew(self) -> None:
+        self._issue()
 
     def _issue(self) -> Path:
         """Make the certificate of the local CA, or a self-signed one, if it is not there yet."""
@@ -59,11 +68,6 @@ class Certificates:
         text = pair.path.read_text()
         self.ca_file.write_text(text[: text.index("-----BEGIN PRIVATE KEY")])
         return pair.path
-
-    async def _renew_forever(self) -> None:
-        while True:
-            await asyncio.sleep(RENEWAL_LOOK_S)
-            self._issue()
 
 
 def open_certificates(

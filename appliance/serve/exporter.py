@@ -20,6 +20,7 @@ from appliance.relay.door import RelayDoor
 from appliance.relay.stun import StunServer
 from appliance.serve.certificates import Certificates
 from appliance.serve.runtime import TailnetRuntime
+from appliance.serve.supervise import Supervisor
 from appliance.tls.certificates import CertificateFiles
 
 
@@ -31,6 +32,7 @@ class Server(Protocol):
     certificates: Certificates | None
     stun: StunServer | None
     relay: RelayDoor | None
+    supervisor: Supervisor
 
 
 def observe_server(export: Exporter, server: Server, front: Front, ts2021: Ts2021) -> None:
@@ -38,6 +40,7 @@ def observe_server(export: Exporter, server: Server, front: Front, ts2021: Ts202
     started_at = time.time()
     export.source("headwater_build_info", lambda: {__version__: 1.0})
     export.source("headwater_server_start_seconds", lambda: started_at)
+    _observe_loops(export, server.supervisor)
     _observe_tailnets(export, server.runtimes)
     _observe_policies(export, server.runtimes)
     _observe_front(export, server, front)
@@ -47,6 +50,20 @@ def observe_server(export: Exporter, server: Server, front: Front, ts2021: Ts202
     if server.stun is not None:
         stun = server.stun.counters
         export.source("headwater_stun_requests_total", lambda: integers(stun))
+
+
+def _observe_loops(export: Exporter, supervisor: Supervisor) -> None:
+    def failing() -> dict[str, float]:
+        found = dict.fromkeys(supervisor.failures, 0.0)
+        for each in supervisor.failing:
+            found[each.name] += 1
+        return found
+
+    export.source(
+        "headwater_loop_failures_total",
+        lambda: {name: float(count) for name, count in supervisor.failures.items()},
+    )
+    export.source("headwater_loop_failing", failing)
 
 
 def _observe_tailnets(export: Exporter, runtimes: Sequence[TailnetRuntime]) -> None:

@@ -5,7 +5,7 @@ Not for relaying (``relay``) nor for a relay of its own host (``relay.alone``). 
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import secrets
 import ssl
 from collections.abc import Callable
@@ -14,15 +14,19 @@ from appliance import config
 from appliance.api.public import may_relay
 from appliance.config import Settings
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.loops import Loop
 from appliance.relay import alone
 from appliance.relay.door import RelayDoor, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer
 from appliance.serve import statedir, systemd
 from appliance.serve.certificates import open_certificates
+from appliance.serve.supervise import Supervisor
 from appliance.tailnet.differences import differing
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MeshKey, NodeKey
+
+log = logging.getLogger(__name__)
 
 REVOKE_PAUSE_S = 0.25
 """Between two looks for keys that are gone: a look costs some 60 us per thousand nodes, and in a
@@ -97,10 +101,10 @@ async def run_alone(
         names=own_names(settings),
     )
 
-    async with asyncio.TaskGroup() as tasks:
+    async with Supervisor() as supervisor:
         if certificates is not None:
-            tasks.create_task(certificates.keep(), name="certificates")
-        tasks.create_task(systemd.stay_alive(), name="watchdog")
+            supervisor.start(*certificates.loops())
+        supervisor.start(*systemd.loops())
         await alone.run(
             plain,
             tls=None if certificates is None else certificates.files.context,
@@ -123,15 +127,27 @@ def own_names(settings: Settings) -> dict[str, tuple[str, ...]]:
     return {name: found for name in (settings.host, server.host) if name and found}
 
 
-async def revoke(live: LiveTailnet, relay: RelayDoor) -> None:
-    """Put nodes off the relay as soon as they are removed, expire or change their key; for ever."""
-    seen = live.snapshot
-    while True:
-        new = await live.newer(than=seen)
-        for key in gone_keys(seen, new):
-            relay.server.close_peer(key)
-        seen = new
-        await asyncio.sleep(REVOKE_PAUSE_S)
+class Revocation:
+    """Disconnects relay clients whose node was removed, expired or rotated its key."""
+
+    def __init__(self, live: LiveTailnet, relay: RelayDoor) -> None:
+        self._live = live
+        self._relay = relay
+        self._seen = live.snapshot
+
+    def loops(self) -> tuple[Loop, ...]:
+        """Return what must run."""
+        name = self._live.snapshot.tailnet.name
+        return (Loop("relay revocation", self._revoke, REVOKE_PAUSE_S, about=name),)
+
+    async def _revoke(self) -> None:
+        new = await self._live.newer(than=self._seen)
+        old, self._seen = self._seen, new
+        for key in gone_keys(old, new):
+            try:
+                self._relay.server.close_peer(key)
+            except Exception:  # a bug; the other keys are no good all the same
+                log.exception("relay client could not be disconnected", extra={"node": key.short})
 
 
 def gone_keys(old: Snapshot, new: Snapshot) -> list[NodeKey]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 
 from appliance.config import Settings, Tailnet, resolved
@@ -22,12 +21,11 @@ from appliance.live.tailnet import Store
 from appliance.netmap.encoded import Encoder
 from appliance.records import Settings as TailnetSettings
 from appliance.records import TailnetID
+from appliance.serve.supervise import Supervisor
 from appliance.tailnet import settings as tailnet_settings
 from appliance.tailnet.snapshot import Sequences, Snapshot
 
 log = logging.getLogger(__name__)
-
-Begin = Callable[[Coroutine[None, None, None], str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +69,23 @@ class TailnetRuntime:
         """The tailnet's name."""
         return self.live.snapshot.tailnet.name
 
-    async def start(self, begin: Begin) -> None:
+    async def start(self, supervisor: Supervisor) -> None:
         """Start the loops, and bring the tailnet to the state in which nodes may meet it.
 
-        The policy is the newest of its source, all expiries that are due have been applied, and
-        the first map of a large tailnet is prepared (0.3 s for 5,000 nodes).
+        All expiries that are due have been applied, the policy is the newest of its source, and the
+        first map of a large tailnet is prepared (0.3 s for 5,000 nodes). A bug that one tailnet
+        meets here is logged and left to the loops; it does not keep the others from being served.
         """
-        begin(self.live.run(), f"tailnet {self.id}")
-        begin(self.sessions.run(), f"map sessions {self.id}")
+        supervisor.start(*self.live.loops())
         await self._apply()
-        await self.live.tick()
-        await self.policy.look()
-        begin(self.policy.keep(), f"policy {self.id}")
+        for step in (self.live.tick, self.policy.look, self._warm):
+            try:
+                await step()
+            except Exception:
+                log.exception("tailnet is served without what failed", extra={"tailnet": self.name})
+        supervisor.start(*self.sessions.loops(), *self.policy.loops())
+
+    async def _warm(self) -> None:
         self.encoder.warm(self.live.snapshot)
 
     async def reload(self, wanted: Wanted) -> None:

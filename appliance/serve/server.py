@@ -1,8 +1,8 @@
 """The only place where parts are made and joined: start, reload and stop of the whole server.
 
 Not for what any part does. Start: state directory and keys, database, certificates, sockets bound,
-tailnets with their settings, doors; then every listener accepts, "ready". Stop: the same backwards. Every long task is a child of one task group:
-if one fails, everything stops, and the service manager starts it again.
+tailnets with their settings, doors; then every listener accepts, "ready". Stop: the same backwards. Every
+background loop runs under one supervisor: a failing one is retried and ends nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +39,7 @@ from appliance.front.http import start_web, trust_proxies
 from appliance.front.stream import Listener, TlsSource
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnets
+from appliance.loops import Loop
 from appliance.metrics import Exporter
 from appliance.relay import pages
 from appliance.relay.door import RelayDoor
@@ -48,8 +49,12 @@ from appliance.serve import relay as relaying
 from appliance.serve.certificates import Certificates, open_certificates
 from appliance.serve.listeners import Sockets, accept, bind, bind_stun, tls_streams
 from appliance.serve.runtime import TailnetRuntime, Wanted
+from appliance.serve.statedir import StateError
+from appliance.serve.supervise import Supervisor
+from appliance.store.errors import StoreError
 from appliance.store.store import Database
 from appliance.tailnet.snapshot import Sequences, Snapshot
+from appliance.tls.certificates import CertificateError
 from appliance.wire.keys import MachineKey, PrivateKey
 
 log = logging.getLogger(__name__)
@@ -79,6 +84,7 @@ class Server:
         self_signed: bool = False,
         inherited: systemd.Inherited | None = None,
         take_over: bool = False,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.settings = settings
         self.runtimes: tuple[TailnetRuntime, ...] = ()
@@ -95,19 +101,20 @@ class Server:
         self._self_signed = self_signed
         self._inherited = inherited or {}
         self._take_over_database = take_over
+        self.supervisor = supervisor or Supervisor(
+            expected=(OSError, CertificateError, StateError, StoreError)
+        )
         self._stop = asyncio.Event()
-        self._group = asyncio.TaskGroup()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_reload_asked = asyncio.Event()
 
     async def run(self, started: Callable[[], Awaitable[None]] | None = None) -> None:
         """Start, call ``started``, serve until ``stop``, end. Raises what made it fail."""
         began = time.monotonic()
-        async with self._group, AsyncExitStack() as ending:
-            ending.callback(self._cancel_tasks)
+        async with self.supervisor, AsyncExitStack() as ending:
             await self._start(ending)
             ending.callback(systemd.stopping)
             systemd.ready(f"serving {self.settings.server_url}")
-            self._begin(systemd.stay_alive(), "watchdog")
+            self.supervisor.start(*systemd.loops(), Loop("reload", self._reload_when_asked))
             log.info("started", extra={"duration_ms": round(1000 * (time.monotonic() - began))})
             if started is not None:
                 await started()
@@ -126,7 +133,7 @@ class Server:
 
     def reload(self) -> None:
         """Read certificates and settings again, and take over what can change while running."""
-        self._begin(self._reload(), "reload")
+        self._is_reload_asked.set()
 
     def handle_signals(self) -> None:
         """Stop at SIGTERM and SIGINT, reload at SIGHUP."""
@@ -146,7 +153,7 @@ class Server:
         tls = self._open_certificates()
         sockets = await self._bind(ending)
         await self._make_runtimes(database)
-        self._begin(database.guard(), "database")
+        self.supervisor.start(Loop("database", database.guard))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -163,6 +170,7 @@ class Server:
             rng=random.SystemRandom(),
             metrics=metrics.render,
             ssh_checks=self.ssh_checks,
+            failing=lambda: self.supervisor.failing,
         )
         # Nobody was accepted so far, and all that a connection may meet is complete.
         front = await self._open_front(routes, door, MachineKey(noise_key.public_raw), ending)
@@ -176,7 +184,7 @@ class Server:
             database_url(self.settings), take_over=self._take_over_database
         )
         ending.push_async_callback(self._close_database, database)
-        async with systemd.patience("bringing the database to a new form"):
+        async with systemd.extend_start_timeout("bringing the database to a new form"):
             await database.migrate()
         return database
 
@@ -194,7 +202,7 @@ class Server:
         if opened is None:
             return None
         self.certificates, self.ca_file = opened, opened.ca_file
-        self._begin(opened.keep(), "certificates")
+        self.supervisor.start(*opened.loops())
         return opened.files.context
 
     @property
@@ -244,7 +252,7 @@ class Server:
             for name in names
         )
         for runtime in self.runtimes:
-            await runtime.start(self._begin)
+            await runtime.start(self.supervisor)
         await self.tailnets.part_node_keys()
 
     async def _new_tailnet(self, database: Database, ids: Sequences, name: str) -> Snapshot:
@@ -281,7 +289,7 @@ class Server:
             http2=engine("h2" if name == "auto" else name),
             is_known=lambda key: tailnets.find_machine(key) is not None,
         )
-        self._begin(ts2021.run(), "ts2021")
+        self.supervisor.start(*ts2021.loops())
         ending.push_async_callback(ts2021.close)
         for runtime in self.runtimes:
             ending.push_async_callback(runtime.sessions.close)
@@ -294,10 +302,10 @@ class Server:
         ending.callback(door.close)
         if self.settings.derp.server.verify_clients:
             for runtime in self.runtimes:
-                self._begin(relaying.revoke(runtime.live, door), f"relay admission {runtime.id}")
+                self.supervisor.start(*relaying.Revocation(runtime.live, door).loops())
         mesh = relaying.make_mesh(self.settings, door)
         if mesh is not None:
-            self._begin(mesh.run(), "mesh")
+            self.supervisor.start(*mesh.loops())
         self.stun = StunServer()
         ending.callback(self.stun.close)
         return {"/derp": door.route, **pages.routes(relaying.own_names(self.settings))}
@@ -371,6 +379,11 @@ class Server:
         for runtime in self.runtimes:
             await runtime.reload(self._wanted(runtime.live.snapshot.tailnet))
 
+    async def _reload_when_asked(self) -> None:
+        await self._is_reload_asked.wait()
+        self._is_reload_asked.clear()
+        await self._reload()
+
     async def _reload(self) -> None:
         systemd.reloading()
         try:
@@ -403,15 +416,6 @@ class Server:
     async def _look_for_policies(self) -> None:
         for runtime in self.runtimes:
             await runtime.reload_policy()
-
-    def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = self._group.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _cancel_tasks(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
 
 
 async def is_database_well(database: Database) -> bool:

@@ -13,10 +13,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 
+from appliance.loops import Loop
+
 FIRST_DESCRIPTOR = 3
 MAX_DESCRIPTORS = 256
 """Far more sockets than a site has addresses; a larger number is damage."""
-PATIENCE_S = 60.0
+EXTENSION_S = 60.0
 """How much time we ask for at a time while something long goes on."""
 
 Inherited = Mapping[str, tuple[socket.socket, ...]]
@@ -85,24 +87,31 @@ def watchdog_s() -> float | None:
     return int(interval) / 1_000_000
 
 
-async def stay_alive() -> None:
-    """Tell the watchdog that the event loop turns, for ever; a loop that stands does not tell it."""
+def loops() -> tuple[Loop, ...]:
+    """Return the loop that pings systemd's watchdog; a blocked event loop misses the ping."""
     interval = watchdog_s()
-    while interval is not None:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(interval / 3)
+    if interval is None:
+        return ()
+    return (Loop("watchdog", ping, interval / 3, max_backoff_s=interval / 3),)
+
+
+def ping() -> None:
+    """Ping the watchdog once."""
+    notify("WATCHDOG=1")
 
 
 @contextlib.asynccontextmanager
-async def patience(status: str, *, every_s: float = PATIENCE_S / 4) -> AsyncIterator[None]:
+async def extend_start_timeout(
+    status: str, *, every_s: float = EXTENSION_S / 4
+) -> AsyncIterator[None]:
     """Ask for more time, again and again, while the block lasts: it may outlast a start's limit."""
 
     async def ask() -> None:
         while True:
             await asyncio.sleep(every_s)
-            notify(f"EXTEND_TIMEOUT_USEC={round(PATIENCE_S * 1_000_000)}", f"STATUS={status}")
+            notify(f"EXTEND_TIMEOUT_USEC={round(EXTENSION_S * 1_000_000)}", f"STATUS={status}")
 
-    asking = asyncio.create_task(ask(), name="patience")
+    asking = asyncio.create_task(ask(), name="start timeout")
     try:
         yield
     finally:

@@ -24,6 +24,9 @@ from appliance.tailnet.snapshot import Edit, Snapshot
 
 _NOTHING = Background()
 
+DENYING = Policy(acls=())
+"""In force while there should be a policy and none can be: nobody reaches anything."""
+
 
 def settle(old: Snapshot, new: Snapshot) -> Snapshot:
     """Give ``new`` with all that follows from it, going on from what ``old`` had.
@@ -36,6 +39,12 @@ def settle(old: Snapshot, new: Snapshot) -> Snapshot:
     if compiled is new.compiled and table is new.routes:
         return new
     return replace(new, compiled=compiled, routes=table)
+
+
+def deny_all(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot settled with ``DENYING`` in force."""
+    denied = replace(snapshot, policy=DENYING, compiled=OPEN, routes=None)
+    return settle(denied, denied)
 
 
 def replace_policy(

@@ -9,9 +9,10 @@ import yaml
 
 from appliance.cli.users import ROLES
 from appliance.identity.principals import LOCAL
-from appliance.live.policy import DENYING, PolicySource
+from appliance.live.policy import PolicySource
 from appliance.policy.engine.compile import compile  # noqa: A004 - its name
 from appliance.records import Role
+from appliance.tailnet.policies import DENYING
 from tests.api.conftest import House
 from tests.cli.conftest import Terminal
 from tests.support.builder import define_tags

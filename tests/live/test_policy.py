@@ -12,16 +12,17 @@ import pytest
 
 from appliance.errors import Conflict, Forbidden
 from appliance.identity.principals import LOCAL
-from appliance.live import CommitFailed
-from appliance.live.policy import DENYING, NOT_WRITTEN, RETRY_S, PolicyKeeper, PolicySource, restore
+from appliance.live import CommitFailed, LiveTailnet
+from appliance.live.policy import NOT_WRITTEN, RETRY_S, PolicyKeeper, PolicySource, restore
 from appliance.policy.answers.admission import TestsFailed
 from appliance.policy.text.language import UNWRITTEN
 from appliance.policy.text.mistakes import PolicyError
-from appliance.tailnet import attributes, policies
+from appliance.tailnet import attributes, nodes, policies
+from appliance.tailnet.policies import DENYING
+from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
-from tests.support.builder import node_named
+from tests.support.builder import node_named, sequences_after
 from tests.support.livehouse import House
-from tests.support.polling import until
 
 CLOSED = '{"acls": []}'
 OPEN = '{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}'
@@ -375,16 +376,61 @@ async def test_routes_that_the_policy_approves_are_compiled_before_the_draft(hou
     assert state.standings.keys() == expected.standings.keys()
 
 
-async def test_a_bug_does_not_end_the_watch(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_bug_while_looking_is_trouble_and_left_to_the_supervisor(
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.live.policy.POLL_S", 0.0)
     keeper = PolicyKeeper(house.live, PolicySource("settings", text=CLOSED))
     monkeypatch.setattr(keeper, "_news", _broken)
-    watching = asyncio.create_task(keeper.keep())
-    await until(lambda: caplog.text.count("looking for a new policy failed") > 1)
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await keeper.look()
+    assert "RuntimeError('a bug')" in keeper.status.trouble
+
+
+async def test_a_policy_that_the_compiler_cannot_take_denies_everything_and_is_tried_again() -> (
+    None
+):
+    """D2: at publish. The commit is kept, the tailnet goes on, and a later compilation may work."""
+    house, faults = House(), [KeyError("a bug of the compiler")]
+
+    def settle(old: Snapshot, new: Snapshot) -> Snapshot:
+        if faults and new.policy is not DENYING and new.policy is not UNWRITTEN:
+            raise faults[0]
+        return policies.settle(old, new)
+
+    live = LiveTailnet(house.snapshot, house.store, sequences_after(house.snapshot), settle=settle)
+    keeper = PolicyKeeper(live, PolicySource())
+    running = asyncio.create_task(live.run())
+    try:
+        await keeper.replace(CLOSED, LOCAL)
+        assert keeper.status.denies_all
+        assert "KeyError('a bug of the compiler')" in keeper.status.trouble
+        assert live.snapshot.policy_text is not None, "it is stored, and so it is known"
+        async with live.edit(by=LOCAL) as edit:
+            nodes.rename(edit, node_named(edit, "phone").id, "mobile")
+        assert "mobile" in live.snapshot.by_name, "the tailnet lives on"
+        faults.clear()
+        await keeper.look()
+        status = keeper.status
+        assert (status.denies_all, status.trouble) == (False, "")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_stored_policy_that_the_compiler_cannot_take_denies_everything() -> None:
+    """D2: at load. The tailnet comes to be all the same, and the server starts."""
+    house = House()
+
+    def settle(old: Snapshot, new: Snapshot) -> Snapshot:
+        if new.policy is not DENYING:
+            raise KeyError("a bug of the compiler")
+        return policies.settle(old, new)
+
+    live = LiveTailnet(house.snapshot, house.store, sequences_after(house.snapshot), settle=settle)
+    status = PolicyKeeper(live, PolicySource()).status
+    assert status.denies_all
+    assert "a bug of the compiler" in status.trouble
+    assert status.trouble_since is not None
 
 
 async def _broken() -> str:

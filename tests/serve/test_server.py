@@ -26,6 +26,7 @@ from appliance.identity.principals import LOCAL
 from appliance.serve import statedir
 from appliance.serve.server import Server, database_url
 from appliance.serve.statedir import StateError
+from appliance.serve.supervise import Supervisor
 from appliance.store.errors import StoreError
 from appliance.tailnet import users
 from appliance.wire.keys import PrivateKey
@@ -56,10 +57,13 @@ def plan(home: Path, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, reload: Callable[[], Settings] | None = None
+    settings: Settings,
+    reload: Callable[[], Settings] | None = None,
+    *,
+    supervisor: Supervisor | None = None,
 ) -> AsyncIterator[Server]:
     """Run a server while the block lasts."""
-    server = Server(settings, reload=reload)
+    server = Server(settings, reload=reload, supervisor=supervisor)
     ready = asyncio.Event()
 
     async def started() -> None:
