@@ -437,7 +437,7 @@ class Dispatcher:
     def _why_not(self, head: Head) -> tuple[int, str] | None:
         most = self._front.max_body_bytes
         if head.method not in METHODS:
-            return 501, "this method is not known here"
+            return 405, "this method is not known here"
         if head.length is not None and head.length > most:
             return 413, f"the body is longer than {most} bytes"
         if head.get("content-encoding") is not None:
