@@ -178,15 +178,16 @@ class Server:
 
     async def cli(self, *arguments: str) -> Any:
         """Run one command of the command line against this server; return its JSON answer."""
+        out = await self.said(*arguments, "-o", "json", "--compat", "0.30")
+        return json.loads(out) if out.strip() else None
+
+    async def said(self, *arguments: str) -> str:
+        """Run one command of the command line against this server; return what it printed."""
         process = await asyncio.create_subprocess_exec(
             *command(),
             "--socket",
             self.address.socket,
             *arguments,
-            "-o",
-            "json",
-            "--compat",
-            "0.30",
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -196,7 +197,7 @@ class Server:
             out, err = await process.communicate()
         if process.returncode:
             raise ServerFailed(f"{' '.join(arguments)}: {err.decode(errors='replace').strip()}")
-        return json.loads(out) if out.strip() else None
+        return out.decode()
 
 
 def command() -> list[str]:

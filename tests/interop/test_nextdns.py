@@ -56,6 +56,6 @@ async def test_each_client_is_told_its_own_nextdns(empty_lab: Lab) -> None:
         {"target": [v4], "attr": ["nextdns:no-device-info"]},
     ]
     file.write_text(json.dumps({"nodeAttrs": attributes}))
-    await lab.server.cli("policy", "set", str(file))
+    await lab.server.said("policy", "set", str(file))
     await hears(laptop, f"https://dns.nextdns.io/def456?{query[laptop]}")
     await hears(older, "https://dns.nextdns.io/def456")

@@ -54,7 +54,7 @@ class Trio:
         """Put a policy in force, as an administrator does."""
         file = self.lab.directory / "policy.hujson"
         file.write_text(json.dumps({"tagOwners": OWNERS, **policy}))
-        await self.lab.server.cli("policy", "set", str(file))
+        await self.lab.server.said("policy", "set", str(file))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -47,7 +47,7 @@ class House:
         """Put SSH rules in force."""
         file = self.lab.directory / "policy.hujson"
         file.write_text(json.dumps({"tagOwners": OWNERS, "acls": [OPEN_RULE], "ssh": rules}))
-        await self.lab.server.cli("policy", "set", str(file))
+        await self.lab.server.said("policy", "set", str(file))
 
     async def login(self, client: str, user: str = "root") -> dict[str, Any]:
         """Log in at the SSH server of a release; give what it said."""

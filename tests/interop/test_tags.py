@@ -30,7 +30,7 @@ async def ruled(lab: Lab) -> Lab:
     """A lab with a policy in force."""
     file = lab.directory / "policy.hujson"
     file.write_text(json.dumps(POLICY))
-    await lab.server.cli("policy", "set", str(file))
+    await lab.server.said("policy", "set", str(file))
     return lab
 
 
