@@ -127,7 +127,7 @@ def set_role(invocation: Invocation, name: str, role: str) -> None:
       headwater users set-role 2 network-admin
     """
     client = invocation.client()
-    is_id = name.isascii() and name.isdigit()  # no name starts with a digit
+    is_id = name.isascii() and name.isdigit()  # no name is digits only
     user = one_user(client, name if is_id else "", "" if is_id else name)
     answer = client.post(f"/api/v1/user/{user['id']}/role", {"role": role})
     former = cast(Plain | None, answer["formerOwner"])

@@ -26,7 +26,7 @@ TAGGED_PROFILE = tailcfg.UserProfile(
 )
 """The owner of tagged nodes, as clients know it from other servers."""
 
-_NAME = re.compile(r"[^\W\d_][\w.@+-]*")
+_NAME = re.compile(r"\w(?:[\w.@+ -]*[\w.@+-])?")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
 _PICTURE_URL = re.compile(r"https?://\S+")
 
@@ -179,11 +179,12 @@ def destroy(edit: Edit, user_id: UserID) -> User:
 def check_name(text: str) -> str:
     """Read a user's name. Raises Invalid."""
     name = text.strip()
-    if len(name) > MAX_NAME_CHARS or not _NAME.fullmatch(name) or name.count("@") > 1:
+    is_formed = len(name) <= MAX_NAME_CHARS and _NAME.fullmatch(name) and name.count("@") <= 1
+    if not is_formed or name.isdigit():  # commands take a number for an id
         raise Invalid(
             "user-name-invalid",
-            f"{text[:MAX_NAME_CHARS]!r} cannot be a user's name: start with a letter, then use "
-            "letters, digits and . _ + - with at most one @",
+            f"{text[:MAX_NAME_CHARS]!r} cannot be a user's name: start with a letter or a digit, then"
+            " use letters, digits, spaces and . _ + - with at most one @, and not digits only",
             concerns=text[:MAX_NAME_CHARS],
         )
     if name.casefold() == TAGGED_PROFILE.login_name:

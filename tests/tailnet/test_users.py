@@ -36,14 +36,16 @@ def test_create_takes_all_that_a_user_has(edit: Edit) -> None:
     assert edit.finish()[1].puts == (user,)
 
 
-@pytest.mark.parametrize("name", ["a", "älice", "a.b-c_d+e", "a@b.example", "A1", "x" * 254])
+@pytest.mark.parametrize(
+    "name", ["a", "älice", "a.b-c_d+e", "a@b.example", "A1", "1abc", "a b", "_a", "x" * 254]
+)
 def test_names_that_are_fine(name: str) -> None:
     assert users.check_name(name) == name
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "1a", "_a", "-a", "@a", "a b", "a@b@c", "a/b", "a:b", "tag:web", "x" * 255, "a\0"],
+    ["", " ", "12", "٣", "-a", "@a", "a\tb", "a@b@c", "a/b", "a:b", "tag:web", "x" * 255, "a\0"],
 )
 def test_names_that_are_not(edit: Edit, name: str) -> None:
     with pytest.raises(Invalid) as caught:
