@@ -48,13 +48,14 @@ class MoveNode(Struct, frozen=True, kw_only=True):
 
 
 class Backfill(Struct, frozen=True, kw_only=True):
-    """The confirmation that nodes may be changed."""
+    """The confirmation that nodes may be changed; or ``plan``, which only says what would be."""
 
     confirmed: bool = False
+    plan: bool = False
 
 
 class Backfilled(Struct, frozen=True, kw_only=True):
-    """What was changed, in words."""
+    """What was changed (or would be), in words."""
 
     changes: tuple[str, ...]
 
@@ -128,10 +129,17 @@ async def move(ctx: Context, body: MoveNode) -> shapes.NodeAnswer:
 
 async def backfill(ctx: Context, body: Backfill) -> Backfilled:
     """Make the addresses of all nodes fit the prefixes: give what lacks, take away what was left."""
-    if not body.confirmed:
-        raise Invalid("not-confirmed", "this changes nodes: confirm it with ?confirmed=true")
-    async with ctx.edit() as edit:
-        changed = addresses.backfill(edit, ctx.door.rng)
+    if body.plan:
+        changed = addresses.plan_backfill(ctx.live.snapshot, ctx.door.rng)
+    elif body.confirmed:
+        async with ctx.edit() as edit:
+            changed = addresses.backfill(edit, ctx.door.rng)
+    else:
+        raise Invalid(
+            "not-confirmed",
+            "this changes nodes: see what it would do with ?plan=true, and confirm it with"
+            " ?confirmed=true",
+        )
     return Backfilled(changes=tuple(sentence for each in changed for sentence in _changes(each)))
 
 

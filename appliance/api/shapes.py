@@ -77,6 +77,8 @@ class Node(Struct, frozen=True, kw_only=True, rename="camel"):
     available_routes: tuple[str, ...]
     subnet_routes: tuple[str, ...]
     tags: tuple[str, ...]
+    ephemeral: bool | UnsetType = UNSET
+    """Ours: true where the client asked for it itself, and not its key."""
 
 
 class UserAnswer(Struct, frozen=True, kw_only=True):
@@ -185,6 +187,7 @@ def node(snapshot: Snapshot, record: records.Node, *, in_list: bool) -> Node:
         available_routes=tuple(str(route) for route in available),
         subnet_routes=_serving(snapshot, record),
         tags=record.tags,
+        ephemeral=(record.ephemeral and not (key is not None and key.ephemeral)) or UNSET,
     )
 
 

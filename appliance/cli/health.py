@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from typing import Any
+from typing import cast
 
 import click
 
 from appliance import __version__
-from appliance.cli.client import CommandFailed
+from appliance.cli.client import CommandFailed, Plain
 from appliance.cli.output import emit
 from appliance.cli.root import Command, Invocation
 
@@ -24,29 +24,35 @@ def health(invocation: Invocation) -> None:
     Standard error has what is only worth a warning: a policy that was refused while the one before
     is in force, background work that fails and is tried again, doubtful settings.
     """
-    answer = invocation.client().get("/api/v1/health")
-    troubles = answer.get("policyTrouble")
-    failing, warnings = _list(answer, "failing"), _list(answer, "warnings")
-    emit(invocation.output, answer, SERVES if troubles or failing else WELL)
-    if isinstance(troubles, dict):
-        for tailnet, trouble in troubles.items():
-            said = f"the newest policy of tailnet {tailnet} is not in force: {trouble}"
-            click.echo(said, err=True)
-    for each in failing:
-        about = f" ({each['about']})" if each["about"] else ""
-        said = f"{each['name']}{about} fails since {each['since']}: {each['reason']}"
+    client = invocation.client()
+    try:
+        answer = client.get("/api/v1/health")
+    except CommandFailed as failure:
+        if failure.answer.get("databaseConnectivity") is not False:
+            raise
+        raise CommandFailed(
+            "the database does not answer", "the server's log says why; clients stay connected"
+        ) from failure
+    troubles = _troubles(answer)
+    invocation.tell(client, answer, SERVES if troubles else WELL)
+    warnings = (f"warning: {each}" for each in cast(list[str], answer.get("warnings") or []))
+    for said in (*troubles, *warnings):
         click.echo(said, err=True)
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
-    if not answer.get("databaseConnectivity"):
-        raise CommandFailed("the server does not reach its database", "look at the server's log")
     if answer.get("policyDeniesAll"):
         raise CommandFailed("no policy can be used, so everything is denied", "mend the policy")
 
 
-def _list(answer: dict[str, object], name: str) -> list[Any]:
-    found = answer.get(name)
-    return found if isinstance(found, list) else []
+def _troubles(answer: Plain) -> list[str]:
+    """Say what does not work now."""
+    refused = cast(dict[str, str], answer.get("policyTrouble") or {})
+    told = [
+        f"the newest policy of tailnet {tailnet} is not in force: {trouble}"
+        for tailnet, trouble in refused.items()
+    ]
+    for each in cast(list[Plain], answer.get("failing") or []):
+        about = f" ({each['about']})" if each["about"] else ""
+        told.append(f"{each['name']}{about} fails since {each['since']}: {each['reason']}")
+    return told
 
 
 @click.command(cls=Command)

@@ -171,17 +171,37 @@ def approve_routes(invocation: Invocation, identifier: str, routes: tuple[str, .
 
 
 @nodes.verb("backfillips")
+@click.option("--plan", is_flag=True, help="Only say what would be done.")
 @click.pass_obj
-def backfillips(invocation: Invocation) -> None:
-    """Give nodes the addresses that they lack since a prefix was added."""
-    question = "Give every node an address of each family that is configured?"
-    if not confirm(question, force=invocation.force):
-        raise click.Abort
-    answer = invocation.client().post("/api/v1/node/backfillips", query={"confirmed": "true"})
-    changes = cast(list[str], answer["changes"])
-    emit(invocation.output, answer, "\n".join(changes) or "Every node has its addresses")
+def backfillips(invocation: Invocation, *, plan: bool) -> None:
+    """Make the addresses of all nodes fit the prefixes of today.
+
+    Nodes get the addresses that they lack since a prefix was added, and lose those of a prefix that
+    was changed or removed. Connections over an address that goes break. Without --force the plan is
+    shown and asked about first.
+
+    \b
+    Example:
+      headwater nodes backfillips --plan
+    """
+    client = invocation.client()
+    path = "/api/v1/node/backfillips"
+    if plan or not invocation.force:
+        answer = client.post(path, query={"plan": "true"})
+        planned = cast(list[str], answer["changes"])
+        if plan or not planned:
+            invocation.tell(client, answer, "\n".join(planned) or _FITTING)
+            return
+        click.echo("\n".join(planned), err=True)
+        if not confirm(f"Do this ({len(planned)} change(s))?", force=False):
+            said = "Addresses not changed"
+            emit(invocation.output, {"Result": said}, said)
+            return
+    answer = client.post(path, query={"confirmed": "true"})
+    invocation.tell(client, answer, "\n".join(cast(list[str], answer["changes"])) or _FITTING)
 
 
+_FITTING = "Every node has its addresses"
 _COLUMNS = (
     "ID",
     "Hostname",
@@ -214,7 +234,7 @@ def _row(node: Plain) -> tuple[object, ...]:
         user.get("name", ""),
         _join(tags),
         _join(node["ipAddresses"]),
-        str(bool(key.get("ephemeral"))).lower(),
+        str(bool(node.get("ephemeral") or key.get("ephemeral"))).lower(),
         moment(node["lastSeen"]),
         moment(expiry),
         "online" if node["online"] else "offline",

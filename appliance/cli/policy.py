@@ -137,7 +137,7 @@ def check(
         elif bypass:
             answer = _directly(invocation, lambda direct: direct.check(text))
         else:
-            answer = _advised(lambda: desk(invocation).check(text))
+            answer = _advised(lambda: desk(invocation).check(text), offline=True)
     except PolicyRefused as refusal:
         if invocation.output:
             _emit_mistakes(invocation, text, refusal)
@@ -149,12 +149,14 @@ def check(
     emit(invocation.output, {"ok": True, "mistakes": [], **answer}, f"{text.name}: {said}")
 
 
-def _advised(ask: Callable[[], Plain]) -> Plain:
+def _advised(ask: Callable[[], Plain], *, offline: bool = False) -> Plain:
     """Ask; where no server answers, say how to do without."""
     try:
         return ask()
     except Unreachable as failure:
         advice = f"{failure.advice}; without one, use --tailnet DUMP.json"
+        if offline:
+            advice += ", or --offline to read the text only"
         raise Unreachable(failure.sentence, advice) from failure
 
 

@@ -32,6 +32,12 @@ _LATER: dict[str, str] = {
     ),
 }
 
+_NO_HTTPS = (
+    "this server hands out no certificates for HTTPS yet, and no funnel: "
+    "use 'tailscale serve --http=PORT' or '--tcp=PORT', which work"
+)
+"""Clients print this for ``serve`` with HTTPS and for ``funnel``."""
+
 
 def refuse(exchange: Exchange) -> None:
     """Answer a request for something that is not offered (501) or not known (404)."""
@@ -43,8 +49,7 @@ def refuse(exchange: Exchange) -> None:
     elif path.startswith("/machine/webclient/"):
         text = "the node's web interface is not offered by this server yet"
     elif path == "/machine/feature/query":
-        answer = {"Complete": False, "Text": "serve and funnel are not offered here yet"}
-        exchange.respond(200, json.dumps(answer).encode())
+        exchange.respond(200, json.dumps({"Complete": False, "Text": _NO_HTTPS}).encode())
         return
     elif path in _LATER:
         text = _LATER[path]

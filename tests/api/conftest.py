@@ -42,6 +42,7 @@ class House:
     clock: Clock
     wells: list[bool]
     """The last one says whether the database answers."""
+    warnings: list[str]
 
     async def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Make a call; give status and decoded body."""
@@ -56,7 +57,9 @@ class House:
         async with self.live.edit(by=LOCAL) as edit:
             return users.create(edit, name, self.clock()).id
 
-    async def node(self, owner: str, name: str, tags: tuple[str, ...] = ()) -> Node:
+    async def node(
+        self, owner: str, name: str, tags: tuple[str, ...] = (), *, ephemeral: bool = False
+    ) -> Node:
         """Register a node with a single-use key of a user."""
         user_id = await self.user(owner)
         async with self.live.edit(by=LOCAL) as edit:
@@ -72,6 +75,7 @@ class House:
                 node_key=node_key(name),
                 auth=tailcfg.RegisterResponseAuth(auth_key=text),
                 hostinfo=tailcfg.Hostinfo(hostname=name),
+                ephemeral=ephemeral,
             )
             grant = enrolment.key_grant(request.auth)
             result = enrolment.register(
@@ -95,6 +99,7 @@ async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
     running = asyncio.create_task(live.run())
 
     wells = [True]
+    warnings: list[str] = []
 
     async def is_well() -> bool:
         return wells[-1]
@@ -107,9 +112,10 @@ async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
         rng=SystemRandom(),
         metrics=lambda: b"headwater_build_info 1\n",
         ssh_checks=SSHChecks(secrets.token_bytes),
+        warnings=lambda: warnings,
     )
     async with TestClient(TestServer(app.build(door))) as client:
-        yield House(live, door, client, clock, wells)
+        yield House(live, door, client, clock, wells, warnings)
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running

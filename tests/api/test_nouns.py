@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -171,6 +173,43 @@ async def test_health_says_when_a_policy_was_refused(house: House) -> None:
     assert "line 1, column 2" in answer["policyTrouble"]["default"]
     await keeper.take_over(PolicySource("settings", text="{}"))
     assert await house.call("GET", "/health") == (200, {"status": "pass"})
+
+
+async def test_health_gives_the_warnings_of_the_site(house: House) -> None:
+    """B14: what config check warns of is still wrong while the server runs."""
+    house.warnings.append("no relay: nodes that cannot reach one another directly are cut off")
+    assert await house.call("GET", "/health") == (200, {"status": "pass"})
+    _, answer = await house.call("GET", "/api/v1/health")
+    assert answer == {"databaseConnectivity": True, "warnings": house.warnings}
+
+
+async def test_node_that_asked_to_be_ephemeral_is_shown_as_that(house: House) -> None:
+    """Real clients, 10: not only keys make nodes ephemeral."""
+    await house.node("alice", "laptop")
+    await house.node("alice", "fleeting", ephemeral=True)
+    _, answer = await house.call("GET", "/api/v1/node")
+    assert [node.get("ephemeral") for node in answer["nodes"]] == [None, True]
+
+
+async def test_backfill_is_planned_before_it_is_done(house: House) -> None:
+    """B11, F7: the plan changes nothing, and says what then is done."""
+    await house.node("alice", "laptop")
+    snapshot = house.live.snapshot
+    async with house.live.edit(by=LOCAL) as edit:
+        edit.set_settings(replace(snapshot.settings, prefix_v4=IPv4Network("100.99.0.0/24")))
+    before = house.live.snapshot
+    path = "/api/v1/node/backfillips"
+    planned = await house.call("POST", f"{path}?plan=true")
+    assert planned == (
+        200,
+        {"changes": ["laptop (1) lost 100.64.0.1", "laptop (1) got 100.99.0.1"]},
+    )
+    assert house.live.snapshot is before
+    assert (await house.call("POST", path))[0] == 400
+    assert await house.call("POST", f"{path}?confirmed=true") == planned
+    [node] = house.live.snapshot.nodes.values()
+    assert str(node.ipv4) == "100.99.0.1"
+    assert await house.call("POST", f"{path}?plan=true") == (200, {"changes": []})
 
 
 async def test_version_is_one_that_consoles_parse(house: House) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import yaml
@@ -199,8 +200,12 @@ def test_machine_forms_say_the_same(terminal: Terminal) -> None:
 
 def test_health_and_version(terminal: Terminal) -> None:
     assert terminal.json("health") == {"databaseConnectivity": True}
+    assert json.loads(terminal.ok("health", "-o", "json")) == {"database_connectivity": True}
     terminal.inside(_sicken)
-    terminal.fails("health")
+    # F10: a sentence, not the number of an HTTP status.
+    assert "the database does not answer" in terminal.fails("health")
+    error = json.loads(terminal.fails("health", "-o", "json"))
+    assert "the database does not answer" in error["error"]
     assert terminal.json("version")["version"] in terminal.ok("version")
 
 
@@ -211,6 +216,17 @@ def test_health_says_what_is_wrong_with_a_policy(terminal: Terminal) -> None:
     assert "the newest policy of tailnet default is not in force" in complaint
     assert "line 1, column 2" in complaint
     assert terminal.json("health")["policyTrouble"]["default"] in complaint
+
+
+def test_health_repeats_the_warnings_of_the_site(terminal: Terminal) -> None:
+    """B14: each warning, also while everything else is well."""
+    terminal.inside(_warn)
+    code, out, complaint = terminal("health")
+    assert (code, out, complaint) == (
+        0,
+        "The server is well and reaches its database.\n",
+        "warning: no relay\n",
+    )
 
 
 def test_health_is_bad_while_everything_is_denied(terminal: Terminal) -> None:
@@ -229,6 +245,10 @@ async def _deny_all(house: House) -> None:
         edit.set_policy(DENYING, compiled)
 
 
+async def _warn(house: House) -> None:
+    house.warnings.append("no relay")
+
+
 async def _sicken(house: object) -> None:
     house.wells.append(False)  # type: ignore[attr-defined]  # a House, seen as an object
 
@@ -239,5 +259,7 @@ def test_nobody_at_the_socket_is_exit_code_three(
     terminal.socket = terminal.socket.with_name("absent")
     complaint = terminal.fails("users", "list", code=3)
     assert "headwater serve" in complaint
+    # F11: what a job without a server needs is named.
+    assert "--offline" in terminal.fails("policy", "check", "-f", os.devnull, code=3)
     assert "absent" in complaint
     assert capsys.readouterr().out == ""

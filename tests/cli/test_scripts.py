@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from io import StringIO
-from typing import Any
+from ipaddress import IPv4Network
 
 import pytest
 import yaml
 
 from appliance.cli.output import table
 from appliance.cli.root import run
+from appliance.identity.principals import LOCAL
+from tests.api.conftest import House
 from tests.cli.conftest import Terminal
 
 
@@ -29,7 +32,6 @@ def test_answer_is_read_from_a_pipe(
     for line, said in (
         (("nodes", "delete", "-i", "1"), "Node deleted\n"),
         (("users", "destroy", "-n", "bob"), "User destroyed\n"),
-        (("nodes", "backfillips"), "Every node has its addresses\n"),
     ):
         says(answer, monkeypatch)
         assert terminal.ok(*line) == said
@@ -122,7 +124,9 @@ def test_complaints_have_the_form_that_was_asked_for(terminal: Terminal) -> None
     assert yaml.safe_load(terminal.fails(*line, "-o", "yaml")).keys() == {"error"}
 
 
-async def two_nodes(house: Any) -> None:
+async def two_nodes(house: House) -> None:
+    owners = '{"tagOwners": {"tag:a": [], "tag:db": []}}'
+    await house.door.policies[house.live.id].replace(owners, LOCAL)
     await house.node("alice", "laptop")
     await house.node("bob", "server", ("tag:db",))
 
@@ -183,6 +187,36 @@ def test_node_moves_from_tags_to_a_user_and_back(terminal: Terminal) -> None:
     node = terminal.json("nodes", "move", "-i", "server", "-u", "alice")
     assert (node["user"]["name"], node["tags"]) == ("alice", [])
     assert terminal.json("nodes", "tag", "-i", "2", "-t", "tag:db")["tags"] == ["tag:db"]
+
+
+async def other_prefix(house: House) -> None:
+    await house.node("alice", "laptop")
+    async with house.live.edit(by=LOCAL) as edit:
+        edit.set_settings(replace(edit.settings, prefix_v4=IPv4Network("100.99.0.0/24")))
+
+
+def test_backfill_shows_its_plan_and_asks(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B11: --plan first; the question comes with the plan; then in words what was done."""
+    terminal.inside(other_prefix)
+    plan = "laptop (1) lost 100.64.0.1\nlaptop (1) got 100.99.0.1\n"
+    assert terminal.ok("nodes", "backfillips", "--plan") == plan
+    says("n\n", monkeypatch)
+    code, out, err = terminal("nodes", "backfillips")
+    assert (code, out, plan in err) == (0, "Addresses not changed\n", True)
+    assert terminal.json("nodes", "list")[0]["ipAddresses"][0] == "100.64.0.1"
+    says("y\n", monkeypatch)
+    assert terminal.ok("nodes", "backfillips") == plan
+    assert terminal.json("nodes", "list")[0]["ipAddresses"][0] == "100.99.0.1"
+    assert terminal.ok("nodes", "backfillips") == "Every node has its addresses\n"
+    assert json.loads(terminal.ok("nodes", "backfillips", "--force", "-o", "json")) == {}
+
+
+def test_ephemeral_column_is_true_for_nodes_that_asked(terminal: Terminal) -> None:
+    """Real clients, 10."""
+    terminal.inside(lambda house: house.node("alice", "fleeting", ephemeral=True))
+    assert terminal.ok("nodes", "list").splitlines()[1].split("|")[8].strip() == "true"
 
 
 def test_columns_stand_straight_under_wide_letters() -> None:

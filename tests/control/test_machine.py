@@ -195,6 +195,15 @@ async def test_later_features_are_refused_in_words(path: str, method: str, statu
         assert recorder.body or status == 204
 
 
+async def test_serve_and_funnel_are_answered_with_what_works() -> None:
+    """Real clients, 8: serve over HTTP and TCP works, and the refusal says so."""
+    async with running() as lab:
+        answer = json.loads((await lab.ask(1, "/machine/feature/query", method="POST")).body)
+        assert answer["Complete"] is False
+        assert "--http=PORT" in answer["Text"]
+        assert "--tcp=PORT" in answer["Text"]
+
+
 async def test_ssh_action_rejects_instead_of_leaving_the_user_waiting() -> None:
     async with running() as lab:
         path = "/machine/ssh/action/1/to/2?local_user=root"
