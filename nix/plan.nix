@@ -153,7 +153,8 @@ in
   hostOf = url:
     let found = match "[a-z]+://(\\[[^]]*]|[^:/]*).*" url; in
     if found == null then "" else lib.toLower (head found);
-  tcpPorts = openPorts (concatMap (g: g.stream) sockets);
+  # Metrics are for a collector: whoever wants their port open says so in networking.firewall.
+  tcpPorts = openPorts (concatMap (g: g.stream) (filter (g: g.purpose != "metrics") sockets));
   udpPorts = openPorts (concatMap (g: g.datagram) sockets);
   stateDirectory = lib.removePrefix "${constants.state_root}/" stateDir;
   restartDigest = builtins.hashString "sha256" (builtins.toJSON cold);

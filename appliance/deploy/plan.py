@@ -24,6 +24,11 @@ Role = Literal["server", "relay"]
 ANY_V4, ANY_V6 = "0.0.0.0", "::"  # noqa: S104  # the names of "every address", nothing is bound
 
 
+UNOPENED = frozenset({"metrics"})
+"""Purposes whose ports the firewall opens only when it is asked for them by number: metrics are for a
+collector, and name tailnets."""
+
+
 @dataclass(frozen=True, slots=True)
 class SocketGroup:
     """The sockets of one purpose: one ``.socket`` unit, one name of descriptors."""
@@ -95,7 +100,9 @@ def make(
             name: (secrets or {}).get(name, f"{facts.SECRETS_DIR}/{name}")
             for name in sorted(credential_names(settings))
         },
-        tcp_ports=_open_ports(each for group in groups for each in group.stream),
+        tcp_ports=_open_ports(
+            each for group in groups if group.purpose not in UNOPENED for each in group.stream
+        ),
         udp_ports=_open_ports(each for group in groups for each in group.datagram),
         restart_digest=_restart_digest(settings),
     )

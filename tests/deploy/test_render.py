@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.config import ConfigError, Settings, build, load
-from appliance.deploy import facts, plan
+from appliance.deploy import facts, firewall, plan
 from appliance.deploy.document import PLACE, text
 from appliance.deploy.render import Rendered, render
 from appliance.deploy.units import Host
@@ -125,6 +125,16 @@ def test_secrets_are_credentials_by_name() -> None:
         "database-password:/etc/headwater/secrets/database-password",
         "tls-key:/run/secrets/key",
     ]
+
+
+def test_port_of_the_metrics_is_opened_only_when_asked_for() -> None:
+    """H5: with 0.0.0.0 strangers reached it, and nobody had been asked."""
+    made = plan.make(site(metrics={"listen": "0.0.0.0:9090"}))
+    assert "headwater-metrics" in [group.unit for group in made.sockets]
+    assert 9090 not in made.tcp_ports
+    opened = "tcp dport { 443, 9090 } accept"
+    assert opened not in firewall.table(made)
+    assert opened in firewall.table(made, tcp=(9090,))
 
 
 def test_a_restart_is_asked_for_only_where_a_reload_is_not_enough() -> None:

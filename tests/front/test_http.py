@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import re
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+import appliance
 from appliance.front.dispatch import Front
 from appliance.front.http import start_web, trust_proxies
 from appliance.front.proxy import networks
@@ -235,3 +237,19 @@ async def test_stopping_does_not_wait_for_taken_connections(tmp_path: Path) -> N
         async with asyncio.timeout(2):
             await made.runner.cleanup()
         writer.close()
+
+
+def test_only_the_local_socket_is_served_without_a_front() -> None:
+    """H5: what listens for strangers has the front's bounds, whoever adds the next listener."""
+    program = Path(appliance.__file__).parent
+    bare = re.compile(r"web\.(?:TCP|Sock|Unix)Site\(|run_app\(|start_server\(|create_server\(")
+    found = {
+        f"{path.relative_to(program)}: {line.strip()}"
+        for path in program.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if bare.search(line)
+    }
+    assert found == {
+        "front/stream.py: server = await loop.create_server(self._make, sock=sock, backlog=BACKLOG)",
+        "serve/server.py: await web.SockSite(runner, sock).start()",
+    }

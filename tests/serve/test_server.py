@@ -209,6 +209,24 @@ async def test_metrics_have_a_listener_of_their_own(tmp_path: Path) -> None:
     assert "process_resident_memory_bytes" in answer
 
 
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [("Content-Encoding: gzip", 415), ("Content-Length: 99999999", 413), ("Host: y", 400)],
+)
+async def test_metrics_have_the_bounds_of_the_front(
+    tmp_path: Path, fields: str, status: int
+) -> None:
+    """H5: a megabyte of gzip took the server two seconds; the listener had no bounds at all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with running(plan(tmp_path, metrics={"listen": f"127.0.0.1:{port}"})):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET /metrics HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n".encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 %d " % status)
+        writer.close()
+
+
 async def test_stop_is_quick_with_hundreds_of_clients(tmp_path: Path) -> None:
     async with running(plan(tmp_path)) as server:
         host, port = server.listeners[0].addresses[0]
