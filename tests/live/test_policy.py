@@ -17,7 +17,8 @@ from appliance.live.policy import NOT_WRITTEN, RETRY_S, PolicyKeeper, PolicySour
 from appliance.policy.answers.admission import TestsFailed
 from appliance.policy.text.language import UNWRITTEN
 from appliance.policy.text.mistakes import PolicyError
-from appliance.tailnet import attributes, nodes, policies
+from appliance.records import Role
+from appliance.tailnet import attributes, nodes, policies, users
 from appliance.tailnet.policies import DENYING
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
@@ -262,17 +263,18 @@ async def test_failed_tests_are_tried_again_when_their_users_come(
 ) -> None:
     text = (
         '{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}],'
-        ' "tests": [{"src": "bob@", "accept": ["alice@:22"]}]}'
+        ' "tests": [{"src": "autogroup:auditor", "accept": ["alice@:22"]}]}'
     )
     clock = [0.0]
     monkeypatch.setattr("appliance.live.policy._now", lambda: clock[0])
     keeper = PolicyKeeper(house.live, PolicySource("settings", text=text))
     await keeper.look()
-    assert 'source "bob@"' in keeper.status.trouble
+    assert 'source "autogroup:auditor"' in keeper.status.trouble
     clock[0] += RETRY_S
     await keeper.look()
     assert keeper.refused == 1
-    await house.create_user("bob")
+    async with house.live.edit(by=LOCAL) as edit:
+        users.create(edit, "bob", house.clock(), role=Role.AUDITOR)
     await keeper.look()
     assert keeper.status.trouble == ""
     assert house.snapshot.policy_text is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.policy.text import rulesections
 from appliance.policy.text.document import MAX_TEXT_CHARS, decode
 from appliance.policy.text.mistakes import PolicyError
 from appliance.policy.text.ports import PortError, Ports, parse_ports, parse_protocol
@@ -67,7 +68,14 @@ def test_every_mistake_is_told_with_its_place() -> None:
         ('{"ipsets": {"ipset:a": ["add nowhere"]}}', "no address, prefix, range, host or ipset"),
         ('{"OneCGNATRoute": "x"}', "mac-always"),
         ('{"randomizeClientPort": 1}', "expected true or false"),
-        ('{"derpMap": {}}', 'unknown field "derpMap"'),
+        ('{"derpMap": []}', "expected an object, found a list"),
+        ('{"attrConfig": 1}', "expected an object, found a number"),
+        ('{"autoApprovers": {"services": {"web": []}}}', 'host not defined in policy: "web"'),
+        ('{"autoApprovers": {"services": {"bob@": []}}}', "the name of a service starts with svc:"),
+        ('{"autoApprovers": {"services": {"tag:x": []}}}', 'tag not found: "tag:x"'),
+        ('{"autoApprovers": {"services": {"svc:web": ["10.0.0.1"]}}}', "an owner or approver is"),
+        ('{"acls": [{"action": "accept", "src": ["alice"]}]}', 'if it is a user, write "alice@"'),
+        ('{"tagOwners": {"tag:a": ["alice.b"]}}', 'if it is a user, write "alice.b@"'),
         ('{"acls": [], "acls": []}', 'duplicate name "acls"'),
         ('{"acls": [], "ACLs": []}', '"ACLs" and "acls" are one field'),
         ('{"ssh": [{"SRC": ["*"], "src": []}]}', '"src" and "SRC" are one field'),
@@ -170,3 +178,50 @@ def test_ports_that_are_none_are_told_as_the_hosted_service_does(text: str, part
     with pytest.raises(PortError) as caught:
         parse_ports(text)
     assert part in str(caught.value)
+
+
+APP = '{"grants": [{"src": ["*"], "dst": ["*"], "app": {"NAME": [{}]}}]}'
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["golink", "tailsql", "setec", "tsidp", "secrets", "drive", "relay", "anything-new", "a/b"],
+)
+def test_vendors_capabilities_for_programs_are_granted(name: str) -> None:
+    """F8: new programs ask for new ones; a list of those that are allowed goes stale."""
+    capability = f"tailscale.com/cap/{name}"
+    policy = decode(APP.replace("NAME", capability))
+    assert policy.grants is not None
+    assert list(policy.grants[0].app) == [capability]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(rulesections.OURS),
+        "tailscale.com/cap/Is-Admin",
+        "Tailscale.com/cap/golink",
+        "tailscale.com/cap/funnel-ports?ports=443",
+        "tailscale.com/cap/",
+        "tailscale.com/cap",
+        "tailscale.com/app-connectors",
+        "tailscale.com/x",
+    ],
+)
+def test_capabilities_that_the_server_gives_out_are_granted_by_no_policy(name: str) -> None:
+    assert mistakes(APP.replace("NAME", name))[0][2].startswith(
+        "capability name must not be in the tailscale.com domain"
+    )
+    assert "must have the form" in mistakes(APP.replace("NAME", f"https://{name}"))[0][2]
+
+
+@pytest.mark.parametrize("text", ['\ufeff{"acls": []}', b'\xef\xbb\xbf{"acls": []}'])
+def test_byte_order_mark_is_skipped(text: str | bytes) -> None:
+    """F11: editors on Windows put one before the text."""
+    assert decode(text).acls == ()
+    broken = text[:-1] + (b"x" if isinstance(text, bytes) else "x")  # type: ignore[operator]  # same type
+    with pytest.raises(PolicyError) as caught:
+        decode(broken)
+    assert caught.value.mistakes[0].spot == (1, 12)
+    with pytest.raises(PolicyError):
+        decode(text[: -len('{"acls": []}')])

@@ -81,3 +81,7 @@ def test_any_policy_can_be_laid_out(seed: int) -> None:
 def test_what_is_no_policy_is_refused_with_its_place() -> None:
     with pytest.raises(PolicyError, match="line 2, column 1"):
         lay_out("{\n")
+
+
+def test_byte_order_mark_goes() -> None:
+    assert lay_out('\ufeff{"acls": []}') == lay_out('{"acls": []}')

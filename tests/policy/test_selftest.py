@@ -58,12 +58,58 @@ def test_users_and_tags_without_devices_are_made_up() -> None:
     assert failures(src="tag:new", accept=["tag:a:22"], deny=["tag:new:443"]) == []
 
 
+def test_users_who_have_not_logged_in_yet_are_made_up() -> None:
+    """F11: a policy is written before its people come; ``notes`` says who is not there."""
+    acls = [
+        {"action": "accept", "src": ["later@example.com"], "dst": ["tag:a:443"]},
+        {"action": "accept", "src": ["group:new"], "dst": ["zoe@:8080", "autogroup:self:22"]},
+    ]
+    claims: list[dict[str, Any]] = [
+        {"src": "later@example.com", "accept": ["tag:a:443"], "deny": ["tag:a:22", "zoe@:8080"]},
+        {"src": "Zoe@", "accept": ["zoe@:8080", "autogroup:self:22"], "deny": ["tag:a:443"]},
+        {"src": "user:new@example.com", "accept": ["zoe@:8080"]},
+        {"src": "tag:a", "deny": ["later@example.com:1", "zoe@:8080"]},
+    ]
+    document = {
+        "groups": {"group:new": ["zoe@", "new@example.com"]},
+        "tagOwners": {"tag:a": []},
+        "acls": acls,
+        "tests": claims,
+        "ssh": [
+            {
+                "action": "accept",
+                "src": ["later@example.com"],
+                "dst": ["tag:a"],
+                "users": ["root"],
+            }
+        ],
+        "sshTests": [
+            {"src": "later@example.com", "dst": ["tag:a"], "accept": ["root"], "deny": ["x"]},
+            {"src": "zoe@", "dst": ["tag:a"], "deny": ["root"]},
+        ],
+    }
+    for users, nodes in (({}, {}), (USERS, NODES)):
+        assert selftest.run(read(document), users, nodes, Background()) == ()
+
+
+def test_made_up_users_are_bounded() -> None:
+    count = selftest.MAX_MADE_UP_USERS + 1
+    claims = [{"src": f"u{n:05}@example.com", "deny": ["tag:a:1"]} for n in range(count)]
+    document = {"tagOwners": {"tag:a": []}, "acls": [], "tests": claims}
+    found = selftest.run(read(document), {}, {}, Background())
+    assert [each.text for each in found] == [
+        f'source "u{count - 1:05}@example.com" has no addresses'
+    ]
+
+
 @pytest.mark.parametrize(
     ("claim", "part"),
     [
         ({"src": "ann@example.com", "accept": ["tag:a:23"]}, "expected ALLOWED, got DENIED"),
         ({"src": "ann@example.com", "deny": ["tag:a:22"]}, "expected DENIED, got ALLOWED"),
-        ({"src": "nobody@example.com", "deny": ["tag:a:1"]}, "has no addresses"),
+        ({"src": "nobody@example.com", "accept": ["tag:new:443"]}, "expected ALLOWED, got DENIED"),
+        ({"src": "bob@example.com", "accept": ["nobody@example.com:1"]}, "expected ALLOWED"),
+        ({"src": "nobody@", "deny": ["tag:a:22"]}, "expected DENIED, got ALLOWED"),
         ({"src": "tag:b", "deny": ["tag:a:1"]}, "means nothing"),
         ({"src": "", "deny": ["tag:a:1"]}, "means nothing"),
         ({"src": "ann@example.com"}, "nothing is tested"),

@@ -16,7 +16,7 @@ from appliance.errors import Rejected
 from appliance.policy.answers import selftest
 from appliance.policy.answers.admission import Admitted, TestsFailed
 from appliance.policy.answers.comparison import Change, compare
-from appliance.policy.answers.strangers import strangers
+from appliance.policy.answers.notes import notes
 from appliance.policy.engine import approvers
 from appliance.policy.engine.compile import compile  # noqa: A004 - its name
 from appliance.policy.text import mistakes
@@ -105,7 +105,7 @@ def _mistake(spot: Spot, text: str) -> Mistake:
 
 def checked(admitted: Admitted, users: Mapping[UserID, User]) -> Checked:
     """Say what is worth a look in a policy that may be put in force for these users."""
-    found = strangers(admitted.text, admitted.policy, users)
+    found = notes(admitted.text, admitted.policy, users)
     return Checked(notes=tuple(_mistake(each.spot, each.text) for each in found))
 
 

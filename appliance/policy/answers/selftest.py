@@ -1,8 +1,8 @@
 """The policy's own ``tests`` and ``sshTests``: claims that must hold before it is applied.
 
-Not for refusing (the verb that sets a policy does). A user, group or tag without any device is
-tested with a device that is made up for it, so that a policy can be written before the devices
-come. Sits on ``reach`` and ``ssh``.
+Not for refusing (the verb that sets a policy does). A user or tag without any device is tested with
+a device that is made up for it, and so is a user who has not logged in yet, so that a policy can be
+written before the devices come. Sits on ``reach`` and ``ssh``.
 Source: the recorded answers. A test destination is one host and one port: prefixes, port lists,
 ranges and ``*`` fail the test, whatever the rules say, and so does a word that means nothing.
 """
@@ -17,10 +17,11 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import chain, compress
 from typing import TypeAlias
 
+from appliance.policy.answers.notes import tested_users
 from appliance.policy.engine import reach
 from appliance.policy.engine.filters import Kept
 from appliance.policy.engine.ssh import first_action, ssh_policy
-from appliance.policy.engine.standing import Key, Program, spans_of
+from appliance.policy.engine.standing import Key, Program, names_of, spans_of
 from appliance.policy.engine.state import first_state
 from appliance.policy.engine.weight import MAX_LOGINS_TOLD, heaviest_logins
 from appliance.policy.text import spans
@@ -50,6 +51,8 @@ PRINCIPALS_A_STEP = 16
 """Sources of an SSH rule that are made ready for looking up in that time."""
 MADE_UP_ID = 1 << 60
 """Above any id that a store gives, so that made-up nodes meet no real ones."""
+MAX_MADE_UP_USERS = 1000
+"""Users who are made up for words of the tests that nobody is called by; more fail their tests."""
 TESTED_PROTOCOLS = frozenset({6, 17, 132})
 _FAILED = "test(s) failed"
 _TOO_MUCH = "the tests ask for too much: let fewer of them name all devices on both sides"
@@ -163,10 +166,17 @@ class _Bench:
         self._matching: dict[tuple[int, int], list[tuple[int, ...]]] = {}
 
     def _make_up(self, policy: Policy) -> None:
-        """Give a device to every user and tag that has none.
+        """Give a device to every user and tag that has none, and make up users who may come.
 
-        A login that no user has is most likely misspelt: what names it fails.
+        A login that no user has may be misspelt: ``notes`` names it. Rules that name it let in no
+        one who is there, so a test about it lets in no one either.
         """
+        known = set().union(*map(names_of, self._users.values()))
+        strange = sorted(set(tested_users(policy)) - known)
+        for number, login in enumerate(strange[:MAX_MADE_UP_USERS]):
+            user_id = UserID(MADE_UP_ID + number)
+            name, email = (login[:-1], "") if login[-1] == "@" else (f"made-up-{number}", login)
+            self._users[user_id] = User(user_id, name, _NEVER, email=email)
         owners = {node.user_id for node in self._nodes.values() if not node.tags}
         for user_id in self._users:
             if user_id not in owners:

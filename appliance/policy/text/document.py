@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from appliance.policy.engine import nodeattrs, weight
 from appliance.policy.text import loginsections, postures, rulesections, spans
 from appliance.policy.text.language import Approvers, NodeAttribute, Place, Policy
-from appliance.policy.text.mistakes import Mistake, PolicyError, Reader, name_in
+from appliance.policy.text.mistakes import Mistake, PolicyError, Reader, name_in, parse
 from appliance.policy.text.selectors import (
     ATTRIBUTE_TARGET,
     TAG_NAME,
@@ -30,7 +30,7 @@ from appliance.policy.text.selectors import (
 )
 from appliance.policy.text.spans import Span
 from appliance.records import Network
-from appliance.wire.hujson import JSON, HuJSONError, Path, Spot, decode_document
+from appliance.wire.hujson import JSON, Path, Spot
 
 MAX_TEXT_CHARS = 1 << 20
 """A policy with 5,000 rules has 1 MB; reading this much takes less than a second."""
@@ -60,6 +60,8 @@ MAX_IPSET_SPANS = 100_000
 MAX_IPSET_DEPTH = 16
 """IP sets may name other sets; nobody nests them deeper, and a circle must end."""
 
+UNUSED: Final = ("derpMap", "attrConfig")
+"""Sections of the hosted service that are read over: what they set comes from elsewhere here."""
 SECTIONS: Final = (
     "acls",
     "grants",
@@ -67,6 +69,7 @@ SECTIONS: Final = (
     "hosts",
     "tagOwners",
     "autoApprovers",
+    *UNUSED,
     "ipsets",
     "postures",
     "defaultSrcPosture",
@@ -95,6 +98,10 @@ _OWNER = Side(
         _NO_OWNER,
     ),
 )
+_NO_SERVICE = (
+    "the name of a service starts with svc:, or a tag stands for all services that have it"
+)
+_SERVICE = Side(bare, {kind: _NO_SERVICE for kind in Kind if kind not in (Kind.SERVICE, Kind.TAG)})
 # Addresses that clients use for themselves: MagicDNS and its kin, and the part for ChromeOS.
 _RESERVED_POOLS = tuple(
     spans.of_network(ip_network(text))
@@ -109,10 +116,7 @@ def decode(text: str | bytes, *, domains: frozenset[str] = frozenset()) -> Polic
     any other are mistakes.
     """
     _check_size(text)
-    try:
-        document = decode_document(text if text.strip() else "{}")
-    except HuJSONError as error:
-        raise PolicyError.from_hujson(error) from None
+    document = parse(text)
     reader = Reader(document)
     policy = _Document(reader, document.value, domains).read()
     reader.finish()
@@ -143,6 +147,9 @@ class _Document:
     def read(self) -> Policy:
         """Read every section; those that define names first."""
         fields, reader, names = self._fields, self._reader, self._names
+        for name in UNUSED:
+            for _ in reader.members(*self._part(name)):
+                pass  # whatever it says
         self._hosts()
         self._ipsets()
         self._groups()
@@ -327,7 +334,7 @@ class _Document:
 
     def _approvers(self) -> Approvers:
         value, path = self._part("autoApprovers")
-        fields = self._reader.fields(value, path, ("routes", "exitNode"))
+        fields = self._reader.fields(value, path, ("routes", "exitNode", "services"))
         routes: list[tuple[Network, tuple[Selector, ...]]] = []
         here = (*path, name_in(fields, "routes"))
         for text, part in self._reader.members(fields.get("routes"), here):
@@ -340,7 +347,20 @@ class _Document:
             routes.append((network, self._selectors(part, (*here, text), _OWNER)))
         exit_path = (*path, name_in(fields, "exitNode"))
         exit_node = self._selectors(fields.get("exitNode"), exit_path, _OWNER)
-        return Approvers(tuple(routes), exit_node)
+        return Approvers(tuple(routes), exit_node, self._service_approvers(fields, path))
+
+    def _service_approvers(
+        self, fields: dict[str, JSON], path: Path
+    ) -> tuple[tuple[Selector, tuple[Selector, ...]], ...]:
+        here = (*path, name_in(fields, "services"))
+        services = []
+        for name, part in self._reader.members(fields.get("services"), here):
+            # Its keys are services, and tags: the services of nodes with that tag.
+            service = self._names.read(self._reader, name, (*here, name), _SERVICE)
+            who = self._selectors(part, (*here, name), _OWNER)
+            if service is not None:
+                services.append((service, who))
+        return tuple(services)
 
     def _one_cgnat_route(self) -> str:
         value, path = self._part("OneCGNATRoute")

@@ -117,10 +117,14 @@ class NodeAttribute:
 
 @dataclass(frozen=True, slots=True)
 class Approvers:
-    """``autoApprovers``: whose routes and exit nodes need no administrator."""
+    """``autoApprovers``: whose routes, exit nodes and services need no administrator.
+
+    No node can offer a service yet, so ``services`` has no effect.
+    """
 
     routes: tuple[tuple[Network, tuple[Selector, ...]], ...] = ()
     exit_node: tuple[Selector, ...] = ()
+    services: tuple[tuple[Selector, tuple[Selector, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

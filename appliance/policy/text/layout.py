@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from appliance.policy.text.mistakes import PolicyError
-from appliance.wire.hujson import HuJSONError, decode_document
+from appliance.policy.text.mistakes import BYTE_ORDER_MARK, parse
 
 INDENT = "  "
 MAX_WIDTH = 100
@@ -41,10 +40,8 @@ class _Item:
 
 def lay_out(text: str) -> str:
     """Give the text in the house's layout; doing it twice changes nothing. Raises PolicyError."""
-    try:
-        decode_document(text if text.strip() else "{}")
-    except HuJSONError as error:
-        raise PolicyError.from_hujson(error) from None
+    parse(text)
+    text = text.removeprefix(BYTE_ORDER_MARK)
     if not text.strip():
         return "{}\n"
     reader = _Reader(text)

@@ -12,7 +12,9 @@ from difflib import get_close_matches
 from itertools import islice
 
 from appliance.errors import Invalid
-from appliance.wire.hujson import JSON, Document, HuJSONError, Path, Spot
+from appliance.wire.hujson import JSON, Document, HuJSONError, Path, Spot, decode_document
+
+BYTE_ORDER_MARK = "\ufeff"
 
 MAX_MISTAKES = 20
 """Shown at once; a text that is no policy at all would name one per word otherwise."""
@@ -47,6 +49,20 @@ class PolicyError(Invalid):
     def from_hujson(cls, error: HuJSONError) -> PolicyError:
         """Give the error for a text that is not even HuJSON."""
         return cls([Mistake(error.spot, error.problem)])
+
+
+def parse(text: str | bytes) -> Document:
+    """Parse the text of a policy; an empty one is ``{}``. Raises PolicyError.
+
+    Editors on Windows put a byte order mark before a text, which is not part of it.
+    """
+    mark = BYTE_ORDER_MARK if isinstance(text, str) else BYTE_ORDER_MARK.encode()
+    if not text.strip():
+        text = "{}"
+    try:
+        return decode_document(text.removeprefix(mark))  # type: ignore[arg-type]  # same type
+    except HuJSONError as error:
+        raise PolicyError.from_hujson(error) from None
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -36,12 +36,34 @@ from appliance.wire.hujson import JSON, Path
 
 T = TypeVar("T")
 
-# The capabilities of the vendor's own domain that a policy may grant; the others (and the reverse
-# companions of these) are the server's to give. Source: control-protocol.md 7.2.
-GRANTABLE = frozenset(
+OURS = frozenset(
     f"tailscale.com/cap/{name}"
-    for name in ("drive", "kubernetes", "relay", "secrets", "tsidp", "webui")
+    for name in (
+        "data-plane-audit-logs",
+        "debug",
+        "debug-peer",
+        "drive-sharer",
+        "file-send",
+        "file-sharing",
+        "file-sharing-target",
+        "funnel",
+        "funnel-ports",
+        "ingress",
+        "is-admin",
+        "is-owner",
+        "relay-target",
+        "ssh",
+        "tailnet-lock",
+        "wake-on-lan",
+        "warn-funnel-no-https",
+    )
 )
+"""Capabilities of the vendor's own domain that are the server's to give, with and without the scheme
+that clients write before some: a policy grants none. It may grant any other ``tailscale.com/cap/…``:
+programs ask for new ones (golink, tailsql, setec) faster than a list of them could grow.
+Source: tailscale tailcfg/peercap/peercap.go, tailcfg/nodecap/nodecap.go; the recorded refusals."""
+_VENDOR = "tailscale.com/"
+_VENDOR_CAPABILITY = re.compile(r"tailscale\.com/cap/\S+")
 _SELF_PROBLEM = "autogroup:self can only be used with users, groups, or supported autogroups"
 
 
@@ -155,7 +177,10 @@ def no_check(_name: str) -> str:
 def _capability_problem(name: str) -> str:
     if "://" in name or not re.fullmatch(r"[^/\s]+/\S+", name):
         return "capability name must have the form {domain}/{path}"
-    if name.startswith("tailscale.com/") and name not in GRANTABLE:
+    folded = name.lower().partition("?")[0].rstrip("/")
+    if not folded.startswith(_VENDOR):
+        return ""
+    if folded in OURS or not _VENDOR_CAPABILITY.fullmatch(name):
         return "capability name must not be in the tailscale.com domain"
     return ""
 

@@ -105,6 +105,7 @@ ATTRIBUTE_TARGET = Side(
 _Found: TypeAlias = "tuple[Selector | None, str, Iterable[str]]"
 """A selector, or what is wrong with a word and the words that it may have been meant to be."""
 
+_BARE_LOGIN = re.compile(r"[A-Za-z][\w.+-]*", re.ASCII)
 # Clients can only ask for letters, digits and dashes; what an administrator sets may have more.
 TAG_NAME = re.compile(r"tag:[A-Za-z][^\s:]*")
 
@@ -154,6 +155,8 @@ class Names:
         if span is not None:
             return Selector(Kind.ADDRESSES, "", (span,), word), ""
         near = reader.suggest(word, (*AUTOGROUPS, *self.groups, *self.tags, *self.hosts))
+        if not near and _BARE_LOGIN.fullmatch(word):
+            near = f'; if it is a user, write "{word}@"'
         return None, f'host not defined in policy: "{word}"{near}'
 
     def _autogroup(self, word: str) -> _Found:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from appliance.policy.answers.strangers import MAX_NOTES, strangers
+from appliance.policy.answers.notes import MAX_NOTES, notes
 from appliance.policy.text.document import decode
 from appliance.records import User, UserID
 
@@ -22,7 +22,7 @@ EXAMPLE = frozenset({"example.com"})
 
 
 def noted(text: str, users: Mapping[UserID, User] = USERS) -> list[str]:
-    return [str(each) for each in strangers(text, decode(text, domains=EXAMPLE), users)]
+    return [str(each) for each in notes(text, decode(text, domains=EXAMPLE), users)]
 
 
 def test_a_misspelt_name_is_noted_where_it_stands() -> None:
@@ -52,6 +52,10 @@ def test_a_misspelt_name_is_noted_where_it_stands() -> None:
         {"tagOwners": {"tag:a": ["zoe@x.org"]}},
         {"autoApprovers": {"routes": {"10.0.0.0/8": ["zoe@x.org"]}}},
         {"autoApprovers": {"exitNode": ["zoe@x.org"]}},
+        {"tests": [{"src": "zoe@x.org", "deny": ["10.0.0.1:1"]}]},
+        {"tests": [{"src": "10.0.0.1", "deny": ["user:zoe@x.org:1"]}]},
+        {"sshTests": [{"src": "zoe@x.org", "dst": ["10.0.0.1"], "deny": ["root"]}]},
+        {"sshTests": [{"src": "bob@", "dst": ["zoe@x.org"], "deny": ["root"]}]},
         {"nodeAttrs": [{"target": ["zoe@x.org"], "attr": ["funnel"]}]},
         {
             "ssh": [
@@ -97,3 +101,30 @@ def test_many_are_counted() -> None:
     assert len(lines) == MAX_NOTES + 1
     assert lines[-1].endswith("5 more words match no user now")
     assert len(noted(json.dumps({"groups": {"group:a": people[:MAX_NOTES]}}), {})) == MAX_NOTES
+
+
+def test_parts_without_effect_are_noted_where_they_stand() -> None:
+    """F8: documents of the hosted service are read whole; what has no effect here is said."""
+    text = """{
+  "DERPMap": {"Regions": {"900": {"RegionID": 900}}},
+  "attrConfig": {"custom:tier": {"type": "string"}},
+  "tagOwners": {"tag:k8s": []},
+  "autoApprovers": {
+    "Services": {"svc:web": ["tag:k8s", "zoe@x.org"], "tag:k8s": ["tag:k8s"]},
+  },
+}"""
+    lines = noted(text)
+    assert [line.partition(" is kept")[0] for line in lines[:-1]] == [
+        "line 2, column 3: derpMap",
+        "line 3, column 3: attrConfig",
+        "line 6, column 5: autoApprovers.services",
+    ]
+    assert all("no effect here" in line for line in lines[:-1])
+    assert lines[-1].startswith('line 6, column 41: nobody is called "zoe@x.org"')
+    assert noted('{"derpMap": null, "autoApprovers": {"exitNode": []}}') == []
+
+
+def test_services_approved_by_nobody_else_approve_no_route() -> None:
+    policy = decode('{"autoApprovers": {"services": {"svc:web": ["bob@"]}}}')
+    assert (policy.approvers.routes, policy.approvers.exit_node) == ((), ())
+    assert [service.name for service, _ in policy.approvers.services] == ["svc:web"]
