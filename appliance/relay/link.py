@@ -16,14 +16,25 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from appliance.front.stream import Stream
 from appliance.ratelimit import TokenBucket
 from appliance.relay.counters import Refusal
-from appliance.relay.scan import HEAD_BYTES, Run, recv_head, rewrite_run
+from appliance.relay.scan import (
+    HEAD_BYTES,
+    LONG_HEAD_BYTES,
+    Run,
+    long_head_at,
+    recv_head,
+    rewrite_run,
+    turn_at,
+)
 from appliance.relay.server import GONE_BURST, RelayServer
 from appliance.wire import derp
 from appliance.wire.derp import (
+    DISCO_MAGIC,
     HEADER_BYTES,
     MAX_FORWARD_BYTES,
     MAX_FRAME_BYTES,
     MAX_PING_BYTES,
+    MAX_SEND_BYTES,
+    MIN_DISCO_BYTES,
     PING_BYTES,
     ClientInfo,
     FrameType,
@@ -55,6 +66,7 @@ SETTLE_S = 5.0
 """A home named this soon after the login is no move: source: derpserver.go setPreferred."""
 
 _SEND = int(FrameType.SEND_PACKET)
+_RECV = int(FrameType.RECV_PACKET)
 _UNKNOWN_ADDRESS = IPv6Address(0)
 _size_at = struct.Struct(">I").unpack_from
 
@@ -165,8 +177,15 @@ class RelayLink:
 
     def received(self, buffer: bytearray, view: memoryview, end: int) -> int:
         """Take all whole frames, packets in place."""
-        if self._odd or self.duplicated or end < HEAD_BYTES or buffer[0] != _SEND:
+        if self._odd or self.duplicated or end < LONG_HEAD_BYTES or buffer[0] != _SEND:
             return self._carefully(buffer, view, end)
+        _, size, destination, magic = long_head_at(buffer)
+        if HEADER_BYTES + size == end and KEY_BYTES <= size <= MAX_SEND_BYTES:
+            # A lonely packet, as most are where the sender waits for answers.
+            turn_at(buffer, 0, _RECV, size, self.key)
+            disco = magic == DISCO_MAGIC and size >= KEY_BYTES + MIN_DISCO_BYTES
+            self._server.forward(self, destination, view[:end], 1, disco)
+            return end
         try:
             run = rewrite_run(buffer, 0, end, self.key)
         except ProtocolError as error:

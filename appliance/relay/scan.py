@@ -27,9 +27,9 @@ HEAD_BYTES = HEADER_BYTES + KEY_BYTES
 _SEND = int(FrameType.SEND_PACKET)
 _RECV = int(FrameType.RECV_PACKET)
 _head_at = struct.Struct(">BI32s").unpack_from  # type, length, key
-_long_head_at = struct.Struct(">BI32s6s").unpack_from  # and what a disco packet begins with
-_LONG_HEAD_BYTES = HEAD_BYTES + len(DISCO_MAGIC)
-_turn_at = struct.Struct(">BI32s").pack_into
+long_head_at = struct.Struct(">BI32s6s").unpack_from  # and what a disco packet begins with
+LONG_HEAD_BYTES = HEAD_BYTES + len(DISCO_MAGIC)
+turn_at = struct.Struct(">BI32s").pack_into
 _size_at = struct.Struct(">I").unpack_from
 _pack_header = struct.Struct(">BI").pack
 
@@ -51,8 +51,8 @@ def rewrite_run(buffer: bytearray, start: int, end: int, source: bytes) -> Run:
     destination = b""
     while True:
         left = end - at
-        if left >= _LONG_HEAD_BYTES:
-            kind, size, key, magic = _long_head_at(buffer, at)
+        if left >= LONG_HEAD_BYTES:
+            kind, size, key, magic = long_head_at(buffer, at)
         elif left >= HEAD_BYTES:
             kind, size, key = _head_at(buffer, at)
             magic = b""
@@ -68,7 +68,7 @@ def rewrite_run(buffer: bytearray, start: int, end: int, source: bytes) -> Run:
         total = HEADER_BYTES + size
         if total > left:
             break
-        _turn_at(buffer, at, _RECV, size, source)
+        turn_at(buffer, at, _RECV, size, source)
         if magic == DISCO_MAGIC and size >= KEY_BYTES + MIN_DISCO_BYTES:
             disco += 1
         count += 1
