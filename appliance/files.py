@@ -1,7 +1,7 @@
-"""A text file that somebody else writes: read whole, and again when it has changed.
+"""Files that somebody else writes: noticed when they change; a text read whole, and again then.
 
-Not for what the text means, and not for certificates (``tls.certificates`` has pairs of files).
-Knows replaced files, switched links and files written in place. Blocking: call it in a thread.
+Not for what a file means. Knows replaced files, switched links and files written in place. Blocking:
+call it in a thread where a disk may be slow.
 """
 
 from __future__ import annotations
@@ -24,41 +24,65 @@ class Unreadable(Exception):
     """The file cannot be read as text; the sentence names it and the fix."""
 
 
+class Watch:
+    """Some files, through links: ``has_changed`` since the last ``mark``."""
+
+    def __init__(self, *paths: Path, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._paths = paths
+        self._clock_ns = clock_ns
+        self._seen: tuple[Signature | None, ...] | None = None
+        self._is_fresh = True
+
+    def has_changed(self) -> bool:
+        """Return whether the files look otherwise than when they were marked, or may soon."""
+        return self._is_fresh or self._look() != self._seen
+
+    def mark(self) -> None:
+        """Remember how the files look. Call it before reading: then no change can slip between."""
+        self._seen = self._look()
+        newest = max((max(each[3:]) for each in self._seen if each is not None), default=0)
+        self._is_fresh = abs(self._clock_ns() - newest) < FRESH_NS
+
+    def forget(self) -> None:
+        """Make ``has_changed`` true until the next ``mark``."""
+        self._seen, self._is_fresh = None, True
+
+    def _look(self) -> tuple[Signature | None, ...]:
+        return tuple(_signature(path) for path in self._paths)
+
+
 class WatchedText:
-    """One file, through links; ``news`` gives its text when that is another one than before."""
+    """One file, through links; ``news`` returns its text when it differs from the one before."""
 
     def __init__(
         self, path: Path, *, max_bytes: int, clock_ns: Callable[[], int] = time.time_ns
     ) -> None:
         self.path = path
         self._max_bytes = max_bytes
-        self._clock_ns = clock_ns
-        self._signature: Signature | None = None
-        self._is_fresh = True
+        self._watch = Watch(path, clock_ns=clock_ns)
         self._text: str | None = None
 
     def news(self) -> str | None:
-        """Give the text if it differs from the last one given. Raises Unreadable, at every call."""
+        """Return the text if it differs from the last one. Raises Unreadable, at every call."""
+        if not self._watch.has_changed():
+            return None
+        self._watch.mark()
         try:
-            seen = self.path.stat()
-            if _signature(seen) == self._signature and not self._is_fresh:
-                return None
-            text, seen = self._read()
+            text = self._read()
         except (OSError, ValueError) as error:
             self.forget()
             raise Unreadable(f"{self.path}: {_explain(error)}") from error
-        self._signature = _signature(seen)
-        self._is_fresh = abs(self._clock_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns)) < FRESH_NS
         if text == self._text:
             return None
         self._text = text
         return text
 
     def forget(self) -> None:
-        """Take the file for new at the next look."""
-        self._signature, self._is_fresh, self._text = None, True, None
+        """Force a re-read at the next look."""
+        self._watch.forget()
+        self._text = None
 
-    def _read(self) -> tuple[str, os.stat_result]:
+    def _read(self) -> str:
         # Never waits: of a named pipe, which nobody means, the kind is looked at first.
         handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb") as file:  # noqa: PTH123 - a file that is open already
@@ -73,10 +97,14 @@ class WatchedText:
         if not data.strip():
             # What is left of a file by a full disk, or for a moment by a copy.
             raise ValueError("the file is empty")
-        return data.decode("utf-8-sig"), seen  # some editors begin with a mark of order
+        return data.decode("utf-8-sig")  # some editors begin with a mark of order
 
 
-def _signature(seen: os.stat_result) -> Signature:
+def _signature(path: Path) -> Signature | None:
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
     return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 

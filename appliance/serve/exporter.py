@@ -18,10 +18,9 @@ from appliance.metrics import Exporter, integers
 from appliance.relay.counters import Drop, Refusal, RelayCounters
 from appliance.relay.door import RelayDoor
 from appliance.relay.stun import StunServer
-from appliance.serve.certificates import Certificates
 from appliance.serve.runtime import TailnetRuntime
 from appliance.serve.supervise import Supervisor
-from appliance.tls.certificates import CertificateFiles
+from appliance.tls.current import CurrentCertificate
 
 
 class Server(Protocol):
@@ -29,7 +28,7 @@ class Server(Protocol):
 
     runtimes: tuple[TailnetRuntime, ...]
     listeners: list[Listener]
-    certificates: Certificates | None
+    certificate: CurrentCertificate | None
     stun: StunServer | None
     relay: RelayDoor | None
     supervisor: Supervisor
@@ -113,12 +112,16 @@ def _observe_front(export: Exporter, server: Server, front: Front) -> None:
             "evicted": _sum(each.gate.counters.evicted for each in listeners),
         },
     )
-    if server.certificates is None:
+    certificate = server.certificate
+    if certificate is None:
         return
-    certificates = server.certificates.files
-    export.source("headwater_tls_reloads_total", lambda: float(certificates.reloads))
-    export.source("headwater_tls_reload_failures_total", lambda: float(certificates.failures))
-    export.source("headwater_tls_expiry_seconds", lambda: _expiry(certificates))
+    export.source("headwater_tls_reloads_total", lambda: float(certificate.reloads))
+    export.source("headwater_tls_reload_failures_total", lambda: float(certificate.failures))
+
+    def expires_at() -> float:
+        return certificate.facts.not_after.timestamp()  # another certificate after a renewal
+
+    export.source("headwater_tls_expiry_seconds", expires_at)
 
 
 def _observe_control(export: Exporter, runtimes: Sequence[TailnetRuntime], door: Ts2021) -> None:
@@ -205,7 +208,3 @@ def _by_name(counts: Mapping[Refusal, int] | Mapping[Drop, int]) -> dict[str, fl
 
 def _sum(numbers: Iterable[int]) -> float:
     return float(sum(numbers))
-
-
-def _expiry(certificates: CertificateFiles) -> float:
-    return certificates.facts.not_after.timestamp()

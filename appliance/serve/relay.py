@@ -19,7 +19,7 @@ from appliance.relay import alone
 from appliance.relay.door import RelayDoor, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer
 from appliance.serve import statedir, systemd
-from appliance.serve.certificates import open_certificates
+from appliance.serve.certificates import open_certificate
 from appliance.serve.supervise import Supervisor
 from appliance.tailnet.differences import differing
 from appliance.tailnet.snapshot import Snapshot
@@ -82,7 +82,7 @@ async def run_alone(
     server = settings.derp.server
     statedir.prepare(settings.state_dir)
     names = tuple(dict.fromkeys(name for name in (server.host, settings.host) if name))
-    certificates = open_certificates(settings, names)
+    certificates = await open_certificate(settings, names)
     mesh = server.mesh
     plain = alone.RelaySettings(
         private_key=statedir.private_key(settings.state_dir / "derp.key", secrets.token_bytes),
@@ -107,7 +107,7 @@ async def run_alone(
         supervisor.start(*systemd.loops())
         await alone.run(
             plain,
-            tls=None if certificates is None else certificates.files.context,
+            tls=None if certificates is None else certificates.context,
             ready=lambda _: ready(),
             inherited=inherited or {},
         )

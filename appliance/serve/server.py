@@ -18,6 +18,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from appliance.relay.door import RelayDoor
 from appliance.relay.stun import StunServer
 from appliance.serve import exporter, localsocket, statedir, systemd
 from appliance.serve import relay as relaying
-from appliance.serve.certificates import Certificates, open_certificates
+from appliance.serve.certificates import open_certificate
 from appliance.serve.listeners import Sockets, accept, bind, bind_stun, tls_streams
 from appliance.serve.runtime import TailnetRuntime, Wanted
 from appliance.serve.statedir import StateError
@@ -55,6 +56,7 @@ from appliance.store.errors import StoreError
 from appliance.store.store import Database
 from appliance.tailnet.snapshot import Sequences, Snapshot
 from appliance.tls.certificates import CertificateError
+from appliance.tls.current import CurrentCertificate
 from appliance.wire.keys import MachineKey, PrivateKey
 
 log = logging.getLogger(__name__)
@@ -91,8 +93,7 @@ class Server:
         self.ports = resolved.Ports()
         self.database: Database | None = None
         self.listeners: list[Listener] = []
-        self.certificates: Certificates | None = None
-        self.ca_file: Path | None = None
+        self.certificate: CurrentCertificate | None = None
         self.relay: RelayDoor | None = None
         self.stun: StunServer | None = None
         self.ssh_checks = SSHChecks(secrets.token_bytes)
@@ -105,7 +106,8 @@ class Server:
             expected=(OSError, CertificateError, StateError, StoreError)
         )
         self._stop = asyncio.Event()
-        self._is_reload_asked = asyncio.Event()
+        self._wake_reload = asyncio.Event()
+        self._is_reload_asked = False
 
     async def run(self, started: Callable[[], Awaitable[None]] | None = None) -> None:
         """Start, call ``started``, serve until ``stop``, end. Raises what made it fail."""
@@ -133,7 +135,8 @@ class Server:
 
     def reload(self) -> None:
         """Read certificates and settings again, and take over what can change while running."""
-        self._is_reload_asked.set()
+        self._is_reload_asked = True
+        self._wake_reload.set()
 
     def handle_signals(self) -> None:
         """Stop at SIGTERM and SIGINT, reload at SIGHUP."""
@@ -150,7 +153,7 @@ class Server:
         statedir.prepare(settings.state_dir)
         noise_key = statedir.private_key(settings.state_dir / "noise.key", secrets.token_bytes)
         database = await self._open_database(ending)
-        tls = self._open_certificates()
+        tls = await self._open_certificate()
         sockets = await self._bind(ending)
         await self._make_runtimes(database)
         self.supervisor.start(Loop("database", database.guard))
@@ -195,15 +198,20 @@ class Server:
             database.note_last_seen(online)
         await database.close()
 
-    def _open_certificates(self) -> TlsSource | None:
-        opened = open_certificates(
+    async def _open_certificate(self) -> TlsSource | None:
+        opened = self.certificate = await open_certificate(
             self.settings, self._certificate_names, self_signed=self._self_signed
         )
         if opened is None:
             return None
-        self.certificates, self.ca_file = opened, opened.ca_file
+        opened.on_replaced = self._wake_reload.set  # the relay map names the pin
         self.supervisor.start(*opened.loops())
-        return opened.files.context
+        return opened.context
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The file that clients must trust, if no public authority vouches for us."""
+        return None if self.certificate is None else self.certificate.certificate.ca_file
 
     @property
     def _has_relay(self) -> bool:
@@ -228,7 +236,6 @@ class Server:
         self.ports = resolved.Ports(
             https=None if settings.listen[0].port else sockets.listen[0].port,
             stun=sockets.stun[0].getsockname()[1] if sockets.stun else None,
-            cert_name="" if self.certificates is None else self.certificates.pin,
         )
         return sockets
 
@@ -266,7 +273,8 @@ class Server:
     def _wanted(self, record: records.Tailnet) -> Wanted:
         """Resolve the settings of a tailnet; one that the file does not name has the defaults."""
         tailnet = self._tailnet_named(record.name, Tailnet(base_domain=record.domain))
-        return Wanted.of(self.settings, tailnet, self.ports)
+        pin = "" if self.certificate is None else self.certificate.pin
+        return Wanted.of(self.settings, tailnet, replace(self.ports, cert_name=pin))
 
     def _tailnet_named(self, name: str, default: Tailnet | None = None) -> Tailnet:
         found = (each for each in self.settings.all_tailnets if each.name == name)
@@ -329,7 +337,7 @@ class Server:
             web=runner.server,
             trusted=settings.trusted_proxies,
             # With TLS it comes before the handshake, so the stream has read it.
-            proxy_protocol=settings.proxy_protocol and self.certificates is None,
+            proxy_protocol=settings.proxy_protocol and self.certificate is None,
         )
 
     async def _accept(
@@ -380,15 +388,16 @@ class Server:
             await runtime.reload(self._wanted(runtime.live.snapshot.tailnet))
 
     async def _reload_when_asked(self) -> None:
-        await self._is_reload_asked.wait()
-        self._is_reload_asked.clear()
-        await self._reload()
+        await self._wake_reload.wait()
+        self._wake_reload.clear()
+        is_asked, self._is_reload_asked = self._is_reload_asked, False
+        await (self._reload() if is_asked else self._apply_settings())
 
     async def _reload(self) -> None:
         systemd.reloading()
         try:
-            if self.certificates is not None:
-                self.certificates.files.check()
+            if self.certificate is not None:
+                await self.certificate.check()
             if self._read_again is not None:
                 await self._take_over(self._read_again())
             else:

@@ -1,31 +1,24 @@
-"""The certificate that is served: files on disk, watched, swapped while connections run.
+"""A certificate and its key, from PEM files to a TLS context; the facts that operators ask for.
 
-Not for how certificates come to be (``localca``, later ACME, or the operator). A listener asks
-``CertificateFiles.context`` at every new connection; a broken new pair keeps the old one in use.
+Not for where certificates come from (``issuers``) nor for which one is in use (``current``).
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
+    from typing import Self
 
-log = logging.getLogger(__name__)
-
-POLL_S = 10.0
-"""How soon a renewed certificate is noticed. Two stat calls; certificates live for weeks."""
 PIN_PREFIX = "sha256-raw:"
-
-Signature = tuple[tuple[int, int, int], ...]
 
 
 class CertificateError(Exception):
@@ -97,76 +90,24 @@ def pin(leaf: x509.Certificate) -> str:
     return PIN_PREFIX + leaf.fingerprint(hashes.SHA256()).hex()
 
 
-class CertificateFiles:
-    """A PEM chain and its key (which may be one file), kept loaded and watched."""
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its key, loaded: ready for listeners."""
 
-    def __init__(self, chain: Path, key: Path | None = None, *, poll_s: float = POLL_S) -> None:
-        self.chain = chain
-        self.key = key or chain
-        self.reloads = 0
-        self.failures = 0
-        self._poll_s = poll_s
-        self._signature = self._look()
-        self._context = server_context(self.chain, self.key)
-        self.facts = read_facts(self.chain)
-        self._warn_if_expired()
+    chain: Path
+    context: ssl.SSLContext
+    facts: Facts
+    digest: bytes
+    """Of the files; equal ones are the same certificate and key."""
+    ca_file: Path | None = None
+    """The file that clients must trust, if no public authority vouches for the certificate."""
 
-    def context(self) -> ssl.SSLContext:
-        """Give the context in use (a ``TlsSource`` for listeners)."""
-        return self._context
-
-    def check(self) -> bool:
-        """Load the files again if they have changed; tell whether a new pair is in use now.
-
-        A pair that cannot be used is logged once and leaves the old one serving: renewal tools
-        replace two files one after the other, and the next look finds both.
-        """
-        signature = self._look()
-        if signature == self._signature:
-            return False
-        self._signature = signature
-        try:
-            context, facts = server_context(self.chain, self.key), read_facts(self.chain)
-        except CertificateError as error:
-            self.failures += 1
-            log.error(  # noqa: TRY400 - the operator needs the sentence, not our stack
-                "new certificate cannot be used, the old one stays",
-                extra={"reason": str(error), "path": str(self.chain)},
-            )
-            return False
-        self._context, self.facts = context, facts
-        self.reloads += 1
-        log.info(
-            "certificate replaced",
-            extra={"path": str(self.chain), "reason": f"valid until {facts.not_after:%Y-%m-%d}"},
-        )
-        self._warn_if_expired()
-        return True
-
-    async def watch(self) -> None:
-        """Look for changed files for ever; a long task of the server."""
-        while True:
-            await asyncio.sleep(self._poll_s)
-            self.check()
-
-    def _look(self) -> Signature:
-        """Say which files are there: modification time, inode and size, through links."""
-        found = []
-        for path in (self.chain, self.key):
-            try:
-                status = path.stat()
-            except OSError:
-                found.append((0, 0, 0))
-            else:
-                found.append((status.st_mtime_ns, status.st_ino, status.st_size))
-        return tuple(found)
-
-    def _warn_if_expired(self) -> None:
-        if self.facts.not_after < datetime.now(UTC):
-            log.warning(
-                "certificate has expired",
-                extra={"path": str(self.chain), "reason": f"{self.facts.not_after:%Y-%m-%d}"},
-            )
+    @classmethod
+    def load(cls, chain: Path, key: Path | None = None, *, ca_file: Path | None = None) -> Self:
+        """Load a PEM chain and its key, which may be one file. Blocking. Raises CertificateError."""
+        context, facts = server_context(chain, key), read_facts(chain)
+        digest = sha256(chain.read_bytes() + (key or chain).read_bytes()).digest()
+        return cls(chain, context, facts, digest, ca_file)
 
 
 def _no_password() -> str:

@@ -1,6 +1,6 @@
 """Certificates without a public CA: a small CA for development, and a self-signed one to be pinned.
 
-Not for the public internet (ACME comes with a later issue). Keys are written once, mode 0600,
+Not for the public internet, and not for when to renew (``current``). Keys are written once, mode 0600,
 whole or not at all; leaf and key share one file, so that a reader never sees half a pair.
 """
 
@@ -54,23 +54,22 @@ class LocalCa:
         self.directory = directory
         self.ca_file = directory / "ca.pem"
         self._key_file = directory / "ca.key"
-        self._leaf_file = directory / "server.pem"
+        self.leaf_file = directory / "server.pem"
         self._now = now
 
     def ensure(self, names: Sequence[str]) -> Pair:
         """Give a certificate for these host names and addresses, made or renewed as needed.
 
-        Call it again before ``RENEW_BEFORE`` runs out (``CertificateFiles`` then notices the new
-        file). Raises CertificateError when what is in the directory cannot be read.
+        The authority's key is needed only for a new one, so damage to it harms nothing before
+        ``RENEW_BEFORE`` runs out. Raises CertificateError when what is in the directory cannot be read.
         """
         if not names:
             raise ValueError("a certificate needs a name or an address")
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ca, ca_key = self._ensure_ca()
-        leaf = _read_leaf(self._leaf_file)
-        if leaf is None or not self._is_good(leaf, ca, names):
-            leaf = self._make_leaf(ca, ca_key, names)
-        return Pair(self._leaf_file, pin(leaf))
+        leaf, known = _read_leaf(self.leaf_file), _read_certificate(self.ca_file)
+        if leaf is None or known is None or not self._is_good(leaf, known, names):
+            leaf = self._make_leaf(*self._ensure_ca(), names)
+        return Pair(self.leaf_file, pin(leaf))
 
     def _ensure_ca(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         if self.ca_file.exists() and self._key_file.exists():
@@ -102,7 +101,7 @@ class LocalCa:
             .add_extension(issuer_id, critical=False)
             .sign(ca_key, hashes.SHA256())
         )
-        write_private(self._leaf_file, _pem(leaf) + _pem(ca) + _key_pem(key))
+        write_private(self.leaf_file, _pem(leaf) + _pem(ca) + _key_pem(key))
         return leaf
 
     def _is_good(self, leaf: x509.Certificate, ca: x509.Certificate, names: Sequence[str]) -> bool:
@@ -232,6 +231,13 @@ def _read_leaf(path: Path) -> x509.Certificate | None:
         serialization.load_pem_private_key(text[text.index(b"-----BEGIN PRIVATE KEY") :], None)
         return x509.load_pem_x509_certificate(text)
     except (OSError, ValueError, TypeError):
+        return None
+
+
+def _read_certificate(path: Path) -> x509.Certificate | None:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
         return None
 
 

@@ -27,7 +27,7 @@ from appliance.control.http2 import engine
 from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front
 from appliance.front.stream import listen
-from appliance.tls.certificates import CertificateFiles
+from appliance.tls.certificates import server_context
 from appliance.tls.localca import LocalCa
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, PrivateKey
@@ -200,8 +200,8 @@ async def _serve(http2: str) -> None:
     ts2021 = Ts2021(key, door.handle, http2=engine(http2))
     front = Front({"/ts2021": ts2021.open})
     with tempfile.TemporaryDirectory() as directory:
-        files = CertificateFiles(LocalCa(Path(directory)).ensure(["127.0.0.1"]).path)
-    listener = await listen(front.sink, "127.0.0.1", 0, tls=files.context)
+        context = server_context(LocalCa(Path(directory)).ensure(["127.0.0.1"]).path)
+    listener = await listen(front.sink, "127.0.0.1", 0, tls=lambda: context)
     gc.freeze()
     _say({"port": listener.port, "key": str(MachineKey(key.public_raw))})
     while word := (await asyncio.to_thread(sys.stdin.readline)).strip():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,7 @@ from tests.support.polling import until
 from tests.test_whole import auth_key, connected
 
 KINDS = (
-    "certificate files",
-    "certificate renewal",
+    "certificate",
     "commit",
     "control sweep",
     "database",
@@ -126,3 +127,31 @@ async def test_nodes_poll_on_while_loops_fail(tmp_path: Path) -> None:
             while not any("PeersChanged" in message for message in one.heard):
                 await one.hear(len(one.heard) + 1)
     assert supervisor.failures["map distribution"] == 2
+
+
+Damage = Callable[[Path], None]
+
+
+def _garbage(directory: Path) -> None:
+    (directory / "ca.key").write_text("garbage")
+
+
+def _gone(directory: Path) -> None:
+    (directory / "ca.key").unlink()
+    (directory / "ca.key").mkdir()
+
+
+@pytest.mark.parametrize("damage", [_garbage, _gone])
+async def test_a_damaged_authority_leaves_the_certificate_in_memory(
+    tmp_path: Path, damage: Damage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """D2: ``ca.key`` damaged under a running server ended it at the next renewal."""
+    caplog.set_level(logging.INFO, "appliance")
+    settings = plan(tmp_path, server_url="https://127.0.0.1", tls={"mode": "local_ca"})
+    async with asyncio.timeout(30), running(settings) as server:
+        ca = (settings.state_dir / "tls" / "ca.pem").read_text()
+        damage(settings.state_dir / "tls")
+        (settings.state_dir / "tls" / "server.pem").unlink()  # so that a new one is due
+        server.reload()
+        await until(lambda: "no new certificate, the one in use stays" in caplog.text)
+        assert "mkey:" in await ask(server, "/key?v=130", ssl.create_default_context(cadata=ca))

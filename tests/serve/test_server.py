@@ -189,9 +189,9 @@ async def test_lonely_certificate_is_pinned_in_the_relay_map(tmp_path: Path) -> 
         server.stop()
 
     await server.run(started)
-    assert server.certificates is not None
-    assert server.certificates.pin
-    assert pinned == [server.certificates.pin]
+    assert server.certificate is not None
+    assert server.certificate.pin
+    assert pinned == [server.certificate.pin]
     assert server.ca_file is not None
     assert "PRIVATE KEY" not in server.ca_file.read_text()
 

@@ -19,7 +19,7 @@ from appliance import config
 from appliance.cli import serve
 from appliance.loops import run_all
 from appliance.serve import systemd
-from appliance.serve.certificates import open_certificates
+from appliance.serve.certificates import open_certificate
 from tests.support import stunclient
 from tests.support.certificates import self_signed_pem
 from tests.support.polling import until
@@ -284,15 +284,17 @@ def test_a_missing_socket_unit_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert "headwater deploy render" in refusal.advice
 
 
-def test_a_certificate_may_be_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_certificate_may_be_a_credential(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the page about the settings says of every key that ends in _file."""
     (tmp_path / "tls-pair").write_bytes(self_signed_pem())
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     tls = {"mode": "files", "cert_file": "tls-pair", "key_file": "tls-pair"}
     settings = config.build({"server_url": "https://hw.example.com", "tls": tls})
-    opened = open_certificates(settings, ())
+    opened = await open_certificate(settings, ())
     assert opened is not None
-    assert opened.files.chain == tmp_path / "tls-pair"
+    assert opened.certificate.chain == tmp_path / "tls-pair"
 
 
 def test_a_connection_waits_in_the_socket_while_the_server_restarts(given: Given) -> None:

@@ -1,10 +1,8 @@
-"""Certificate files: loaded, watched, replaced while serving, and never replaced by rubbish."""
+"""Certificates made here, and PEM files loaded into TLS contexts."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
 import shutil
 import ssl
 import stat
@@ -15,14 +13,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from appliance.tls.certificates import (
-    CertificateError,
-    CertificateFiles,
-    read_facts,
-    server_context,
-)
+from appliance.tls.certificates import Certificate, CertificateError, read_facts, server_context
 from appliance.tls.localca import LocalCa, ensure_self_signed, write_private
-from tests.support.polling import until
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str | None) -> ssl.SSLObject:
@@ -92,16 +84,6 @@ def test_local_ca_replaces_a_leaf_of_another_ca(tmp_path: Path) -> None:
     assert ca.ensure(["a.test"]).pin not in (first.pin, stranger.pin)
 
 
-def test_local_ca_says_how_to_recover(tmp_path: Path) -> None:
-    ca = LocalCa(tmp_path)
-    ca.ensure(["a.test"])
-    (tmp_path / "ca.key").write_text("rubbish")
-    with pytest.raises(CertificateError, match="remove both"):
-        ca.ensure(["a.test"])
-    with pytest.raises(ValueError, match="needs a name"):
-        ca.ensure([])
-
-
 def test_damaged_leaf_is_made_again(tmp_path: Path) -> None:
     ca = LocalCa(tmp_path)
     pair = ca.ensure(["a.test"])
@@ -130,75 +112,21 @@ def test_tls_1_1_is_refused(tmp_path: Path) -> None:
     assert not context.options & ssl.OP_CIPHER_SERVER_PREFERENCE
 
 
-def test_changed_files_are_taken_up(tmp_path: Path) -> None:
+def test_a_damaged_authority_keeps_its_good_leaf(tmp_path: Path) -> None:
+    """D2: the key of the authority is needed for a new certificate, not for the one at hand."""
     ca = LocalCa(tmp_path)
-    files = CertificateFiles(ca.ensure(["a.test"]).path)
-    before = files.context()
-    assert not files.check()
-    ca.ensure(["a.test", "b.test"])
-    assert files.check()
-    assert files.context() is not before
-    assert files.facts.names == ("a.test", "b.test")
-    assert handshake(files.context(), trusting(ca.ca_file), "b.test")
-    assert (files.reloads, files.failures) == (1, 0)
-
-
-def test_broken_new_files_leave_the_old_pair(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pair = LocalCa(tmp_path / "ca").ensure(["a.test"])
-    text = pair.path.read_bytes()
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(text)
-    key.write_bytes(text[text.index(b"-----BEGIN PRIVATE") :])
-    files = CertificateFiles(chain, key)
-    before = files.context()
-    other = LocalCa(tmp_path / "ca").ensure(["b.test"]).path.read_bytes()
-    with caplog.at_level(logging.ERROR):
-        for rubbish in (b"", b"rubbish", other):
-            chain.write_bytes(rubbish)
-            assert not files.check()
-            assert not files.check()
-        chain.unlink()
-        assert not files.check()
-    assert files.context() is before
-    assert files.failures == 4
-    assert len(caplog.records) == 4
-    assert "is not the key of" in str(caplog.records[2].__dict__["reason"])
-    # The tool that replaces one file after the other gets there in the end.
-    chain.write_bytes(other)
-    key.write_bytes(other[other.index(b"-----BEGIN PRIVATE") :])
-    assert files.check()
-    assert files.facts.names == ("b.test",)
-
-
-def test_files_behind_a_moved_link_are_noticed(tmp_path: Path) -> None:
-    """Renewal tools keep versions and move a symbolic link."""
-    ca = LocalCa(tmp_path)
-    live = tmp_path / "live.pem"
-    for name in ("one", "two"):
-        shutil.copy(ca.ensure([f"{name}.test"]).path, tmp_path / f"{name}.pem")
-    live.symlink_to("one.pem")
-    files = CertificateFiles(live)
-    (tmp_path / "next").symlink_to("two.pem")
-    (tmp_path / "next").replace(live)
-    assert files.check()
-    assert files.facts.names == ("two.test",)
-
-
-async def test_watching_needs_nobody_to_ask(tmp_path: Path) -> None:
-    ca = LocalCa(tmp_path)
-    files = CertificateFiles(ca.ensure(["a.test"]).path, poll_s=0.001)
-    task = asyncio.create_task(files.watch())
-    ca.ensure(["b.test"])
-    await until(lambda: files.facts.names == ("b.test",))
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    pair = ca.ensure(["a.test"])
+    (tmp_path / "ca.key").write_text("garbage")
+    assert ca.ensure(["a.test"]) == pair
+    with pytest.raises(CertificateError, match="remove both"):
+        ca.ensure(["b.test"])
+    with pytest.raises(ValueError, match="needs a name"):
+        ca.ensure([])
 
 
 def test_missing_and_encrypted_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match=r"nowhere\.pem"):
-        CertificateFiles(tmp_path / "nowhere.pem")
+        Certificate.load(tmp_path / "nowhere.pem")
     text = LocalCa(tmp_path).ensure(["a.test"]).path.read_bytes()
     key = serialization.load_pem_private_key(text[text.index(b"-----BEGIN PRIVATE") :], None)
     secret = tmp_path / "secret.pem"
@@ -211,17 +139,7 @@ def test_missing_and_encrypted_files_are_named(tmp_path: Path) -> None:
         )
     )
     with pytest.raises(CertificateError, match="encrypted"):
-        CertificateFiles(secret)
-
-
-def test_expired_certificate_is_served_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    long_ago = datetime(2001, 1, 1, tzinfo=UTC)
-    pair = LocalCa(tmp_path, now=lambda: long_ago).ensure(["a.test"])
-    with caplog.at_level(logging.WARNING):
-        CertificateFiles(pair.path)
-    assert [record.getMessage() for record in caplog.records] == ["certificate has expired"]
+        Certificate.load(secret)
 
 
 def test_private_files_are_whole_or_absent(tmp_path: Path) -> None:

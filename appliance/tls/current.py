@@ -1,0 +1,154 @@
+"""The certificate in use: obtained from an issuer, renewed in time, swapped while connections run.
+
+Whatever an issuer does, the certificate in memory is served on. Not for how certificates come to be
+(``issuers``). A listener asks ``context`` at every new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from appliance.loops import Loop
+from appliance.tls.certificates import Certificate, CertificateError, Facts
+from appliance.tls.issuers import Issuer
+
+log = logging.getLogger(__name__)
+
+POLL_S = 10.0
+"""How soon a changed file is noticed, and how often a failed renewal is tried again. Two stat calls;
+certificates live for weeks."""
+OBTAIN_S = 900.0
+"""Bound on one attempt: a public authority may take minutes, and an issuer may have a bug."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _ignore() -> None:
+    pass
+
+
+class CurrentCertificate:
+    """The certificate in use; its ``loops`` must run for it to be renewed."""
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        names: Sequence[str],
+        certificate: Certificate,
+        *,
+        is_provisional: bool = False,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self.certificate = certificate
+        self.reloads = 0
+        """How often another certificate was put in use since the start."""
+        self.failures = 0
+        """Attempts to obtain one that failed."""
+        self.on_replaced: Callable[[], None] = _ignore
+        """Called when another certificate is in use, for what depends on its pin."""
+        self._issuer = issuer
+        self._names = tuple(names)
+        self._is_provisional = is_provisional
+        self._now = now
+        self._failure = ""
+        self._renewing = asyncio.Lock()
+        self._report("certificate in use")
+
+    @classmethod
+    async def open(
+        cls,
+        issuer: Issuer,
+        names: Sequence[str],
+        *,
+        until_then: Issuer | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> CurrentCertificate:
+        """Obtain the first certificate. Raises CertificateError or OSError.
+
+        With ``until_then`` a server starts all the same: with a certificate of that issuer, until
+        the other one has given its first.
+        """
+        try:
+            first = await issuer.obtain(names)
+        except (CertificateError, OSError) as error:
+            if until_then is None:
+                raise
+            log.warning(
+                "no certificate yet, another one serves until then",
+                extra={"source": issuer.name, "reason": str(error)},
+            )
+            first = await until_then.obtain(names)
+            return cls(issuer, names, first, is_provisional=True, now=now)
+        return cls(issuer, names, first, now=now)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the TLS context in use (a ``TlsSource`` for listeners)."""
+        return self.certificate.context
+
+    @property
+    def facts(self) -> Facts:
+        """What the certificate in use says."""
+        return self.certificate.facts
+
+    @property
+    def pin(self) -> str:
+        """The pin for the relay map, if nothing but the certificate itself vouches for it."""
+        return self.facts.pin if self.facts.is_self_signed else ""
+
+    def loops(self) -> tuple[Loop, ...]:
+        """Return what must run for changed files to be noticed and certificates to be renewed."""
+        return (Loop("certificate", self.renew_if_due, POLL_S, max_backoff_s=POLL_S),)
+
+    async def check(self) -> None:
+        """Do what ``renew_if_due`` does, at the wish of an operator: a failure is only logged."""
+        with suppress(CertificateError, OSError):
+            await self.renew_if_due()
+
+    async def renew_if_due(self) -> None:
+        """Obtain a certificate if it is time, or if files have changed.
+
+        Raises CertificateError or OSError; the one in use stays then, and so it does for any bug.
+        """
+        async with self._renewing:
+            due_at = self._issuer.renew_at(self.certificate)
+            if self._is_provisional or self._failure or self._now() >= due_at:
+                await self._renew()
+
+    async def _renew(self) -> None:
+        try:
+            async with asyncio.timeout(OBTAIN_S):
+                new = await self._issuer.obtain(self._names)
+        except (CertificateError, OSError) as error:
+            self.failures += 1
+            failure = str(error) or "it took too long"
+            if failure != self._failure:
+                log.error(  # noqa: TRY400  # the operator needs the sentence, not our stack
+                    "no new certificate, the one in use stays",
+                    extra={"source": self._issuer.name, "reason": failure},
+                )
+            self._failure = failure
+            raise
+        self._failure, self._is_provisional = "", False
+        if new.digest != self.certificate.digest:
+            self.certificate = new
+            self.reloads += 1
+            self._report("certificate replaced")
+            self.on_replaced()
+
+    def _report(self, message: str) -> None:
+        facts = self.facts
+        fields = {
+            "source": self._issuer.name,
+            "path": str(self.certificate.chain),
+            "reason": f"valid until {facts.not_after:%Y-%m-%d} for {', '.join(facts.names)}",
+        }
+        log.info(message, extra=fields)
+        if facts.not_after < self._now():
+            log.warning("certificate has expired", extra=fields)
