@@ -32,7 +32,12 @@ FIELDS = (
 """Every field that a line may carry; a field of another name is a mistake that tests find."""
 
 FROM_STRANGERS = frozenset(
-    {"registration refused", "relay client not admitted", "admission cannot be asked"}
+    {
+        "registration refused",
+        "map refused",
+        "relay client not admitted",
+        "admission cannot be asked",
+    }
 )
 """Messages that anybody can cause, as often as he likes."""
 STRANGERS_PER_MINUTE = 60

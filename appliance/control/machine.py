@@ -43,8 +43,8 @@ class MachineDoor:
         self._tailnets = tailnets
         self._sessions = sessions
         self._encoders = encoders
-        self._rng = rng
         self._turn = asyncio.Lock()
+        self._registrations = register.Registrations(tailnets, rng)
         self.pings = calls.Pings()
         self._ssh = SSHActions(tailnets, ssh_checks)
         self._routes: dict[str, Callable[[Exchange], Answering | None]] = {
@@ -71,7 +71,7 @@ class MachineDoor:
         if exchange.method != "POST":
             _wrong_method(exchange)
             return None
-        return register.answer(exchange, self._tailnets, self._rng)
+        return self._registrations.answer(exchange)
 
     def _whoami(self, exchange: Exchange) -> None:
         exchange.respond(200, str(exchange.machine_key).encode(), content_type=TEXT)

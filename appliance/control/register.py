@@ -7,14 +7,20 @@ that is what clients show to people.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from random import Random
 
-from appliance.control.exchange import Exchange
-from appliance.errors import Conflict, Rejected
+from appliance.control.exchange import TEXT, Exchange
+from appliance.errors import Conflict, Invalid, Rejected
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
+from appliance.records import Node
+from appliance.repeats import Repeats
 from appliance.tailnet import enrolment
-from appliance.tailnet.enrolment import KeyGrant
+from appliance.tailnet.enrolment import KeyGrant, Registration
+from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MachineKey
@@ -26,72 +32,138 @@ MOST_CHOICES = 4
 """How often a request may find that its tailnet is another one now; once is rare enough."""
 
 
-async def answer(exchange: Exchange, tailnets: LiveTailnets, rng: Random) -> None:
-    """Answer one register request."""
-    try:
-        request = tailcfg.decode_register_request(exchange.body)
-    except ProtocolError as error:
-        exchange.respond(400, f"bad register request: {error}".encode(), content_type=b"text/plain")
-        return
-    try:
-        response = await _register(exchange.machine_key, request, tailnets, rng)
-    except Rejected as refusal:
-        log.info(
-            "registration refused",
-            extra={"machine_key": exchange.machine_key.short, "reason": refusal.code},
-        )
-        response = tailcfg.RegisterResponse(error=refusal.sentence)
-    except CommitFailed:
-        exchange.respond(
-            503, b"the change could not be stored; try again", content_type=b"text/plain"
-        )
-        return
-    if not response.error:
-        exchange.vouch()
-    exchange.respond(200, tailcfg.encode(response))
+class Registrations:
+    """Answers the register requests of one server's nodes; ``now`` is for telling repetitions."""
+
+    def __init__(
+        self, tailnets: LiveTailnets, rng: Random, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tailnets = tailnets
+        self._rng = rng
+        self._now = now
+        self._refusals = Repeats()
+
+    async def answer(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        try:
+            request = tailcfg.decode_register_request(exchange.body)
+        except ProtocolError as error:
+            exchange.respond(400, f"bad register request: {error}".encode(), content_type=TEXT)
+            return
+        try:
+            response = await self._register(exchange.machine_key, request)
+        except Rejected as refusal:
+            self._note_refusal(exchange.machine_key, refusal)
+            response = tailcfg.RegisterResponse(error=refusal.sentence)
+        except CommitFailed:
+            exchange.respond(503, b"the change could not be stored; try again", content_type=TEXT)
+            return
+        if not response.error:
+            exchange.vouch()
+        exchange.respond(200, tailcfg.encode(response))
+
+    async def _register(
+        self, machine: MachineKey, request: tailcfg.RegisterRequest
+    ) -> tailcfg.RegisterResponse:
+        if request.version < capver.OLDEST_SUPPORTED:
+            raise Invalid(
+                "client-too-old",
+                f"this client is too old (capability version {request.version}): "
+                f"update it to release {capver.first_release(capver.OLDEST_SUPPORTED)} or newer",
+            )
+        grant = enrolment.key_grant(request.auth)
+        by = Principal(PrincipalKind.NODE, machine.short)
+        for _ in range(MOST_CHOICES):
+            live = self._choose(machine, request, grant)
+            async with live.edit(by=by) as edit:
+                # Chosen again: while this waited for its turn, another may have brought the key.
+                if self._choose(machine, request, grant) is live:
+                    before = [edit.nodes[i] for i in edit.by_machine_key.get(machine, ())]
+                    result = enrolment.register(
+                        edit, machine, request, grant, live.clock(), rng=self._rng
+                    )
+                    break
+        else:
+            raise Conflict(
+                "tailnet-changes", "this device is being registered elsewhere; try again"
+            )
+        _tell(live.snapshot, _news(before, request, result, live.clock()), grant, by)
+        return result.response
+
+    def _choose(
+        self, machine: MachineKey, request: tailcfg.RegisterRequest, grant: KeyGrant
+    ) -> LiveTailnet:
+        """Choose the tailnet: the node key's, else the auth key's, the machine's, the first.
+
+        Drafts count, or one node key could come to stand in two tailnets, and only one would be
+        found.
+        """
+        for live in self._tailnets:
+            if request.node_key in live.drafted.by_node_key:
+                return live
+        for live in self._tailnets:
+            if grant.prefix in live.drafted.by_key_prefix:
+                return live
+        for live in self._tailnets:
+            if request.old_node_key in live.drafted.by_node_key:
+                return live
+        for live in self._tailnets:
+            if machine in live.drafted.by_machine_key:
+                return live
+        return self._tailnets.default
+
+    def _note_refusal(self, machine: MachineKey, refusal: Rejected) -> None:
+        """Write a refusal once: a client that is not let in asks every half minute, for days."""
+        repeated = self._refusals.note((machine, refusal.code), self._now())
+        if repeated is not None:
+            log.info(
+                "registration refused",
+                extra={
+                    "machine_key": machine.short,
+                    "reason": refusal.code,
+                    "repeated": repeated,
+                },
+            )
 
 
-async def _register(
-    machine: MachineKey, request: tailcfg.RegisterRequest, tailnets: LiveTailnets, rng: Random
-) -> tailcfg.RegisterResponse:
-    if request.version < capver.OLDEST_SUPPORTED:
-        return tailcfg.RegisterResponse(
-            error=f"this client is too old (capability version {request.version}): "
-            f"update it to release {capver.first_release(capver.OLDEST_SUPPORTED)} or newer"
-        )
-    grant = enrolment.key_grant(request.auth)
-    by = Principal(PrincipalKind.NODE, machine.short)
-    for _ in range(MOST_CHOICES):
-        live = _choose(machine, request, grant, tailnets)
-        async with live.edit(by=by) as edit:
-            # Chosen again: while this waited for its turn, another may have brought the same key.
-            if _choose(machine, request, grant, tailnets) is live:
-                result = enrolment.register(edit, machine, request, grant, live.clock(), rng=rng)
-                break
-    else:
-        raise Conflict("tailnet-changes", "this device is being registered elsewhere; try again")
-    if result.node is not None:
-        log.info("node registered", extra={"node": result.node.name, "machine_key": machine.short})
-    return result.response
+def _news(
+    before: Iterable[Node],
+    request: tailcfg.RegisterRequest,
+    result: Registration,
+    now: datetime,
+) -> tuple[str, Node] | None:
+    """Tell what a colleague would be told: what has happened, and to which node.
 
-
-def _choose(
-    machine: MachineKey, request: tailcfg.RegisterRequest, grant: KeyGrant, tailnets: LiveTailnets
-) -> LiveTailnet:
-    """Choose the tailnet: the node key's, then the auth key's, then the machine's, then the first.
-
-    Drafts count, or one node key could come to stand in two tailnets, and only one would be found.
+    ``before`` are the nodes that the machine had. A daemon that restarts is no news.
     """
-    for live in tailnets:
-        if request.node_key in live.drafted.by_node_key:
-            return live
-    for live in tailnets:
-        if grant.prefix in live.drafted.by_key_prefix:
-            return live
-    for live in tailnets:
-        if request.old_node_key in live.drafted.by_node_key:
-            return live
-    for live in tailnets:
-        if machine in live.drafted.by_machine_key:
-            return live
-    return tailnets.default
+    node = result.node
+    if node is None:
+        gone = next((old for old in before if old.node_key == request.node_key), None)
+        return None if gone is None else ("ephemeral node logged out", gone)
+    old = next((old for old in before if old.id == node.id), None)
+    if old is None:
+        return "node enrolled", node
+    if result.response.node_key_expired:
+        return None if old.expires_at == node.expires_at else ("node logged out", node)
+    is_rotated = old.node_key != node.node_key
+    if (old.user_id, old.tags) != (node.user_id, node.tags) or (is_rotated and old.is_expired(now)):
+        return "node re-enrolled", node
+    return ("node key rotated", node) if is_rotated else None
+
+
+def _tell(
+    snapshot: Snapshot, news: tuple[str, Node] | None, grant: KeyGrant, by: Principal
+) -> None:
+    if news is None:
+        return
+    message, node = news
+    user = None if node.user_id is None else snapshot.users.get(node.user_id)
+    fields: dict[str, object] = {
+        "node": node.name,
+        "user": ",".join(node.tags) if user is None else user.name,
+        "tailnet": snapshot.tailnet.name,
+        "by": str(by),
+    }
+    if grant.prefix:
+        fields["source"] = f"auth key {grant.prefix}"  # its public half
+    log.info(message, extra=fields)

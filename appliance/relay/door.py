@@ -20,6 +20,7 @@ from appliance.relay.link import RelayLink
 from appliance.relay.login import Login
 from appliance.relay.server import Link, RelayServer
 from appliance.relay.upgrade import check_upgrade
+from appliance.repeats import Repeats
 from appliance.wire import derp
 from appliance.wire.derp import NONCE_BYTES, ClientInfo
 from appliance.wire.http1 import Answer, Head
@@ -88,6 +89,7 @@ class RelayDoor:
         self._timer: asyncio.TimerHandle | None = None
         self._asking: set[asyncio.Future[bool | None]] = set()
         self._asked_for: dict[Login, asyncio.Future[bool | None]] = {}
+        self._refusals = Repeats()
         self._closed = False
 
     @property
@@ -171,6 +173,10 @@ class RelayDoor:
             self._asked_for[login] = self._later(answer, lambda admit: login.admitted(admit=admit))
         else:
             login.admitted(admit=answer)
+
+    def repeated(self, key: NodeKey, reason: str) -> int | None:
+        """Count that this key was not admitted. A deleted node tries every two seconds, for days."""
+        return self._refusals.note((key, reason), asyncio.get_running_loop().time())
 
     def make_link(self, key: NodeKey, info: ClientInfo, login: Login) -> RelayLink:
         """Make the link of an admitted client and put it on the wheel."""

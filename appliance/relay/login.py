@@ -47,6 +47,9 @@ class Doorkeeper(Protocol):
     def ask(self, login: Login, key: NodeKey, info: ClientInfo, /) -> None:
         """Decide whether the client may come and call ``admitted``, now or later."""
 
+    def repeated(self, key: NodeKey, reason: str, /) -> int | None:
+        """Count that this key was not admitted; how often since the last line, None: write none."""
+
     def make_link(self, key: NodeKey, info: ClientInfo, login: Login, /) -> RelayLink:
         """Make the link of an admitted client."""
 
@@ -114,14 +117,18 @@ class Login:
         if self._over or self._box is None:
             return
         if not admit:
-            log.info(
-                "relay client not admitted",
-                extra={
-                    "node": self._key.short,
-                    "remote": self.source,
-                    "reason": "nobody could be asked" if admit is None else "not a node",
-                },
-            )
+            reason = "nobody could be asked" if admit is None else "not a node"
+            repeated = self._door.repeated(self._key, reason)
+            if repeated is not None:
+                log.info(
+                    "relay client not admitted",
+                    extra={
+                        "node": self._key.short,
+                        "remote": self.source,
+                        "reason": reason,
+                        "repeated": repeated,
+                    },
+                )
             self.refuse(Refusal.UNVERIFIED if admit is None else Refusal.NOT_ADMITTED)
             return
         box, self._box = self._box, None

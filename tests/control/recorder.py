@@ -25,6 +25,7 @@ class Recorder:
         self.peer: tuple[str, int] | None = ("192.0.2.1", 1)
         self.status = 0
         self.body = b""
+        self.headers: dict[bytes, bytes] = {}
         self.out: OutStream | None = None
         self.window = 1 << 30
         self.vouched = False
@@ -34,8 +35,8 @@ class Recorder:
         return Exchange(self, next(_ids), method, path, (), body)
 
     def answer(self, stream_id: int, status: int, headers: Sequence[Header], body: bytes) -> None:
-        del stream_id, headers
-        self.status, self.body = status, body
+        del stream_id
+        self.status, self.body, self.headers = status, body, dict(headers)
 
     def begin(self, stream_id: int, status: int, headers: Sequence[Header]) -> OutStream:
         del headers

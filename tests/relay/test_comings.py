@@ -1,4 +1,4 @@
-"""A relay client or a mesh link that ends at any moment leaves nothing behind.
+"""Relay clients and mesh links come, are refused, and end at any moment; nothing of them is left.
 
 Logins are interrupted at every await of their admission, mesh links at every await of their life.
 """
@@ -6,6 +6,7 @@ Logins are interrupted at every await of their admission, mesh links at every aw
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable
 
@@ -151,3 +152,23 @@ async def test_mesh_link_that_is_cancelled_anywhere_leaves_nothing() -> None:
 
         assert await at_every_await(trial) >= 4
         assert client.lost_for is None
+
+
+async def test_client_that_is_refused_again_and_again_is_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """B5 and real clients 5: a deleted node asks every two seconds, for as long as it runs."""
+    door = RelayDoor(PrivateKey.generate(os.urandom), admit=lambda _key, _source: False)
+    front = Front({"/derp": door.route}, call_later=Alarms().call_later)
+    keys = [new_key(), new_key()]
+    with caplog.at_level(logging.INFO):
+        for own in keys * 20:
+            stream = MemoryStream(front.sink(), peer=("192.0.2.1", 4000))
+            stream.deliver(HEAD + b"\r\n")
+            stream.deliver(login_frame(own, door.private.public_raw))
+            assert stream.is_closing()
+    lines = [one for one in caplog.records if "not admitted" in one.getMessage()]
+    assert {one.__dict__["node"] for one in lines} == {NodeKey(k.public_raw).short for k in keys}
+    assert len(lines) == len(keys)
+    assert door.counters.refused[Refusal.NOT_ADMITTED] == 40
+    door.close()
