@@ -12,7 +12,8 @@ from random import Random
 
 from appliance.control import calls, register, sshcheck
 from appliance.control.exchange import TEXT, Answering, Exchange
-from appliance.control.mapsession import UNKNOWN_NODE, MapSessions
+from appliance.control.gone import GonePolls
+from appliance.control.mapsession import MapSessions
 from appliance.control.sshcheck import SSHActions
 from appliance.errors import Rejected
 from appliance.identity.principals import Principal, PrincipalKind
@@ -44,6 +45,7 @@ class MachineDoor:
         self._sessions = sessions
         self._encoders = encoders
         self._turn = asyncio.Lock()
+        self._gone = GonePolls()
         self._registrations = register.Registrations(tailnets, rng)
         self.pings = calls.Pings()
         self._ssh = SSHActions(tailnets, ssh_checks)
@@ -92,13 +94,23 @@ class MachineDoor:
         found = self._tailnets.find_node(request.node_key)
         if found is None or found[1].machine_key != exchange.machine_key:
             # The same answer for both, so that node keys cannot be probed.
-            exchange.respond(404, UNKNOWN_NODE, content_type=TEXT)
+            self._refuse(exchange, request)
             return None
         exchange.vouch()
         live, node = found
         if request.stream:
-            return self._sessions[live.id].open(exchange, node.id, request)
+            return self._poll(exchange, live, node, request)
         return self._check_in(exchange, live, node, request)
+
+    def _refuse(self, exchange: Exchange, request: tailcfg.MapRequest) -> None:
+        has_node = self._tailnets.find_machine(exchange.machine_key) is not None
+        self._gone.answer(exchange, request, has_node=has_node)
+
+    async def _poll(
+        self, exchange: Exchange, live: LiveTailnet, node: Node, request: tailcfg.MapRequest
+    ) -> None:
+        if not await self._sessions[live.id].open(exchange, node.id, request):
+            self._refuse(exchange, request)
 
     async def _check_in(
         self, exchange: Exchange, live: LiveTailnet, node: Node, request: tailcfg.MapRequest
@@ -113,7 +125,7 @@ class MachineDoor:
             await asyncio.sleep(0)  # a hundred of these at once must not hold everybody up
         snapshot = live.snapshot
         if snapshot.by_node_key.get(request.node_key) != node.id:
-            exchange.respond(404, UNKNOWN_NODE, content_type=TEXT)
+            self._refuse(exchange, request)
             return
         out = exchange.open_stream(200)
         zstd = request.compress == "zstd"
@@ -138,7 +150,7 @@ class MachineDoor:
             exchange.respond(503, b"could not be stored; try again", content_type=TEXT)
             return False
         if not is_known:
-            exchange.respond(404, UNKNOWN_NODE, content_type=TEXT)
+            self._refuse(exchange, request)
         return is_known
 
 

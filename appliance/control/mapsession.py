@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from appliance.control.exchange import TEXT, Exchange, OutStream
+from appliance.control.exchange import Exchange, OutStream
 from appliance.identity.principals import SYSTEM
 from appliance.live import CommitFailed, LiveTailnet
 from appliance.loops import Loop, run_all
-from appliance.netmap.encoded import Encoder, compress
+from appliance.netmap.encoded import Encoder
+from appliance.netmap.gone import farewell
+from appliance.netmap.texts import message
 from appliance.records import NodeID
 from appliance.repeats import Repeats
 from appliance.tailnet import presence
@@ -51,11 +52,6 @@ STALL_S = 120.0
 """A session whose client takes nothing for this long is ended: it watches for 120 s itself."""
 MAX_MAILBOX = 16
 """Ping requests that wait for one session."""
-
-UNKNOWN_NODE = b"no such node for this machine"
-"""The answer to every node key that the asking machine does not hold, whoever else does."""
-
-_LENGTH = struct.Struct("<I")
 
 
 @dataclass(slots=True)
@@ -129,17 +125,17 @@ class MapSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def open(self, exchange: Exchange, node_id: NodeID, request: tailcfg.MapRequest) -> None:
+    async def open(self, exchange: Exchange, node_id: NodeID, request: tailcfg.MapRequest) -> bool:
         """Answer a map poll: the full map now, differences and keep-alives from then on.
 
-        An older session of the same node ends: the newest poll is the one that is read.
+        An older session of the same node ends: the newest poll is the one that is read. False if
+        there is no answer, because the node does not hold the request's key any more.
         """
         if not await self._enter(node_id, request.node_key):
-            exchange.respond(404, UNKNOWN_NODE, content_type=TEXT)
-            return
+            return False
         if exchange.closed:
             self._leave(node_id)
-            return
+            return True
         out = exchange.open_stream(200)
         session = MapSession(node_id, request.version, zstd=request.compress == "zstd", out=out)
         old = self._sessions.pop(node_id, None)
@@ -156,15 +152,14 @@ class MapSessions:
             self._bring(session, self.live.snapshot)
             if request.keep_alive:
                 self._arm(session)
+        return True
 
     def post(self, node_id: NodeID, response: tailcfg.MapResponse) -> bool:
         """Send a message that is not state (a ping request); False if the node has no session."""
         session = self._sessions.get(node_id)
         if session is None or session.seen is None:
             return False
-        data = tailcfg.encode(response)
-        body = compress(data) if session.zstd else data
-        frame = _LENGTH.pack(len(body)) + body
+        frame = message(tailcfg.encode(response), zstd=session.zstd)
         if not session.out.backlog:
             self._send(session, [frame])
             return True
@@ -258,6 +253,9 @@ class MapSessions:
             session.behind = True
             return
         if session.node_id not in new.nodes:
+            if seen is not None:
+                told = tailcfg.encode(farewell(seen, session.node_id))
+                self._send(session, [message(told, zstd=session.zstd)])
             self._end(session)
             return
         if seen is None:
