@@ -30,6 +30,8 @@ class Door:
     rng: Rng
     metrics: Callable[[], bytes]
     ssh_checks: SSHChecks
+    release: str = "0.29"
+    """The release of Headscale as whose API this one answers."""
     failing: Callable[[], Sequence[Failing]] = tuple
     """The background loops that fail now."""
     warnings: Callable[[], Sequence[str]] = tuple

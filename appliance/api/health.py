@@ -13,9 +13,6 @@ from appliance import __version__
 from appliance.api.door import DOOR, Door
 from appliance.api.routes import Context, Nothing, Reply, Route
 
-COMPATIBLE_VERSION = "0.29.0"
-"""The Headscale release whose API this is: consoles read it and choose features by it."""
-
 
 class FailingLoop(Struct, frozen=True, kw_only=True, rename="camel"):
     """A background loop that fails and is tried again."""
@@ -75,10 +72,10 @@ async def public(request: web.Request) -> web.Response:
     )
 
 
-async def version(_request: web.Request) -> web.Response:
-    """Tell the version, in the form that consoles of Headscale parse."""
+async def version(request: web.Request) -> web.Response:
+    """Tell the version, in the form that consoles of Headscale parse; they choose features by it."""
     about = {
-        "version": COMPATIBLE_VERSION,
+        "version": f"{request.app[DOOR].release}.0",
         "commit": "",
         "buildTime": "",
         "go": {"version": "", "os": "linux", "arch": platform.machine()},

@@ -67,7 +67,9 @@ async def show(ctx: Context, body: ListNodes) -> shapes.Nodes:
     if body.user:
         owner = _owner_named(snapshot, body.user)
         found = [node for node in found if node.owner_id == owner]
-    return shapes.Nodes(nodes=tuple(shapes.node(snapshot, node, in_list=True) for node in found))
+    release = ctx.door.release
+    shown = (shapes.node(snapshot, node, in_list=True, release=release) for node in found)
+    return shapes.Nodes(nodes=tuple(shown))
 
 
 async def get(ctx: Context, _: Nothing) -> shapes.NodeAnswer:
@@ -170,7 +172,8 @@ def _user_meant(edit: Edit, text: str) -> UserID:
 
 
 def _answer(ctx: Context, node: Node) -> shapes.NodeAnswer:
-    return shapes.NodeAnswer(node=shapes.node(ctx.live.snapshot, node, in_list=False))
+    shown = shapes.node(ctx.live.snapshot, node, in_list=False, release=ctx.door.release)
+    return shapes.NodeAnswer(node=shown)
 
 
 def _route(text: str) -> Network:

@@ -20,6 +20,9 @@ from appliance.wire.keys import DiscoKey
 UNSET_TIME = datetime(1, 1, 1, tzinfo=UTC)
 """What Go's clients read as "no time" where the member must not be null."""
 
+FORCED_TAGS = "0.27"
+"""The last release of Headscale that tells apart who gave a tag."""
+
 _METHODS = {
     records.RegisterMethod.AUTH_KEY: "REGISTER_METHOD_AUTH_KEY",
     records.RegisterMethod.CLI: "REGISTER_METHOD_CLI",
@@ -77,6 +80,10 @@ class Node(Struct, frozen=True, kw_only=True, rename="camel"):
     available_routes: tuple[str, ...]
     subnet_routes: tuple[str, ...]
     tags: tuple[str, ...]
+    forced_tags: tuple[str, ...] | UnsetType = UNSET
+    """These three are ``tags`` as clients up to 0.27 know them, where the site wants such answers."""
+    valid_tags: tuple[str, ...] | UnsetType = UNSET
+    invalid_tags: tuple[str, ...] | UnsetType = UNSET
     ephemeral: bool | UnsetType = UNSET
     """Ours: true where the client asked for it itself, and not its key."""
 
@@ -162,8 +169,9 @@ def pre_auth_key(
     )
 
 
-def node(snapshot: Snapshot, record: records.Node, *, in_list: bool) -> Node:
+def node(snapshot: Snapshot, record: records.Node, *, in_list: bool, release: str = "") -> Node:
     """Show a node; a tagged one has a pseudo user in lists and none on its own."""
+    is_old = release == FORCED_TAGS
     presence = snapshot.presence_of(record.id)
     key = None if record.auth_key_id is None else snapshot.auth_keys.get(record.auth_key_id)
     available = record.hostinfo.routable_ips or ()
@@ -187,6 +195,9 @@ def node(snapshot: Snapshot, record: records.Node, *, in_list: bool) -> Node:
         available_routes=tuple(str(route) for route in available),
         subnet_routes=_serving(snapshot, record),
         tags=record.tags,
+        forced_tags=record.tags if is_old else UNSET,
+        valid_tags=() if is_old else UNSET,
+        invalid_tags=() if is_old else UNSET,
         ephemeral=(record.ephemeral and not (key is not None and key.ephemeral)) or UNSET,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from typing import cast
 
 import click
@@ -59,5 +60,12 @@ def _troubles(answer: Plain) -> list[str]:
 @click.pass_obj
 def version(invocation: Invocation) -> None:
     """Print the version of this program."""
-    about = {"version": __version__, "python": platform.python_version()}
+    about = {
+        "version": __version__,
+        "commit": "",
+        "buildTime": "",
+        "go": {"version": "", "os": sys.platform, "arch": platform.machine()},
+        "dirty": False,
+        "python": platform.python_version(),
+    }
     emit(invocation.output, about, f"headwater {__version__}")

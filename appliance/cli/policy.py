@@ -145,8 +145,8 @@ def check(
     notes = cast(list[Plain], answer.get("notes", []))
     if notes and not invocation.output:
         click.echo("\n".join(placed(text, notes, "note: ")), err=True)
-    said = "reads well; its tests need the tailnet" if offline else "fine"
-    emit(invocation.output, {"ok": True, "mistakes": [], **answer}, f"{text.name}: {said}")
+    said = f"{text.name}: reads well; its tests need the tailnet" if offline else "Policy is valid"
+    emit(invocation.output, {"ok": True, "mistakes": [], **answer}, said)
 
 
 def _advised(ask: Callable[[], Plain], *, offline: bool = False) -> Plain:

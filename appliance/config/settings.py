@@ -256,6 +256,14 @@ class Log(Struct, frozen=True, kw_only=True):
     """`text` is `key=value`; `json` is one object a line."""
 
 
+class Api(Struct, frozen=True, kw_only=True):
+    """How the API answers programs that were made for Headscale."""
+
+    release: Literal["0.27", "0.28", "0.29", "0.30"] = "0.29"
+    """Release of Headscale that `/version` names, by which consoles choose what they do, and whose
+    forms answers and `-o json` have. Requests of all four are understood anyway."""
+
+
 class Metrics(Struct, frozen=True, kw_only=True):
     """Where metrics can be read, besides the local socket."""
 
@@ -292,6 +300,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     derp: Derp = Derp()
     log: Log = Log()
     metrics: Metrics = Metrics()
+    api: Api = Api()
     http2: Literal["auto", "h2", "ngh2"] = "auto"
     """Library for HTTP/2 inside the Noise channel; `auto` takes h2, which is always there."""
     event_loop: Literal["auto", "uvloop", "asyncio"] = "auto"

@@ -173,6 +173,7 @@ class Server:
             rng=random.SystemRandom(),
             metrics=metrics.render,
             ssh_checks=self.ssh_checks,
+            release=self.settings.api.release,
             failing=lambda: self.supervisor.failing,
         )
         # Nobody was accepted so far, and all that a connection may meet is complete.

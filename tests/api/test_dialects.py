@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
+from appliance.api import app
 from tests.api.conftest import House
 
 NEVER = {"expiry": None}
@@ -161,3 +164,25 @@ async def test_empty_name_is_refused_as_a_name(house: House, noun: str) -> None:
     await house.node("alice", "laptop")
     status, answer = await house.call("POST", f"/api/v1/{noun}/1/rename/")
     assert (status, "''" in answer["message"]) == (400, True), answer
+
+
+@pytest.mark.parametrize("release", ["0.27", "0.28", "0.29", "0.30"])
+async def test_answers_are_of_the_release_that_version_names(house: House, release: str) -> None:
+    """B12: consoles choose by /version; up to 0.27 they look for tags by who gave them."""
+    await house.node("alice", "server", tags=("tag:srv",))
+    site = app.build(replace(house.door, release=release))
+    async with TestClient(TestServer(site)) as client:
+        async with client.get("/version") as response:
+            assert (await response.json())["version"] == f"{release}.0"
+        for path in ("/api/v1/node", "/api/v1/node/1"):
+            async with client.get(path) as response:
+                answer = await response.json()
+            node = answer["node"] if "node" in answer else answer["nodes"][0]
+            assert node["tags"] == ["tag:srv"]
+            old = {
+                name: node[name]
+                for name in ("forcedTags", "validTags", "invalidTags")
+                if name in node
+            }
+            wanted = {"forcedTags": ["tag:srv"], "validTags": [], "invalidTags": []}
+            assert old == (wanted if release == "0.27" else {})

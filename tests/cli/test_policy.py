@@ -94,7 +94,7 @@ def test_bad_policy_changes_nothing(terminal: Terminal) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_questions_are_answered_before_a_change(terminal: Terminal) -> None:
-    assert terminal.ok("policy", "check", "policy.hujson") == "policy.hujson: fine\n"
+    assert terminal.ok("policy", "check", "policy.hujson") == "Policy is valid\n"
     assert terminal.json("policy", "check", "policy.hujson") == {"ok": True, "mistakes": []}
     assert "all 1 test(s) hold" in terminal.ok("policy", "test", "policy.hujson")
     assert "policy in force: no tests" in terminal.ok("policy", "test")

@@ -63,7 +63,7 @@ def test_policy_is_set_with_the_server_and_without(machine: Machine) -> None:
     machine("policy", "get", code=3)
     for flag in FLAGS:
         assert machine("policy", "get", flag) == CLOSED
-    assert "fine" in machine("policy", "check", machine.file("open"), FLAG)
+    assert "Policy is valid" in machine("policy", "check", machine.file("open"), FLAG)
     for verb in ("check", "set"):
         complaint = machine("policy", verb, "-f", machine.file("failing"), FLAG, code=1)
         assert "test(s) failed" in complaint

@@ -96,11 +96,11 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def test_good_policy_is_fine(desk: Desk, stdin: Callable[[str], None]) -> None:
-    assert desk("check", "policy.hujson") == ("policy.hujson: fine\n", "")
-    assert desk("check", "-f", "policy.hujson") == ("policy.hujson: fine\n", "")
+    assert desk("check", "policy.hujson") == ("Policy is valid\n", "")
+    assert desk("check", "-f", "policy.hujson") == ("Policy is valid\n", "")
     assert desk.json("check", "policy.hujson") == {"ok": True, "mistakes": []}
     stdin(POLICY)
-    assert desk("check", "-") == ("<stdin>: fine\n", "")
+    assert desk("check", "-") == ("Policy is valid\n", "")
 
 
 def test_words_that_match_no_user_are_noted(desk: Desk) -> None:
@@ -108,7 +108,7 @@ def test_words_that_match_no_user_are_noted(desk: Desk) -> None:
         POLICY.replace('["autogroup:member"]', '["alcie@example.com"]', 1)
     )
     out, complaint = desk("check", "policy.hujson")
-    assert out == "policy.hujson: fine\n"
+    assert out == "Policy is valid\n"
     place, _, words = complaint.partition(" note: ")
     assert place.startswith("policy.hujson:")
     assert 'did you mean "alice@example.com"?' in words
