@@ -19,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -27,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """What this program reads and writes: the number of the newest migration."""
 
 ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -188,3 +189,23 @@ last_seen = Table(
 )
 """When a node was last connected, by node id: apart from ``nodes``, because it is written for all
 nodes every half minute and a row here is 30 bytes, not 2,000. Rows without a node may occur."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("tailnet_id", ID, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("door", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("target", ID, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("audit_by_tailnet", "tailnet_id", "id"),
+    Index("audit_by_time", "at"),
+)
+"""Who changed what, written in the transaction of the change; kept for a time (``store.auditlog``)."""
