@@ -26,6 +26,8 @@ FIELDS = (
     "path",
     "source",
     "attribute",
+    "key",
+    "change",
     "repeated",
     "loop",
 )

@@ -242,5 +242,27 @@ class Settings:
     """The e-mail domains that the tailnet owns: ``user:*@domain`` means their users."""
 
 
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One change of one record: who, through which door, when, what, and what it was before.
+
+    ``door`` is the kind of principal ("local", "node", "system", …), ``by`` its name. ``act`` is what
+    was done ("node.rename"), ``kind`` and ``target`` the record ("node", 7) with the name that it has
+    or had. ``before`` and ``after`` are JSON objects of what differs, "" for a record that was not
+    there; bounded, and without secrets. ``reason`` is why, where somebody or something said it.
+    """
+
+    at: datetime
+    door: str
+    by: str
+    act: str
+    kind: str
+    target: int
+    name: str
+    before: str = ""
+    after: str = ""
+    reason: str = ""
+
+
 Record = Tailnet | User | AuthKey | Node | PolicyText
 """What an ``Edit`` can put and the store can keep."""

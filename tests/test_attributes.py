@@ -37,7 +37,7 @@ POLICY = {
 
 async def rule(live: LiveTailnet) -> None:
     """Put the policy in force, and tag the server."""
-    async with live.edit(by=LOCAL) as edit:
+    async with live.edit(by=LOCAL, act="test.change") as edit:
         known = edit.users, edit.nodes, policies.background(edit)
         admitted = admit(json.dumps(POLICY), *known)
         policies.replace_policy(edit, admitted, live.clock(), source="database", by="test")
@@ -137,7 +137,7 @@ async def test_what_ran_out_while_the_server_was_down_is_gone_when_its_doors_ope
         live.clock = at(utc_now() - 2 * HOUR)
         over = Attribute("custom:level", 4, utc_now() - HOUR)
         lasting = Attribute("custom:team", "ops", utc_now() + HOUR)
-        async with live.edit(by=LOCAL) as edit:
+        async with live.edit(by=LOCAL, act="test.change") as edit:
             edit.put(replace(edit.nodes[node.id], attributes=(over, lasting)))
         await live.tick()
         assert len(live.snapshot.nodes[node.id].attributes) == 2

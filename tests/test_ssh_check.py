@@ -49,7 +49,7 @@ async def get(node: Node, target: str) -> Any:
 
 async def rule(server: Server, tagged: str) -> None:
     live = server.tailnets.default
-    async with live.edit(by=LOCAL) as edit:
+    async with live.edit(by=LOCAL, act="test.change") as edit:
         known = edit.users, edit.nodes, policies.background(edit)
         admitted = admit(json.dumps(POLICY), *known)
         policies.replace_policy(edit, admitted, live.clock(), source="database", by="test")

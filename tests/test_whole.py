@@ -32,7 +32,7 @@ MANY = 200
 async def auth_key(server: Server) -> str:
     """Make a user and a reusable key."""
     live = server.tailnets.default
-    async with live.edit(by=LOCAL) as edit:
+    async with live.edit(by=LOCAL, act="test.change") as edit:
         user = users.create(edit, "alice", live.clock())
         _, text = keys.create_auth_key(
             edit, user_id=user.id, reusable=True, now=live.clock(), random_bytes=secrets.token_bytes
@@ -154,7 +154,7 @@ async def test_nodes_enrol_and_hear_of_each_other(tmp_path: Path) -> None:
             while not any("PeersChanged" in message for message in one.heard):
                 await one.hear(len(one.heard) + 1)
             live = server.tailnets.default
-            async with live.edit(by=LOCAL) as edit:
+            async with live.edit(by=LOCAL, act="test.change") as edit:
                 nodes.rename(edit, live.snapshot.by_name["two"], "desk")
             while "desk.tailnet.internal." not in str(one.heard):
                 await one.hear(len(one.heard) + 1)

@@ -12,9 +12,8 @@ from msgspec import Struct
 
 from appliance.api import shapes
 from appliance.api.routes import Context, Nothing, Route, number, parse_moment
-from appliance.identity.principals import Principal
 from appliance.identity.scopes import Scope
-from appliance.records import Node, NodeID
+from appliance.records import NodeID
 from appliance.tailnet import attributes, nodes
 from appliance.tailnet.checkin import plain
 
@@ -56,10 +55,9 @@ async def put(ctx: Context, body: SetAttribute) -> shapes.Attributes:
     """Give a node an attribute."""
     node_id, key = ctx.node_id, ctx.path["key"]
     expires_at = parse_moment(body.expiry, "expiry")
-    async with ctx.edit() as edit:
+    async with ctx.edit(reason=plain(body.comment)) as edit:
         now = ctx.live.clock()
         node = attributes.put(edit, node_id, key, body.value, now, expires_at=expires_at)
-    _log(ctx.principal, "attribute set", node, key, body.comment)
     return shapes.attributes(node)
 
 
@@ -67,8 +65,7 @@ async def remove(ctx: Context, _: Nothing) -> Nothing:
     """Take an attribute from a node."""
     node_id, key = ctx.node_id, ctx.path["key"]
     async with ctx.edit() as edit:
-        node = attributes.remove(edit, node_id, key)
-    _log(ctx.principal, "attribute removed", node, key)
+        attributes.remove(edit, node_id, key)
     return Nothing()
 
 
@@ -82,7 +79,7 @@ async def patch(ctx: Context, body: SetAttributes) -> AttributesOfNodes:
     ]
     # What goes makes room for what comes.
     wanted.sort(key=lambda change: change[2] is not None)
-    async with ctx.edit() as edit:
+    async with ctx.edit(reason=plain(body.comment)) as edit:
         now = ctx.live.clock()
         for node_id, name, given, expires_at in wanted:
             if given is not None:
@@ -90,20 +87,12 @@ async def patch(ctx: Context, body: SetAttributes) -> AttributesOfNodes:
             elif attributes.has(edit, node_id, name):
                 attributes.remove(edit, node_id, name)
         changed = {node_id: nodes.get(edit, node_id) for node_id, _ in named}
-    for node_id, name, given, _ in wanted:
-        said = "attribute removed" if given is None else "attribute set"
-        _log(ctx.principal, said, changed[node_id], name, body.comment)
     shown = {str(node_id): shapes.attributes(node) for node_id, node in changed.items()}
     return AttributesOfNodes(nodes=shown)
 
 
 def _expiry(key: str, given: Given | None) -> datetime | None:
     return None if given is None else parse_moment(given.expiry, f"expiry of {key}")
-
-
-def _log(by: Principal, what: str, node: Node, key: str, comment: str = "") -> None:
-    reason = plain(comment) or "-"
-    log.info(what, extra={"node": node.name, "attribute": key, "reason": reason, "by": str(by)})
 
 
 _ALL = "/api/v1/node/{node_id}/attributes"

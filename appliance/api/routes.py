@@ -67,9 +67,9 @@ class Context:
     if_match: Collection[str] | None = None
     """The versions over which a conditional route may make its change; None means any."""
 
-    def edit(self) -> AbstractAsyncContextManager[Edit]:
+    def edit(self, *, reason: str = "") -> AbstractAsyncContextManager[Edit]:
         """Draft a change in the name of the one who asks."""
-        return self.live.edit(by=self.principal)
+        return self.live.edit(by=self.principal, act=self.act, reason=reason)
 
     @property
     def keeper(self) -> PolicyKeeper:

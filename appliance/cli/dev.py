@@ -192,7 +192,7 @@ async def _auth_key(server: Server, home: Path) -> str:
         if key is not None and not keys.is_expired(key, live.clock()):
             return text
     now = live.clock()
-    async with live.edit(by=LOCAL) as edit:
+    async with live.edit(by=LOCAL, act="preauthkey.create") as edit:
         found = users.find(edit, name=USER)
         user = found[0] if found else users.create(edit, USER, now)
         _, text = keys.create_auth_key(

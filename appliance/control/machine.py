@@ -138,7 +138,8 @@ class MachineDoor:
     ) -> bool:
         """Write down what a node says of itself; False if it was refused and told so."""
         try:
-            async with live.edit(by=Principal(PrincipalKind.NODE, node.name)) as edit:
+            by = Principal(PrincipalKind.NODE, node.name)
+            async with live.edit(by=by, act="node.check-in") as edit:
                 # Looked up again: meanwhile the key may have been rotated, or the node deleted.
                 is_known = edit.by_node_key.get(request.node_key) == node.id
                 if is_known and not exchange.closed:

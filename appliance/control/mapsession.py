@@ -312,7 +312,7 @@ class MapSessions:
         """
         is_counted = False
         try:
-            async with self.live.edit(by=SYSTEM) as edit:
+            async with self.live.edit(by=SYSTEM, act="node.connect") as edit:
                 if edit.by_node_key.get(node_key) == node_id:
                     presence.enter(edit, node_id)
                     is_counted = True
@@ -342,7 +342,7 @@ class MapSessions:
     async def _note_left(self, left: Sequence[NodeID]) -> None:
         """Write down who left; one that a bug is in the way of does not keep the others online."""
         try:
-            async with self.live.edit(by=SYSTEM) as edit:
+            async with self.live.edit(by=SYSTEM, act="node.disconnect") as edit:
                 now = self.live.clock()
                 for node_id in left:
                     presence.leave(edit, node_id, now)

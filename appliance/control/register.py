@@ -75,7 +75,7 @@ class Registrations:
         by = Principal(PrincipalKind.NODE, machine.short)
         for _ in range(MOST_CHOICES):
             live = self._choose(machine, request, grant)
-            async with live.edit(by=by) as edit:
+            async with live.edit(by=by, act="node.register") as edit:
                 # Chosen again: while this waited for its turn, another may have brought the key.
                 if self._choose(machine, request, grant) is live:
                     before = [edit.nodes[i] for i in edit.by_machine_key.get(machine, ())]

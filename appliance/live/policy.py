@@ -297,27 +297,26 @@ class PolicyKeeper:
             return
         self._is_outdated = False
         if self._denies_all:
-            async with self.live.edit(by=SYSTEM) as edit:
+            async with self.live.edit(by=SYSTEM, act="policy.set") as edit:
                 edit.set_policy(admitted.policy, admitted.compiled)
 
     async def _let_everything_through(self) -> None:
         snapshot = self.live.snapshot
         background = policies.background(snapshot)
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="policy.set") as edit:
             compiled = compile(UNWRITTEN, snapshot.users, snapshot.nodes, background)
             edit.set_policy(UNWRITTEN, compiled)
 
     async def _put_in_force(self, text: str, by: Principal) -> PolicyText:
         admitted = await self._judge(text, is_wanted=True)
         source = self.source.mode
-        async with self.live.edit(by=by) as edit:
+        async with self.live.edit(by=by, act="policy.set") as edit:
             # No await in here: everybody who has a change waits for this block to end.
             record = policies.replace_policy(
                 edit, admitted, self.live.clock(), source=source, by=str(by)
             )
         self._is_outdated = False
         self._recover()
-        log.info("policy set", extra={"by": str(by), "source": source, "tailnet": self._name})
         return record
 
     async def _judge(

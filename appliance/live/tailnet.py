@@ -14,16 +14,19 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 from appliance.errors import Conflict
 from appliance.identity.principals import SYSTEM, Principal
+from appliance.live import told
 from appliance.loops import Loop, run_all
-from appliance.records import Node, NodeID, TailnetID
+from appliance.records import AuditEntry, Node, NodeID, TailnetID
 from appliance.store.errors import is_databases, reason
 from appliance.tailnet import clockwork, nodes, policies
+from appliance.tailnet.audit import entries as entries_of
+from appliance.tailnet.audit import moved_routes
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire.keys import MachineKey, NodeKey
 
@@ -43,6 +46,9 @@ class Store(Protocol):
 
     def note_last_seen(self, seen: Sequence[tuple[NodeID, datetime]]) -> None:
         """Write these times some time soon, in bulk."""
+
+    def note_audit(self, tailnet: TailnetID, entries: Sequence[AuditEntry]) -> None:
+        """Write these entries some time soon: of changes that are no records."""
 
 
 class CommitFailed(Exception):
@@ -143,9 +149,11 @@ class LiveTailnet:
         return self._tip
 
     @asynccontextmanager
-    async def edit(self, *, by: Principal) -> AsyncIterator[Edit]:
+    async def edit(self, *, by: Principal, act: str, reason: str = "") -> AsyncIterator[Edit]:
         """Draft a change; leaving the block commits and publishes it, then returns.
 
+        ``act`` is what the audit log calls it ("node.rename"), ``reason`` why, if anybody said so;
+        the entry is written in the transaction of the change (``tailnet.audit``).
         Wait for nothing inside the block: everybody else who has a change waits for it to end. An
         exception in it throws the draft away. Cancelled while it waits for the commit, the edit
         is committed all the same. Raises CommitFailed if the database did not take it, or not
@@ -160,6 +168,11 @@ class LiveTailnet:
                 edit.abandon()
                 raise
             snapshot, rows = edit.finish()
+            audit = entries_of(
+                edit, at=self.clock(), door=by.kind, by=by.name, act=act, reason=reason
+            )
+            if audit:
+                rows = replace(rows, audit=audit)
             entry = _Pending(edit, snapshot, rows, asyncio.get_running_loop().create_future())
             if started_in != self._round:
                 # The draft's base failed meanwhile, and everything that waited with it.
@@ -212,13 +225,14 @@ class LiveTailnet:
 
     def _publish(self, entries: Sequence[_Pending], newest: Snapshot) -> None:
         for entry in entries:
-            if entry.rows.last_seen:
-                self._store.note_last_seen(entry.rows.last_seen)
+            self._note(entry.rows)
         if newest is not self.snapshot:
             settled = self._settled(self.snapshot, newest)
             if self._tip is newest:
                 self._tip = settled
+            moved = moved_routes(self.snapshot, settled, at=self.clock())
             self.snapshot = settled
+            self._note(Rows(audit=moved))
             # A new event for each version: waiters hold the old one, which stays set.
             published, self._published = self._published, asyncio.Event()
             published.set()
@@ -245,6 +259,15 @@ class LiveTailnet:
         if self.policy_failure and new.policy is not policies.DENYING:
             self.policy_failure, self.policy_failed_at = "", None
         return settled
+
+    def _note(self, rows: Rows) -> None:
+        """Leave to the store what it may write later, and tell what happened."""
+        if rows.last_seen:
+            self._store.note_last_seen(rows.last_seen)
+        if rows.audit:
+            if not rows.is_durable:
+                self._store.note_audit(self.id, rows.audit)
+            told.tell(self.snapshot.tailnet.name, rows.audit)
 
     async def _commit_forever(self) -> None:
         """Commit edits as they come. Nobody who waits for one is forgotten, whatever happens."""
@@ -307,7 +330,7 @@ class LiveTailnet:
             except Conflict as error:
                 return error
             snapshot, rows = again.finish()
-            failure = await self._write([rows])
+            failure = await self._write([replace(rows, audit=entry.rows.audit)])
             if failure is not None:
                 return failure
             self._committed([entry], entry.snapshot if entry is batch[-1] else snapshot)
@@ -354,7 +377,9 @@ class LiveTailnet:
             again = Edit(self._tip, self._ids)
             entry.edit.carry_over(again)
             entry.edit = again
-            entry.snapshot, entry.rows = again.finish()
+            audit = entry.rows.audit
+            entry.snapshot, rows = again.finish()
+            entry.rows = replace(rows, audit=audit)
             self._tip = entry.snapshot
         if entries:
             self._publish(entries, self._tip)
@@ -369,7 +394,7 @@ class LiveTailnet:
         if not clockwork.is_due(self.snapshot, now, since=since):
             return
         try:
-            async with self.edit(by=SYSTEM) as edit:
+            async with self.edit(by=SYSTEM, act="clock.tick") as edit:
                 clockwork.tick(edit, now, since=since)
         except CommitFailed:
             return  # logged where it happened; the next tick tries again
@@ -428,7 +453,11 @@ class LiveTailnets:
                     },
                 )
                 try:
-                    async with live.edit(by=SYSTEM) as edit:
+                    async with live.edit(
+                        by=SYSTEM,
+                        act="node.expire",
+                        reason="the node key stands in another tailnet, too",
+                    ) as edit:
                         if node.id in edit.nodes:
                             nodes.expire(edit, node.id, now)
                 except CommitFailed:

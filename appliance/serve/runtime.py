@@ -98,7 +98,7 @@ class TailnetRuntime:
         await self.policy.take_over(self.wanted.policy)
 
     async def _apply(self) -> None:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="settings.apply") as edit:
             renamed = tailnet_settings.take_over(
                 edit, self.wanted.settings, domain=self.wanted.domain
             )

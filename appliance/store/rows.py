@@ -16,6 +16,7 @@ import msgspec
 
 from appliance.records import (
     Attribute,
+    AuditEntry,
     AuthKey,
     AuthKeyID,
     Network,
@@ -58,6 +59,39 @@ def row_to_tailnet(row: Loaded) -> Tailnet:
         name=row["name"],
         domain=row["domain"],
         created_at=row["created_at"],
+    )
+
+
+def audit_entry_to_row(tailnet_id: TailnetID, entry: AuditEntry) -> Row:
+    """Give the row of an entry of the audit log; the database numbers it."""
+    return {
+        "tailnet_id": tailnet_id,
+        "at": entry.at,
+        "door": entry.door,
+        "by": _clean(entry.by),
+        "act": entry.act,
+        "kind": entry.kind,
+        "target": entry.target,
+        "name": _clean(entry.name),
+        "before": _clean(entry.before),
+        "after": _clean(entry.after),
+        "reason": _clean(entry.reason),
+    }
+
+
+def row_to_audit_entry(row: Loaded) -> AuditEntry:
+    """Read a row of ``audit``."""
+    return AuditEntry(
+        at=row["at"],
+        door=row["door"],
+        by=row["by"],
+        act=row["act"],
+        kind=row["kind"],
+        target=row["target"],
+        name=row["name"],
+        before=row["before"],
+        after=row["after"],
+        reason=row["reason"],
     )
 
 

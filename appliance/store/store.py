@@ -31,11 +31,11 @@ from typing import Final, Generic, Self, TypeVar, cast
 
 from sqlalchemy.exc import DBAPIError
 
-from appliance.records import NodeID, Tailnet, TailnetID
-from appliance.store import engine, loading, schema, upgrade
+from appliance.records import AuditEntry, NodeID, Tailnet, TailnetID
+from appliance.store import auditlog, engine, loading, schema, upgrade
 from appliance.store.errors import DatabaseAway, DatabaseClosed, NotOurs, StoreError, reason
 from appliance.store.owned import OwnConnection, Patience
-from appliance.store.rows import last_seen_to_row
+from appliance.store.rows import Row, audit_entry_to_row, last_seen_to_row
 from appliance.store.writer import Changes, Writer
 from appliance.tailnet.snapshot import Rows, Sequences, Snapshot
 
@@ -45,6 +45,10 @@ LAST_SEEN_PERIOD_S = 30.0
 """How often last-seen times are written: what a power cut may lose of them."""
 GUARD_PERIOD_S = 10.0
 """How often a server that nobody asks for anything asks whether the database is still its own."""
+FORGET_PERIOD_S = 3600.0
+"""How often the audit log is looked through for what is too old."""
+MOST_NOTED = 10_000
+"""Entries that wait for a database that is away; of more the newest are kept."""
 PATIENCE: Final = Patience()
 MOST_ATTEMPTS = 5
 """How often one commit is tried again because its connection was lost."""
@@ -90,6 +94,9 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._seen: dict[NodeID, datetime] = {}
         self._seen_lock = threading.Lock()
+        self._audit: list[Row] = []
+        self._forget_at = 0.0
+        self.retention = auditlog.Retention()
         self._counters: dict[str, int] = {}
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
@@ -141,6 +148,49 @@ class Database:
         """Write these times some time soon, in bulk."""
         with self._seen_lock:
             self._seen.update(seen)
+
+    def note_audit(self, tailnet: TailnetID, entries: Sequence[AuditEntry]) -> None:
+        """Write these entries of the audit log some time soon: of changes that are no rows."""
+        with self._seen_lock:
+            self._audit += [audit_entry_to_row(tailnet, entry) for entry in entries]
+            del self._audit[:-MOST_NOTED]
+
+    async def audit(
+        self,
+        tailnet: TailnetID,
+        *,
+        before: int | None = None,
+        limit: int = 100,
+        act: str = "",
+        by: str = "",
+        kind: str = "",
+        target: int | None = None,
+        since: datetime | None = None,
+    ) -> list[auditlog.Found]:
+        """Read a page of the audit log of a tailnet, newest first: ``(id, AuditEntry)``.
+
+        ``before`` is the id of the last entry of the page before; ``limit`` at most
+        ``auditlog.MAX_PAGE``. ``act`` is one ("node.rename") or a noun ("node"); ``by`` the name of a
+        principal; ``kind`` and ``target`` a record ("node", 7). What is noted and not yet written
+        is written first.
+        """
+
+        def read() -> list[auditlog.Found]:
+            self._flush()
+            with self._own.asking() as connection:
+                return auditlog.page(
+                    connection,
+                    tailnet,
+                    before=before,
+                    limit=limit,
+                    act=act,
+                    by=by,
+                    kind=kind,
+                    target=target,
+                    since=since,
+                )
+
+        return await self._call(read)
 
     async def create_tailnet(
         self, ids: Sequences, *, name: str, domain: str, created_at: datetime
@@ -224,13 +274,13 @@ class Database:
                 case _Call():
                     _settle(job.done, job.work)
                 case _Stop():
-                    self._flush_last_seen()
+                    self._flush()
                     self._shut()
                     return
                 case None:
                     pass
             if time.monotonic() >= flush_at:
-                self._flush_last_seen()
+                self._flush()
                 flush_at = time.monotonic() + self._period_s
 
     def _next_job(self, deadline: float) -> _Job | None:
@@ -366,21 +416,30 @@ class Database:
         )
         return snapshots, ids
 
-    def _flush_last_seen(self) -> None:
+    def _flush(self) -> None:
+        """Write what was noted, and forget what is old."""
         with self._seen_lock:
             seen, self._seen = self._seen, {}
-        if not seen or self._own.lost.done():
+            noted, self._audit = self._audit, []
+        if not (seen or noted) or self._own.lost.done():
             return
         try:
             with self._own.asking() as connection:
                 self._own.journal.check(connection)
                 rows = [last_seen_to_row(node_id, at) for node_id, at in seen.items()]
                 self._writer.put(connection, schema.last_seen, rows)
+                self._writer.add_audit(connection, noted)
                 self._own.journal.trim(connection)
+                if time.monotonic() >= self._forget_at:
+                    auditlog.forget(connection, self.retention, datetime.now(UTC))
         except Exception as error:  # noqa: BLE001 not worth stopping for: tried again later
-            log.warning("last-seen times were not written: %s", reason(error))
+            log.warning("last-seen times were not written", extra={"reason": reason(error)})
             with self._seen_lock:
                 self._seen = seen | self._seen
+                self._audit = noted + self._audit
+        else:
+            if time.monotonic() >= self._forget_at:
+                self._forget_at = time.monotonic() + FORGET_PERIOD_S
 
     def _shut(self) -> None:
         while True:  # nobody submits any more; those who raced with close() learn of it

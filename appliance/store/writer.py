@@ -21,6 +21,7 @@ from appliance.records import AuthKey, Node, PolicyText, Record, Tailnet, Tailne
 from appliance.store import schema
 from appliance.store.rows import (
     Row,
+    audit_entry_to_row,
     auth_key_to_row,
     node_to_row,
     policy_to_row,
@@ -42,9 +43,10 @@ class Changes:
     ``counters`` are the highest ids seen per table, also of records that are dropped again.
     """
 
-    __slots__ = ("_drops", "_puts", "counters")
+    __slots__ = ("_drops", "_puts", "audit", "counters")
 
     def __init__(self) -> None:
+        self.audit: list[Row] = []
         self._puts: dict[Table, dict[int, Row]] = {}
         self._drops: dict[Table, dict[int, None]] = {}
         self.counters: dict[str, int] = {}
@@ -52,6 +54,7 @@ class Changes:
     def add(self, tailnet_id: TailnetID, batch: Iterable[Rows]) -> None:
         """Take in the rows of some edits, in order."""
         for rows in batch:
+            self.audit += [audit_entry_to_row(tailnet_id, entry) for entry in rows.audit]
             for record in rows.drops:
                 table = table_of(record)
                 self._puts.get(table, {}).pop(record.id, None)
@@ -93,6 +96,7 @@ class Writer:
                 schema.sequences,
             )
         }
+        self._audit = _Insert(schema.audit, dialect)
         self._deletes = {
             table: _Delete(table, dialect)
             for table in (schema.users, schema.auth_keys, schema.nodes, schema.last_seen)
@@ -111,6 +115,11 @@ class Writer:
         for tailnet_id in {row["tailnet_id"] for row in policies}:
             _forget_policies(connection, tailnet_id)
         self._deletes[schema.users].run(connection, changes.drops(schema.users))
+        self.add_audit(connection, changes.audit)
+
+    def add_audit(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Write entries of the audit log."""
+        self._audit.run(connection, rows)
 
     def put(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         """Insert or replace rows."""
@@ -175,6 +184,19 @@ class _Upsert(_Statement):
         )
 
 
+class _Insert(_Statement):
+    """New rows, whose ids the database gives."""
+
+    def __init__(self, table: Table, dialect: Dialect) -> None:
+        self._table = table
+        self._names = [column.name for column in table.columns if column.name != "id"]
+        super().__init__(self._names, table, dialect)
+
+    def _text(self, groups: str) -> str:
+        # As above.
+        return f"INSERT INTO {self._table.name} ({', '.join(map(_quoted, self._names))}) VALUES {groups}"  # noqa: S608
+
+
 class _Delete(_Statement):
     def __init__(self, table: Table, dialect: Dialect) -> None:
         self._table = table
@@ -183,6 +205,11 @@ class _Delete(_Statement):
     def _text(self, groups: str) -> str:
         # As above; each group is one id in brackets.
         return f"DELETE FROM {self._table.name} WHERE id IN ({groups})"  # noqa: S608
+
+
+def _quoted(name: str) -> str:
+    """Quote a column's name: some are words of SQL's."""
+    return f'"{name}"'
 
 
 def table_of(record: Record) -> Table:

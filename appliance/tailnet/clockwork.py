@@ -37,11 +37,14 @@ def tick(edit: Edit, now: datetime, *, since: datetime | None = None) -> None:
     for node in list(edit.nodes.values()):
         presence = _after(edit, node, now, since)
         if presence is None:
+            timeout = edit.settings.ephemeral_timeout
+            edit.because(node, "node.remove", f"ephemeral, and away for {timeout}")
             edit.drop(node)
             continue
         if presence is not edit.presence_of(node.id):
             edit.set_presence(node.id, presence)
         if (lasting := without_expired(node, now)) is not node:
+            edit.because(node, "node.remove-attribute", "the attribute's time is over")
             edit.put(lasting)
 
 

@@ -23,6 +23,7 @@ from appliance.policy.text.language import UNWRITTEN, Policy
 from appliance.records import (
     OFFLINE,
     Address,
+    AuditEntry,
     AuthKey,
     AuthKeyID,
     Node,
@@ -87,12 +88,14 @@ class Snapshot:
 class Rows:
     """What the store must write for one edit: whole records, dropped ids, and last-seen times.
 
-    ``last_seen`` alone is not worth a wait: the store may write it later, in bulk.
+    ``audit`` says who did it, in the same transaction. ``last_seen`` alone is not worth a wait, nor
+    is ``audit`` of what is no record: the store may write it later, in bulk.
     """
 
     puts: tuple[Record, ...] = ()
     drops: tuple[Record, ...] = ()
     last_seen: tuple[tuple[NodeID, datetime], ...] = ()
+    audit: tuple[AuditEntry, ...] = ()
 
     @property
     def is_durable(self) -> bool:
@@ -170,6 +173,7 @@ class Edit:
         self._puts: dict[tuple[type, int], Record] = {}
         self._drops: dict[tuple[type, int], Record] = {}
         self._presence_changes: tuple[tuple[NodeID, Presence, Presence], ...] = ()
+        self._reasons: dict[tuple[type, int], tuple[str, str]] = {}
         self._is_finished = False
 
     @property
@@ -275,6 +279,28 @@ class Edit:
             self._puts.pop(key, None)
             # Also for one that was put in this draft: the store must not give its id again.
             self._drops[key] = self._before(record) or record
+
+    def because(self, record: Record, act: str, reason: str) -> None:
+        """Say for the audit log what befell this record, and why; else the edit's own act counts."""
+        self._reasons[(type(record), record.id)] = (act, reason)
+
+    def reason_of(self, record: Record) -> tuple[str, str] | None:
+        """Give the act and the reason that were said for a record."""
+        return self._reasons.get((type(record), record.id))
+
+    def changes(self) -> Iterator[tuple[Record | None, Record | None]]:
+        """List the records that differ from the base, each as it was and as it is."""
+        for gone in self._drops.values():
+            if (before := self._before(gone)) is not None:
+                yield before, None
+        for record in self._puts.values():
+            yield self._before(record), record
+
+    def expired_nodes(self) -> Iterator[Node]:
+        """List the nodes that a finished draft has marked as expired."""
+        for node_id, before, after in self._presence_changes:
+            if after.expired and not before.expired and node_id in self._nodes.now:
+                yield self._nodes.now[node_id]
 
     def set_presence(self, node_id: NodeID, presence: Presence) -> None:
         """Say whether a node is connected; for a node that is gone, do nothing."""

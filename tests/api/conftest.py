@@ -54,7 +54,7 @@ class House:
         found = users.find(self.live.snapshot, name=name)
         if found:
             return found[0].id
-        async with self.live.edit(by=LOCAL) as edit:
+        async with self.live.edit(by=LOCAL, act="test.change") as edit:
             return users.create(edit, name, self.clock()).id
 
     async def node(
@@ -62,7 +62,7 @@ class House:
     ) -> Node:
         """Register a node with a single-use key of a user."""
         user_id = await self.user(owner)
-        async with self.live.edit(by=LOCAL) as edit:
+        async with self.live.edit(by=LOCAL, act="test.change") as edit:
             _key, text = keys.create_auth_key(
                 edit,
                 user_id=user_id,

@@ -47,7 +47,7 @@ async def test_attributes_are_set_shown_and_removed(house: House) -> None:
 
 async def test_what_the_node_reports_is_shown_with_what_it_was_given(house: House) -> None:
     node = await house.node("alice", "laptop")
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         hostinfo = tailcfg.Hostinfo(os="macOS", os_version="15.1", ipn_version="1.80.2-t1")
         edit.put(replace(edit.nodes[node.id], hostinfo=hostinfo))
     await house.call("POST", f"/api/v1/node/{node.id}/attributes/custom:level", {"value": 2.5})
@@ -175,7 +175,7 @@ async def test_the_log_says_who_set_what_and_why(
 ) -> None:
     await house.node("alice", "laptop")
     path = "/api/v1/node/1/attributes/custom:level"
-    with caplog.at_level(logging.INFO, "appliance.api"):
+    with caplog.at_level(logging.INFO, "appliance.live.told"):
         await house.call("POST", path, {"value": "secret", "comment": "ticket 7\n\x1b[31m"})
         await house.call("DELETE", path)
     put, removed = caplog.records

@@ -126,7 +126,7 @@ async def test_without_a_policy_no_tag_can_be_set(house: House) -> None:
 
 async def test_tagged_node_is_listed_under_the_pseudo_user(house: House) -> None:
     node = await house.node("alice", "server")
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         define_tags(edit, "tag:b")
     status, answer = await house.call("POST", f"/api/v1/node/{node.id}/tags", {"tags": ["tag:b"]})
     assert (status, answer["node"]["tags"], answer["node"]["user"]) == (200, ["tag:b"], None)
@@ -195,7 +195,7 @@ async def test_backfill_is_planned_before_it_is_done(house: House) -> None:
     """B11, F7: the plan changes nothing, and says what then is done."""
     await house.node("alice", "laptop")
     snapshot = house.live.snapshot
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         edit.set_settings(replace(snapshot.settings, prefix_v4=IPv4Network("100.99.0.0/24")))
     before = house.live.snapshot
     path = "/api/v1/node/backfillips"

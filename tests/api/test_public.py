@@ -56,7 +56,7 @@ async def test_relays_are_told_who_is_ours(house: House, browser: Browser) -> No
     node = await house.node("alice", "laptop")
     assert await admitted(browser, str(node.node_key))
     assert not await admitted(browser, str(node_key("stranger")))
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         nodes.expire(edit, node.id, house.clock())
     assert not await admitted(browser, str(node.node_key))
 

@@ -15,7 +15,7 @@ from tests.support.builder import extend
 async def waiting(house: House, *, source: str = "laptop", user: str = "root") -> SSHCheck:
     """Let a login wait; the nodes are made when there are none."""
     if not house.live.snapshot.nodes:
-        async with house.live.edit(by=LOCAL) as edit:
+        async with house.live.edit(by=LOCAL, act="test.change") as edit:
             extend(edit, "alice: laptop; tag:web: srv ci")
     snapshot = house.live.snapshot
     node = snapshot.nodes[snapshot.by_name[source]]
@@ -75,7 +75,7 @@ async def test_unknown_ids_are_not_found(house: House, body: object) -> None:
 
 async def test_a_login_whose_nodes_or_owner_are_gone_is_still_shown(house: House) -> None:
     check = await waiting(house)
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         nodes.delete(edit, check.login.source)
     gone = SSHLogin(house.live.id, NodeID(77), UserID(77), check.login.destination, "root")
     house.door.ssh_checks.ask(gone, house.clock(), once=False)

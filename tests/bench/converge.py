@@ -106,7 +106,7 @@ async def converge(nodes: int, edits: int, seed: int, *, http2: str = "h2") -> O
         await _all(clients)
         first = live.snapshot.version
         for _ in range(edits):
-            async with live.edit(by=SYSTEM) as edit:
+            async with live.edit(by=SYSTEM, act="test.change") as edit:
                 change = rng.choices(CHANGES, WEIGHTS)[0]
                 change(rng, edit)
             await _weather(rng, clients)

@@ -14,7 +14,7 @@ from statistics import median
 
 from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet
-from appliance.records import NodeID, TailnetID
+from appliance.records import AuditEntry, NodeID, TailnetID
 from appliance.tailnet import checkin, clockwork, enrolment, presence
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire import tailcfg
@@ -145,7 +145,7 @@ class _House:
         self.requests += [self._request(first + n, f"host-{first + n}") for n in range(count)]
 
         async def register(number: int) -> None:
-            async with live.edit(by=SYSTEM) as edit:
+            async with live.edit(by=SYSTEM, act="test.change") as edit:
                 self._decide(edit, number)
 
         started = time.process_time()
@@ -182,6 +182,10 @@ class _SlowStore:
 
     def note_last_seen(self, seen: Sequence[tuple[NodeID, datetime]]) -> None:
         assert seen
+
+    def note_audit(self, tailnet: TailnetID, entries: Sequence[AuditEntry]) -> None:
+        assert tailnet
+        assert entries
 
 
 def _hostinfo(hostname: str) -> tailcfg.Hostinfo:

@@ -205,7 +205,7 @@ async def install_distinct_sights(live: LiveTailnet) -> None:
         node_id: Sight(frozenset(everyone) - frozenset(rng.sample(everyone, hidden)))
         for node_id in everyone
     }
-    async with live.edit(by=SYSTEM) as edit:
+    async with live.edit(by=SYSTEM, act="test.change") as edit:
         edit.set_compiled(Compiled(sights=sights))
 
 

@@ -133,7 +133,7 @@ def test_nodes_are_listed_with_headscales_columns(terminal: Terminal) -> None:
 
 async def defined(house: House, *names: str) -> None:
     """Put a policy in force that defines some tags."""
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         define_tags(edit, *names)
 
 
@@ -240,7 +240,7 @@ async def _refuse_policy(house: House) -> None:
 
 async def _deny_all(house: House) -> None:
     snapshot = house.live.snapshot
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         compiled = compile(DENYING, snapshot.users, snapshot.nodes)
         edit.set_policy(DENYING, compiled)
 

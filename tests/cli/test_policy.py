@@ -207,6 +207,6 @@ def test_every_command_of_the_page_works(terminal: Terminal) -> None:
 
 
 async def give_emails(house: House) -> None:
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         for user in list(edit.users.values()):
             edit.put(replace(user, email=f"{user.name}@example.com"))

@@ -191,7 +191,7 @@ def test_node_moves_from_tags_to_a_user_and_back(terminal: Terminal) -> None:
 
 async def other_prefix(house: House) -> None:
     await house.node("alice", "laptop")
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         edit.set_settings(replace(edit.settings, prefix_v4=IPv4Network("100.99.0.0/24")))
 
 

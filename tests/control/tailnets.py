@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
 from appliance.live import LiveTailnet
-from appliance.records import Node, NodeID, Tailnet, TailnetID, User, UserID
+from appliance.records import AuditEntry, Node, NodeID, Tailnet, TailnetID, User, UserID
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire.keys import DiscoKey, MachineKey, NodeKey
 
@@ -29,6 +29,9 @@ class MemoryStore:
 
     def note_last_seen(self, seen: Sequence[tuple[NodeID, datetime]]) -> None:
         del seen
+
+    def note_audit(self, tailnet: TailnetID, entries: Sequence[AuditEntry]) -> None:
+        del tailnet, entries
 
 
 def machine_key(number: int) -> MachineKey:

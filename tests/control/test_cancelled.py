@@ -133,7 +133,7 @@ class World:
     async def running(self) -> AsyncIterator[World]:
         tasks = [asyncio.create_task(self.live.run()), asyncio.create_task(self.sessions.run())]
         await self.change(1, machine_key=MachineKey(self.machine.public_raw), ephemeral=True)
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             _record, self.key = keys.create_auth_key(
                 edit,
                 user_id=UserID(1),
@@ -149,7 +149,7 @@ class World:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def change(self, number: int, **fields: object) -> None:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.put(replace(edit.nodes[NodeID(number)], **fields))  # type: ignore[arg-type]  # field names
 
     @property

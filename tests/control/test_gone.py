@@ -60,7 +60,7 @@ async def test_deleted_node_is_told_so_by_its_last_map() -> None:
         recorder = await lab.poll(1)
         await lab.until(lambda: lab.sessions.counters.rounds)
         recorder.messages()
-        async with lab.live.edit(by=SYSTEM) as edit:
+        async with lab.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.drop(make_node(1))
         await until(lambda: has_ended(recorder))
         (last,) = recorder.messages()
@@ -79,7 +79,7 @@ async def test_deleted_node_that_reads_slowly_is_told_when_it_reads() -> None:
         await lab.change(2, home_derp=3)
         assert recorder.out is not None
         await until(lambda: recorder.out is not None and recorder.out.backlog > 0)
-        async with lab.live.edit(by=SYSTEM) as edit:
+        async with lab.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.drop(make_node(1))
         rounds = lab.sessions.counters.rounds
         await until(lambda: lab.sessions.counters.rounds > rounds)
@@ -179,7 +179,7 @@ async def test_door_answers_a_deleted_node(caplog: pytest.LogCaptureFixture) -> 
     from tests.control.test_machine import map_request, running
 
     async with running() as lab:
-        async with lab.live.edit(by=SYSTEM) as edit:
+        async with lab.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.drop(edit.nodes[NodeID(1)])
         for _ in range(3):
             recorder = await lab.ask(1, "/machine/map", map_request(1, stream=True))

@@ -48,7 +48,7 @@ class Lab:
         return recorder
 
     async def new_key(self) -> str:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             _key, text = keys.create_auth_key(
                 edit, user_id=UserID(1), now=T0, random_bytes=Random(7).randbytes
             )

@@ -51,7 +51,7 @@ class Lab:
         return recorder
 
     async def change(self, number: int, **fields: object) -> None:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.put(replace(edit.nodes[NodeID(number)], **fields))  # type: ignore[arg-type]
 
     async def until(self, holds: Callable[[], object]) -> None:
@@ -166,7 +166,7 @@ async def test_client_gone_before_the_answer_leaves_no_session() -> None:
 async def test_deleted_node_loses_its_session() -> None:
     async with running(2) as lab:
         recorder = await lab.poll(1)
-        async with lab.live.edit(by=SYSTEM) as edit:
+        async with lab.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.drop(make_node(1))
         assert recorder.out is not None
         await lab.until(lambda: recorder.out is not None and recorder.out.ending)

@@ -60,7 +60,7 @@ class Server:
 
     async def new_keys(self) -> None:
         for number, live in enumerate(self.lives):
-            async with live.edit(by=SYSTEM) as edit:
+            async with live.edit(by=SYSTEM, act="test.change") as edit:
                 user_id = next(iter(edit.users))
                 _record, text = keys.create_auth_key(
                     edit,
@@ -156,7 +156,7 @@ async def test_old_node_key_is_looked_up_inside_the_edit() -> None:
 
 
 async def _rotate(server: Server, node: Node) -> None:
-    async with server.lives[0].edit(by=SYSTEM) as edit:
+    async with server.lives[0].edit(by=SYSTEM, act="test.change") as edit:
         edit.put(replace(edit.nodes[node.id], node_key=key_number(78)))
 
 
@@ -228,7 +228,7 @@ async def test_server_parts_such_a_pair_when_it_starts(tmp_path: Path) -> None:
     settings = plan(tmp_path, tailnet={"name": "first"}, tailnets=[other])
     async with serving(settings) as server:
         for live in server.tailnets:
-            async with live.edit(by=SYSTEM) as edit:
+            async with live.edit(by=SYSTEM, act="test.change") as edit:
                 user = users.create(edit, "alice", live.clock())
                 node = make_node(edit.ids.next_node())
                 edit.put(replace(node, node_key=KEY, user_id=user.id))

@@ -95,7 +95,7 @@ class Lab:
 
     async def change(self, number: int, **fields: object) -> None:
         """Change a node and wait until that is handed out."""
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.put(replace(edit.nodes[NodeID(number)], **fields))  # type: ignore[arg-type]  # field names
         await until(lambda: self.sessions._distributed is self.live.snapshot)
         rounds = self.sessions.counters.rounds

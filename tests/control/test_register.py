@@ -37,7 +37,7 @@ class Lab:
         self.door = Registrations(LiveTailnets([self.live]), Random(1), now=lambda: self.now)
 
     async def key(self, *tags: str, ephemeral: bool = False) -> str:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             (alice,) = users.find(edit, name="alice")
             _record, text = keys.create_auth_key(
                 edit,
@@ -99,7 +99,7 @@ async def test_each_change_is_one_line_with_node_user_and_tailnet(
 ) -> None:
     """B5 and real clients 4."""
     async with running() as lab:
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.INFO, "appliance.control")
         desk = ("desk", "alice", lab.live.snapshot.tailnet.name)
         key = await lab.key()
         await lab.ask(1, key)

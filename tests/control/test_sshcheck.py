@@ -54,7 +54,7 @@ class Lab:
     async def rule(self, *rules: dict[str, Any]) -> None:
         tags = {"tag:web": ["alice@"], "tag:other": ["alice@"]}
         text = json.dumps({"tagOwners": tags, "acls": [], "ssh": list(rules)})
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             admitted = admit(text, edit.users, edit.nodes, policies.background(edit))
             policies.replace_policy(edit, admitted, self.clock(), source="database", by="test")
 
@@ -210,7 +210,7 @@ async def test_an_approval_is_for_one_source_owner_destination_and_user() -> Non
         assert (await house.ask()).accept
         assert (await house.ask(user="web")).hold_and_delegate
         assert (await house.ask(PHONE)).hold_and_delegate
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             nodes.move(edit, LAPTOP, users.find_one(edit, name="bob").id)
         assert (await house.ask()).hold_and_delegate
 
@@ -259,7 +259,7 @@ async def test_a_source_that_left_while_it_waited_is_turned_away(what: str) -> N
     async with lab() as house:
         held = await house.ask()
         house.decide(Verdict.APPROVED)
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             if what == "gone":
                 nodes.delete(edit, LAPTOP)
             else:
@@ -286,7 +286,7 @@ async def test_only_the_destination_itself_may_ask() -> None:
             assert (recorder.status, recorder.vouched) == (404, False)
         unknown = await house.raw("/machine/ssh/action/1/to/99?local_user=root")
         assert (unknown.status, unknown.body) == (404, recorder.body)
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.put(replace(edit.nodes[SRV], expires_at=house.clock()))
         assert (await house.raw(target)).status == 404
         assert house.waiting() == []

@@ -19,7 +19,7 @@ from appliance.api.routes import MAX_BODY_BYTES
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.live.policy import PolicyKeeper, PolicySource
-from appliance.records import NodeID, TailnetID
+from appliance.records import AuditEntry, NodeID, TailnetID
 from appliance.tailnet.snapshot import Rows, Sequences
 from tests.fuzz.harness import main, mutate
 from tests.support.builder import build
@@ -60,6 +60,9 @@ class Nowhere:
         pass
 
     def note_last_seen(self, seen: Sequence[tuple[NodeID, datetime]]) -> None:
+        pass
+
+    def note_audit(self, tailnet: TailnetID, entries: Sequence[AuditEntry]) -> None:
         pass
 
 

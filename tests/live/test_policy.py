@@ -273,7 +273,7 @@ async def test_failed_tests_are_tried_again_when_their_users_come(
     clock[0] += RETRY_S
     await keeper.look()
     assert keeper.refused == 1
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         users.create(edit, "bob", house.clock(), role=Role.AUDITOR)
     await keeper.look()
     assert keeper.status.trouble == ""
@@ -298,7 +298,7 @@ async def test_failed_tests_are_tried_again_when_a_device_becomes_another(
     clock[0] += RETRY_S
     await keeper.look()
     assert keeper.refused == 1
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         for node in list(edit.nodes.values()):
             attributes.put(edit, node.id, "custom:level", 3, house.clock())
     await keeper.look()
@@ -321,13 +321,13 @@ async def test_a_commit_that_fails_is_tried_again(house: House, tmp_path: Path) 
 
 async def test_a_domain_that_leaves_is_noticed_before_the_next_start(house: House) -> None:
     text = '{"acls": [{"action": "accept", "src": ["user:*@example.com"], "dst": ["*:*"]}]}'
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         edit.set_settings(replace(edit.settings, email_domains=frozenset({"example.com"})))
     source = PolicySource("settings", text=text)
     keeper = PolicyKeeper(house.live, source)
     await keeper.look()
     assert keeper.status.trouble == ""
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         edit.set_settings(replace(edit.settings, email_domains=frozenset()))
     await keeper.take_over(source)
     assert "example.com" in keeper.status.trouble
@@ -339,7 +339,7 @@ async def test_a_domain_that_leaves_is_noticed_before_the_next_start(house: Hous
     house.live.snapshot = house.live._tip = restored
     again = PolicyKeeper(house.live, PolicySource(), trouble=trouble)
     assert again.status.denies_all
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         edit.set_settings(replace(edit.settings, email_domains=frozenset({"example.com"})))
     await again.take_over(PolicySource())
     assert (again.status.denies_all, again.status.trouble) == (False, "")
@@ -361,13 +361,13 @@ async def test_the_loop_goes_on_while_a_text_is_judged(house: House) -> None:
 async def test_routes_that_the_policy_approves_are_compiled_before_the_draft(house: House) -> None:
     """Compiling them inside the draft held everybody up: half a second at 5,000 nodes."""
     offered = tailcfg.Hostinfo(routable_ips=(IPv4Network("10.1.0.0/16"),))
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         edit.put(replace(node_named(edit, "laptop"), hostinfo=offered))
     keeper = PolicyKeeper(house.live, PolicySource())
     text = '{"acls": [], "autoApprovers": {"routes": {"10.0.0.0/8": ["alice@"]}}}'
     admitted = await keeper._judge(text, is_wanted=True)
     assert not node_named(house.snapshot, "laptop").approved_routes
-    async with house.live.edit(by=LOCAL) as edit:
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
         policies.replace_policy(edit, admitted, house.clock(), source="database", by="me")
     assert node_named(house.snapshot, "laptop").approved_routes == offered.routable_ips
     assert house.snapshot.compiled is admitted.compiled
@@ -407,7 +407,7 @@ async def test_a_policy_that_the_compiler_cannot_take_denies_everything_and_is_t
         assert keeper.status.denies_all
         assert "KeyError('a bug of the compiler')" in keeper.status.trouble
         assert live.snapshot.policy_text is not None, "it is stored, and so it is known"
-        async with live.edit(by=LOCAL) as edit:
+        async with live.edit(by=LOCAL, act="test.change") as edit:
             nodes.rename(edit, node_named(edit, "phone").id, "mobile")
         assert "mobile" in live.snapshot.by_name, "the tailnet lives on"
         faults.clear()

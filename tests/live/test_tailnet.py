@@ -80,7 +80,7 @@ async def test_later_drafts_build_on_earlier_ones_before_they_are_written(house:
 
 async def test_an_edit_that_changes_nothing_writes_and_wakes_nothing(house: House) -> None:
     before = house.snapshot
-    async with house.live.edit(by=SYSTEM) as edit:
+    async with house.live.edit(by=SYSTEM, act="test.change") as edit:
         edit.put(node_named(edit, "laptop"))
     assert house.snapshot is before
     assert not house.store.batches
@@ -98,7 +98,7 @@ async def test_an_exception_in_the_block_throws_the_draft_away(house: House) -> 
     before = house.snapshot
 
     async def broken() -> None:
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             nodes.rename(edit, node_named(edit, "laptop").id, "desk")
             raise KeyError("bug")
 
@@ -164,7 +164,7 @@ async def test_presence_of_a_node_that_was_never_written_is_forgotten(house: Hou
     house.store.refuse = lambda _batch: True
 
     async def add() -> None:
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             laptop = node_named(edit, "laptop")
             node_id = edit.ids.next_node()
             new = replace(
@@ -190,7 +190,7 @@ async def test_settings_survive_the_failure_of_records(house: House) -> None:
     settings = Settings(magic_dns=False)
 
     async def change() -> None:
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.set_settings(settings)
 
     async with house.held():
@@ -206,7 +206,7 @@ async def test_an_edit_open_during_a_failure_fails_too(house: House) -> None:
     go_on = asyncio.Event()
 
     async def slow(change: Callable[[Edit], object]) -> None:
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             opened.set()
             await go_on.wait()
             change(edit)
@@ -283,7 +283,7 @@ async def test_cancelled_while_it_waits_for_its_turn_it_never_happened(house: Ho
     go_on = asyncio.Event()
 
     async def slow() -> None:
-        async with house.live.edit(by=SYSTEM):
+        async with house.live.edit(by=SYSTEM, act="test.change"):
             await go_on.wait()
 
     first, second = await start(slow(), house.rename("laptop", "desk"))
@@ -297,7 +297,7 @@ async def test_cancelled_while_it_waits_for_its_turn_it_never_happened(house: Ho
 
 async def test_cancelled_inside_the_block_it_never_happened(house: House) -> None:
     async def slow() -> None:
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             nodes.rename(edit, NodeID(1), "desk")
             await asyncio.Event().wait()
 
@@ -399,7 +399,7 @@ async def test_ephemeral_nodes_survive_a_long_stop_of_the_server() -> None:
 
 
 async def test_a_tick_that_cannot_be_written_is_tried_again(house: House) -> None:
-    async with house.live.edit(by=SYSTEM) as edit:
+    async with house.live.edit(by=SYSTEM, act="test.change") as edit:
         edit.put(replace(node_named(edit, "phone"), ephemeral=True))
     house.clock.advance(hours=1)
     house.store.refuse = lambda _batch: True

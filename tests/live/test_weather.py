@@ -167,7 +167,7 @@ async def test_published_snapshots_never_change_whatever_happens(house: House, s
     before = house.snapshot
 
     async def work() -> None:
-        async with house.live.edit(by=SYSTEM) as edit:
+        async with house.live.edit(by=SYSTEM, act="test.change") as edit:
             for _ in range(rng.randrange(1, 4)):
                 rng.choice(VERBS)(edit, rng)
                 if rng.random() < 0.1:

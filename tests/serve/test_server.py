@@ -120,7 +120,7 @@ async def test_state_is_private_and_survives(tmp_path: Path) -> None:
     settings = plan(tmp_path)
     async with running(settings) as server:
         first = await ask(server, "/key?v=130")
-        async with server.tailnets.default.edit(by=LOCAL) as edit:
+        async with server.tailnets.default.edit(by=LOCAL, act="test.change") as edit:
             users.create(edit, "alice", server.tailnets.default.clock())
         assert stat.S_IMODE(settings.socket.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(settings.state_dir.stat().st_mode) == 0o700
@@ -286,7 +286,7 @@ async def test_several_tailnets_keep_to_themselves(tmp_path: Path) -> None:
         names = [live.snapshot.tailnet.name for live in server.tailnets]
         assert names == ["default", "lab"]
         lab = list(server.tailnets)[1]
-        async with lab.edit(by=LOCAL) as edit:
+        async with lab.edit(by=LOCAL, act="test.change") as edit:
             users.create(edit, "alice", lab.clock())
         path = server.settings.socket.path
         assert '"users":[]' in await over_socket(path, "/api/v1/user")

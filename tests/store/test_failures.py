@@ -93,11 +93,11 @@ async def test_a_failed_commit_is_not_published(on_sqlite: Database, sqlite_url:
         with closing(sqlite3.connect(sqlite_path(sqlite_url), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(CommitFailed):
-                async with live.edit(by=LOCAL) as edit:
+                async with live.edit(by=LOCAL, act="test.change") as edit:
                     edit.put(making.node(ids))
             other.execute("ROLLBACK")
         assert live.snapshot is before
-        async with live.edit(by=LOCAL) as edit:
+        async with live.edit(by=LOCAL, act="test.change") as edit:
             edit.put(replace(snapshot.nodes[next(iter(snapshot.nodes))], name="renamed"))
     finally:
         running.cancel()

@@ -34,7 +34,7 @@ async def live(database: Database) -> AsyncIterator[LiveTailnet]:
     tailnet = await database.create_tailnet(ids, name="t", domain="t.example", created_at=NOON)
     live = LiveTailnet(Snapshot(tailnet), database, ids, clock=lambda: NOON)
     running = asyncio.create_task(live.run())
-    async with live.edit(by=LOCAL) as edit:
+    async with live.edit(by=LOCAL, act="test.change") as edit:
         builder.extend(edit, "alice: laptop phone; tag:web: srv")
     yield live
     running.cancel()
@@ -59,7 +59,7 @@ async def test_strangers_are_stored_as_they_are_known(
 ) -> None:
     for seed in SEEDS:
         rng = random.Random(seed)
-        async with live.edit(by=LOCAL) as edit:
+        async with live.edit(by=LOCAL, act="test.change") as edit:
             _key, text = keys.create_auth_key(
                 edit,
                 user_id=next(iter(edit.users)),
@@ -68,10 +68,10 @@ async def test_strangers_are_stored_as_they_are_known(
                 random_bytes=rng.randbytes,
             )
         with suppress(Rejected):
-            async with live.edit(by=LOCAL) as edit:
+            async with live.edit(by=LOCAL, act="test.change") as edit:
                 fuzz_registration.register(rng, edit, text)
         with suppress(Rejected):
-            async with live.edit(by=LOCAL) as edit:
+            async with live.edit(by=LOCAL, act="test.change") as edit:
                 fuzz_registration.check_in(rng, edit)
     await assert_stored(database, live)
 

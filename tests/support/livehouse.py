@@ -10,7 +10,7 @@ from datetime import datetime
 
 from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet
-from appliance.records import Node, NodeID, Settings, TailnetID, User
+from appliance.records import AuditEntry, Node, NodeID, Settings, TailnetID, User
 from appliance.tailnet import nodes, presence
 from appliance.tailnet.snapshot import Rows, Snapshot
 from tests.support.builder import build, node_named, sequences_after
@@ -24,6 +24,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.batches: list[tuple[Rows, ...]] = []
         self.seen: list[tuple[NodeID, datetime]] = []
+        self.audit: list[tuple[TailnetID, AuditEntry]] = []
         self.refuse: Callable[[Sequence[Rows]], bool] = lambda _batch: False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -43,6 +44,9 @@ class FakeStore:
 
     def note_last_seen(self, seen: Sequence[tuple[NodeID, datetime]]) -> None:
         self.seen += seen
+
+    def note_audit(self, tailnet: TailnetID, entries: Sequence[AuditEntry]) -> None:
+        self.audit += [(tailnet, entry) for entry in entries]
 
     @property
     def put_names(self) -> list[list[list[str]]]:
@@ -68,15 +72,15 @@ class House:
         return self.live.snapshot
 
     async def rename(self, name: str, new: str) -> None:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             nodes.rename(edit, node_named(edit, name).id, new)
 
     async def enter(self, name: str) -> None:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             presence.enter(edit, node_named(edit, name).id)
 
     async def leave(self, name: str) -> None:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             presence.leave(edit, node_named(edit, name).id, self.clock())
 
     def sessions(self, name: str) -> int:
@@ -95,7 +99,7 @@ class House:
             await asyncio.gather(first, return_exceptions=True)
 
     async def create_user(self, name: str) -> None:
-        async with self.live.edit(by=SYSTEM) as edit:
+        async with self.live.edit(by=SYSTEM, act="test.change") as edit:
             edit.put(User(edit.ids.next_user(), name, NOON))
 
 

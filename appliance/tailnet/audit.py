@@ -1,0 +1,262 @@
+"""What an edit did, as entries of the audit log: one per record that differs in what people care about.
+
+What a node reports of itself all day (endpoints, host details, its relay) is no entry; nor is the use
+of a key, which the node's registration names. Secrets are in no record; the hash of a key is left out.
+
+Pure. Not for keeping entries (``store``) nor for the lines in the log (``live.told``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, assert_never
+
+import msgspec
+
+from appliance.records import (
+    Attribute,
+    AuditEntry,
+    AuthKey,
+    Node,
+    PolicyText,
+    Record,
+    Tailnet,
+    User,
+    UserID,
+)
+from appliance.tailnet.snapshot import Edit, Snapshot
+
+MAX_VALUE_CHARS = 500
+"""A value whose JSON is longer is cut: a node may have thousands of routes."""
+EXPIRED = "node.expired"
+"""The act of time: a node key has run out."""
+MOVED = "node.move-route"
+"""The act of fail-over: another router serves the route."""
+
+Said = dict[str, Any]
+_SYSTEM = ("system", "headwater")
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def entries(
+    edit: Edit, *, at: datetime, door: str, by: str, act: str, reason: str = ""
+) -> tuple[AuditEntry, ...]:
+    """Give the entries of a finished draft."""
+    found = []
+    for before, after in edit.changes():
+        record = after or before
+        if record is None or not _differ(before, after):
+            continue
+        was, now = _texts(edit, before, after)
+        did, why = edit.reason_of(record) or (act, reason)
+        kind, name = _called(record)
+        found.append(AuditEntry(at, door, by, did, kind, record.id, name, was, now, why))
+    for node in edit.expired_nodes():
+        ended = "" if node.expires_at is None else f"its key ran out at {_time(node.expires_at)}"
+        found.append(AuditEntry(at, door, by, EXPIRED, "node", node.id, node.name, reason=ended))
+    return tuple(found)
+
+
+def moved_routes(old: Snapshot, new: Snapshot, *, at: datetime) -> tuple[AuditEntry, ...]:
+    """Give an entry for every route that another router serves by now: nobody asked for it."""
+    if old.routes is None or new.routes is None or old.routes.elections is new.routes.elections:
+        return ()
+    before = old.routes.elections.chosen
+    found = []
+    for group, node_id in new.routes.elections.chosen.items():
+        last = before.get(group)
+        if last is None or last == node_id:
+            continue
+        was, node = new.nodes.get(last) or old.nodes.get(last), new.nodes[node_id]
+        gone = was is None or last not in new.nodes
+        why = "is gone" if gone else "is offline" if not new.presence_of(last).online else "left it"
+        name = str(last) if was is None else was.name
+        was_told, told = (
+            _json({"route": str(group[0]), "router": each}) for each in (name, node.name)
+        )
+        door, by = _SYSTEM
+        why = f"{name} {why}"
+        found.append(
+            AuditEntry(at, door, by, MOVED, "node", node_id, node.name, was_told, told, why)
+        )
+    return tuple(found)
+
+
+_FACTS: dict[type, Callable[[Any], object]] = {
+    Node: attrgetter(
+        "name", "hostname", "user_id", "tags", "ipv4", "ipv6", "node_key", "machine_key",
+        "expires_at", "ephemeral", "approved_routes", "attributes", "auth_key_id", "register_method",
+    ),
+    User: attrgetter("name", "display_name", "email", "provider", "role"),
+    AuthKey: attrgetter("prefix", "user_id", "tags", "reusable", "ephemeral", "expires_at"),
+    Tailnet: attrgetter("name", "domain"),
+    PolicyText: attrgetter("id"),
+}  # fmt: skip
+"""What is told of each kind of record, to be compared: a storm of check-ins must cost nothing."""
+
+
+def _differ(before: Record | None, after: Record | None) -> bool:
+    if before is None or after is None:
+        return True
+    facts = _FACTS[type(after)]
+    return facts(before) != facts(after)
+
+
+def _texts(edit: Edit, before: Record | None, after: Record | None) -> tuple[str, str]:
+    """Give what differs as two JSON objects."""
+    was = None if before is None else _said(edit, before)
+    now = None if after is None else _said(edit, after)
+    if was is not None and now is not None:
+        differing = [key for key in now if was.get(key) != now[key]]
+        was, now = ({key: said[key] for key in differing} for said in (was, now))
+    return _json(was), _json(now)
+
+
+def _json(said: Said | None) -> str:
+    return "" if said is None else _encode({k: _cut(v) for k, v in said.items()}).decode()
+
+
+def _cut(value: object) -> object:
+    text = _encode(value).decode()
+    return value if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
+
+
+def _called(record: Record) -> tuple[str, str]:
+    match record:
+        case Node():
+            return "node", record.name
+        case User():
+            return "user", record.name
+        case AuthKey():
+            return "preauthkey", record.prefix
+        case Tailnet():
+            return "tailnet", record.name
+        case PolicyText():
+            return "policy", record.source
+        case _:
+            assert_never(record)
+
+
+def _said(edit: Edit, record: Record) -> Said:
+    match record:
+        case Node():
+            return _node(edit, record)
+        case User():
+            return {
+                "name": record.name,
+                "displayName": record.display_name,
+                "email": record.email,
+                "provider": record.provider,
+                "role": record.role,
+            }
+        case AuthKey():
+            return {
+                "prefix": record.prefix,
+                "user": _user(edit, record.user_id),
+                "tags": record.tags,
+                "reusable": record.reusable,
+                "ephemeral": record.ephemeral,
+                "expiresAt": _time(record.expires_at),
+            }
+        case Tailnet():
+            return {"name": record.name, "domain": record.domain}
+        case PolicyText():
+            data = record.text.encode(errors="replace")
+            return {
+                "source": record.source,
+                "bytes": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+        case _:
+            assert_never(record)
+
+
+def _node(edit: Edit, node: Node) -> Said:
+    return {
+        "name": node.name,
+        "hostname": node.hostname,
+        "user": _user(edit, node.user_id),
+        "tags": node.tags,
+        "addresses": [str(address) for address in node.addresses],
+        "nodeKey": node.node_key.short,
+        "machineKey": node.machine_key.short,
+        "expiresAt": _time(node.expires_at),
+        "ephemeral": node.ephemeral,
+        "approvedRoutes": [str(route) for route in node.approved_routes],
+        "attributes": [_attribute(each) for each in node.attributes],
+        "authKey": node.auth_key_id,
+        "method": node.register_method,
+    }
+
+
+def _attribute(attribute: Attribute) -> Said:
+    return {
+        "name": attribute.name,
+        "value": attribute.value,
+        "expiresAt": _time(attribute.expires_at),
+    }
+
+
+def _user(edit: Edit, user_id: UserID | None) -> str:
+    if user_id is None:
+        return ""
+    user = edit.users.get(user_id) or edit.base.users.get(user_id)
+    return str(user_id) if user is None else user.name
+
+
+def _time(moment: datetime | None) -> str:
+    return "" if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+_MESSAGES = {
+    "node.register": "node registered",
+    "node.expired": "node expired",
+    "node.remove": "ephemeral node removed",
+    "node.rename": "node renamed",
+    "node.tag": "node tagged",
+    "node.move": "node given to another user",
+    "node.expire": "expiry of a node set",
+    "node.delete": "node deleted",
+    "node.approve-routes": "routes of a node approved",
+    "node.backfill": "addresses of a node completed",
+    "node.set-attribute": "attribute set",
+    "node.set-attributes": "attributes set",
+    "node.remove-attribute": "attribute removed",
+    "node.check-in": "node reported a change",
+    "node.log-out": "node logged out",
+    "node.move-route": "route moved to another node",
+    "user.create": "user created",
+    "user.rename": "user renamed",
+    "user.set-role": "role of a user set",
+    "user.destroy": "user deleted",
+    "preauthkey.create": "auth key created",
+    "preauthkey.expire": "auth key expired",
+    "preauthkey.delete": "auth key deleted",
+    "policy.set": "policy set",
+    "settings.apply": "settings applied",
+}
+"""What the log says of an act upon its own kind of record."""
+_NOUNS = {"preauthkey": "auth key"}
+
+
+def message(entry: AuditEntry) -> str:
+    """Say in some words what happened, always the same for the same kind of change."""
+    if entry.act.partition(".")[0] == entry.kind and entry.act in _MESSAGES:
+        return _MESSAGES[entry.act]
+    verb = "made" if not entry.before else "removed" if not entry.after else "changed"
+    return f"{_NOUNS.get(entry.kind, entry.kind)} {verb}"
+
+
+def differences(entry: AuditEntry) -> Iterator[tuple[str, object, object]]:
+    """List what a change changed: the name of it, what it was, what it is."""
+    if not entry.before or not entry.after:
+        return
+    was, now = (_decode(text.encode()) for text in (entry.before, entry.after))
+    for key, value in now.items():
+        yield key, was.get(key), value
+
+
+_decode: Callable[[bytes], Said] = msgspec.json.Decoder(Said).decode
