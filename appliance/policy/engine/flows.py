@@ -8,7 +8,7 @@ The cut follows what the hosted service sends, learned from its recorded answers
 ACLs; a grant's ports are grouped by protocol; an ACL's destinations are grouped by the text of
 their ports, in the order of that text, ``autogroup:self`` behind the others unless all
 destinations are autogroups; capabilities come after the ports of their grant, then their reverse
-companions (the sharing side tells the using side; control-protocol.md 7.2).
+companions (the sharing side tells the using side; tailscale 1.103 tailcfg/peercap/peercap.go).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ COMPANIONS = {
     "tailscale.com/cap/drive": "tailscale.com/cap/drive-sharer",
     "tailscale.com/cap/relay": "tailscale.com/cap/relay-target",
 }
-"""What the using side must be told of the offering side. Source: control-protocol.md 7.2."""
+"""What the using side must be told of the offering side. Source: tailscale 1.103
+tailcfg/peercap/peercap.go."""
 
 Capabilities = Mapping[str, tuple[msgspec.Raw, ...]]
 

@@ -1,7 +1,7 @@
 """Node attributes: the capabilities that a policy gives to nodes themselves.
 
 Not for capabilities between peers (``filters``) nor for those that every node has. Sits on
-``state``. Source: control-protocol.md 7.6; the recorded answers.
+``state``. Source: tailscale 1.103 tailcfg/nodecap/nodecap.go; the recorded answers.
 """
 
 from __future__ import annotations

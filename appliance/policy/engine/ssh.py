@@ -1,7 +1,7 @@
 """SSH rules of a policy as a node is told of them.
 
 Not for answering a check (``control`` does, with ``check_period``). Sits on ``state``.
-Source: control-protocol.md 7.3 to 7.5; the recorded answers: rules that check stand first; a rule
+Source: tailscale 1.102 tailcfg/tailcfg.go (SSHPolicy), ssh/tailssh/tailssh.go; the recorded answers: rules that check stand first; a rule
 with ``localpart:`` is cut into one for each source user, and each of its sources that is no
 destination is told of its own; a device with several tags stands once for each of them in
 ``autogroup:tagged``.
@@ -25,11 +25,13 @@ from appliance.wire.tailcfg.message import address_text
 
 DEFAULT_CHECK_PERIOD = timedelta(hours=12)
 RECORDER_PORT = 80
-"""Where ``tsrecorder`` listens. Source: control-protocol.md 7.5 (HTTP to the recorder's address)."""
+"""Where ``tsrecorder`` listens. Source: tailscale 1.102 sessionrecording/connect.go
+(HTTP to the recorder's address)."""
 MAX_KEPT = 10_000
 """Rules and policies kept for one state: some for each rule, user and set of tags."""
 UNUSED_URL = "https://unused"
-"""Clients put the URL of their own control server in its place. Source: control-protocol.md 7.4."""
+"""Clients put the URL of their own control server in its place. Source: tailscale 1.102
+ssh/tailssh/tailssh.go (fetchSSHAction)."""
 CHECK_PATH = "/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID?local_user=$LOCAL_USER"
 _NOBODY = tailcfg.AddrPort(ip_address("127.0.0.1"), 0)
 """A recorder that nobody can reach: a client that is told of none records nothing and asks nobody,

@@ -3,8 +3,9 @@
 Not for what a policy does. This file reads what defines names (groups, hosts, tags, IP sets,
 postures) and the small sections; ``rulesections`` and ``loginsections`` read the others.
 Sits on ``language``, ``selectors`` and ``mistakes``.
-Source: headscale-surface.md 1.9; the hosted service's recorded error answers (their wording is
-kept where there is a recording, since people search for it).
+Source: the hosted service's page "Syntax reference for the tailnet policy file"; headscale 0.29
+hscontrol/policy/v2/types.go; the recorded error answers (their wording is kept where there is
+a recording, since people search for it).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Reading of ``ssh``, ``tests`` and ``sshTests``.
 
 Not for what follows from them (``ssh``, ``selftest``). Part of ``document``.
-Source: headscale-surface.md 1.9; control-protocol.md 7.3 to 7.5; the recorded error answers.
+Source: the hosted service's page "Syntax reference for the tailnet policy file"; headscale 0.29
+hscontrol/policy/v2/types.go; tailscale 1.102 tailcfg/tailcfg.go (SSHRule, SSHAction); the recorded
+error answers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Reading of ``acls`` and ``grants``.
 
 Not for what follows from the rules (``flows``). Part of ``document``.
-Source: headscale-surface.md 1.9; the recorded error answers.
+Source: the hosted service's page "Syntax reference for the tailnet policy file"; headscale 0.29
+hscontrol/policy/v2/types.go; the recorded error answers.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ OURS = frozenset(
 """Capabilities of the vendor's own domain that are the server's to give, with and without the scheme
 that clients write before some: a policy grants none. It may grant any other ``tailscale.com/cap/…``:
 programs ask for new ones (golink, tailsql, setec) faster than a list of them could grow.
-Source: tailscale tailcfg/peercap/peercap.go, tailcfg/nodecap/nodecap.go; the recorded refusals."""
+Source: tailscale 1.103 tailcfg/peercap/peercap.go, tailcfg/nodecap/nodecap.go; the recorded refusals."""
 _VENDOR = "tailscale.com/"
 _VENDOR_CAPABILITY = re.compile(r"tailscale\.com/cap/\S+")
 _SELF_PROBLEM = "autogroup:self can only be used with users, groups, or supported autogroups"

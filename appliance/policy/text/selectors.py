@@ -2,7 +2,9 @@
 
 Not for who matches them (``standing``). ``Names`` knows what the document defines (groups, tags,
 hosts, IP sets) and reads one word; two words that mean the same give equal selectors.
-Sits on ``spans`` and ``mistakes``. Source: headscale-surface.md 1.9; the recorded error answers.
+Sits on ``spans`` and ``mistakes``.
+Source: the hosted service's page "Syntax reference for the tailnet policy file"; headscale 0.29
+hscontrol/policy/v2/types.go; the recorded error answers.
 """
 
 from __future__ import annotations

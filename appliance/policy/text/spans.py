@@ -2,8 +2,8 @@
 
 Not for who owns an address (``standing``). A span is one unbroken run of one family; sets of them
 are sorted tuples without overlap where a function says so. Sits on nothing of ours.
-Source: control-protocol.md 7.1 (forms that clients read); the recorded answers of the hosted
-service for what ``*`` and ``autogroup:internet`` are spelled as.
+Source: tailscale 1.102 wgengine/filter/tailcfg.go (forms that clients read); the recorded answers of
+the hosted service for what ``*`` and ``autogroup:internet`` are spelled as.
 """
 
 from __future__ import annotations
