@@ -43,15 +43,6 @@ def rename(edit: Edit, node_id: NodeID, name: str) -> Node:
     return _put(edit, replace(node, name=label, name_pinned=True))
 
 
-def follow_hostname(edit: Edit, node_id: NodeID) -> Node:
-    """Let a node's name follow from what its machine calls itself again."""
-    node = get(edit, node_id)
-    if not node.name_pinned:
-        return node
-    label = names.choose(edit, names.wanted(node.hostinfo), keep=node_id)
-    return _put(edit, replace(node, name=label, name_pinned=False))
-
-
 def expire(edit: Edit, node_id: NodeID, now: datetime, *, at: datetime | None = None) -> Node:
     """Let the node's key run out: now, or at a time to come, which may also be a later one.
 

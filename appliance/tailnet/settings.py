@@ -6,16 +6,11 @@ Not for reading configuration (``config``). Sits on ``snapshot``.
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
 
 from appliance.errors import Invalid
-from appliance.records import Network, Node, Settings
+from appliance.records import Node, Settings
 from appliance.tailnet import addresses, names
 from appliance.tailnet.snapshot import Edit
-
-CLIENT_V4 = IPv4Network("100.64.0.0/10")
-CLIENT_V6 = IPv6Network("fd7a:115c:a1e0::/48")
-"""The ranges that clients treat as tailnet addresses. Source: tailscale net/tsaddr."""
 
 
 def take_over(edit: Edit, settings: Settings, *, domain: str = "") -> list[tuple[str, Node]]:
@@ -55,13 +50,3 @@ def check(settings: Settings) -> None:
             raise Invalid(
                 "prefix-empty", f"{prefix} has no address for a node", concerns=str(prefix)
             )
-
-
-def outside_client_ranges(settings: Settings) -> list[Network]:
-    """List the prefixes that clients do not take for tailnet addresses: SSH and more fail there."""
-    outside: list[Network] = []
-    if settings.prefix_v4 is not None and not settings.prefix_v4.subnet_of(CLIENT_V4):
-        outside.append(settings.prefix_v4)
-    if settings.prefix_v6 is not None and not settings.prefix_v6.subnet_of(CLIENT_V6):
-        outside.append(settings.prefix_v6)
-    return outside

@@ -175,8 +175,6 @@ class TestName:
         nodes.rename(edit, FIRST, "tower")
         node = tell(edit, hostname="desk")
         assert (node.hostname, node.name) == ("desk", "tower")
-        assert nodes.follow_hostname(edit, FIRST).name == "desk"
-        assert tell(edit, hostname="desk2").name == "desk2"
 
 
 class TestBounds:

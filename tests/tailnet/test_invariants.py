@@ -164,7 +164,6 @@ class Tailnet(RuleBasedStateMachine):
         half_an_hour = timedelta(minutes=30)
         verbs: list[Callable[[], object]] = [
             lambda: nodes.rename(edit, node.id, names.sanitise(text)),
-            lambda: nodes.follow_hostname(edit, node.id),
             lambda: nodes.expire(edit, node.id, self.now),
             lambda: nodes.expire(edit, node.id, self.now, at=self.now + timedelta(hours=1)),
             lambda: nodes.never_expire(edit, node.id, self.now),

@@ -29,7 +29,6 @@ def edit() -> Edit:
 VERBS: list[tuple[str, tuple[Any, ...]]] = [
     ("get", ()),
     ("rename", ("x",)),
-    ("follow_hostname", ()),
     ("expire", (NOON,)),
     ("never_expire", (NOON,)),
     ("delete", ()),
@@ -67,15 +66,6 @@ def test_rename_refuses(edit: Edit) -> None:
     with pytest.raises(Invalid):
         nodes.rename(edit, LAPTOP, "x" * 64)
     assert node_named(edit, "laptop").id == LAPTOP
-
-
-def test_name_may_follow_the_machine_again(edit: Edit) -> None:
-    before = edit.nodes[LAPTOP]
-    assert nodes.follow_hostname(edit, LAPTOP) is before
-    nodes.rename(edit, LAPTOP, "tower")
-    nodes.rename(edit, PHONE, "laptop")
-    assert nodes.follow_hostname(edit, LAPTOP).name == "laptop-1"
-    assert not edit.nodes[LAPTOP].name_pinned
 
 
 class TestExpiry:
@@ -230,8 +220,3 @@ class TestSettings:
         with pytest.raises(Invalid) as caught:
             site.take_over(edit, Settings(prefix_v4=v4, prefix_v6=v6))
         assert caught.value.code == code
-
-    def test_prefixes_that_clients_do_not_know_are_named(self) -> None:
-        assert site.outside_client_ranges(Settings()) == []
-        odd = Settings(prefix_v4=IPv4Network("10.0.0.0/8"), prefix_v6=IPv6Network("fd00::/64"))
-        assert site.outside_client_ranges(odd) == [odd.prefix_v4, odd.prefix_v6]

@@ -2,7 +2,8 @@
 
 Not for who sees whom. Rules that are equal for many nodes are one object, and so are whole
 filters, so that they are encoded once. Sits on ``state``.
-Source: tailscale 1.102 tailcfg/tailcfg.go (FilterRule), wgengine/filter/tailcfg.go; order and spelling follow the recorded answers.
+Source: tailscale 1.102 tailcfg/tailcfg.go (FilterRule), wgengine/filter/tailcfg.go; order and
+spelling follow the recorded answers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 ``elect`` chooses among several routers of one route, for everyone and for each group of routers
 that ``via`` names; ``seen`` tells a viewer which routes to use through which peer. Not for approval
 (``approvers``) and not for health: who is online is an argument. Sits on ``state``.
-Source: headscale 0.30-dev hscontrol/state/node_store.go (electPrimaryRoutes); the recorded answers (357 elections: the lowest of those online;
+Source: headscale 0.30-dev hscontrol/state/node_store.go (electPrimaryRoutes); the recorded answers
+(357 elections: the lowest of those online;
 a viewer that a rule without ``via`` lets to the route uses the one for everyone, unless that rule
 only says ``*``: or ``via`` would mean nothing beside a rule that allows all).
 """

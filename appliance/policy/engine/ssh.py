@@ -1,7 +1,8 @@
 """SSH rules of a policy as a node is told of them.
 
 Not for answering a check (``control`` does, with ``check_period``). Sits on ``state``.
-Source: tailscale 1.102 tailcfg/tailcfg.go (SSHPolicy), ssh/tailssh/tailssh.go; the recorded answers: rules that check stand first; a rule
+Source: tailscale 1.102 tailcfg/tailcfg.go (SSHPolicy), ssh/tailssh/tailssh.go; the recorded answers:
+rules that check stand first; a rule
 with ``localpart:`` is cut into one for each source user, and each of its sources that is no
 destination is told of its own; a device with several tags stands once for each of them in
 ``autogroup:tagged``.

@@ -106,11 +106,6 @@ class Reader:
         """Tell where the value at this path stands."""
         return self._document.spot(*path)
 
-    @property
-    def is_clean(self) -> bool:
-        """Tell whether nothing is wrong so far."""
-        return not self._mistakes
-
     def finish(self) -> None:
         """Raise PolicyError if anything was noted."""
         for path, spot in self._document.duplicates:

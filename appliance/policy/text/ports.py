@@ -1,7 +1,8 @@
 """Ports and protocols as policies write them.
 
 Not for rules (``flows`` joins ports with addresses). Sits on nothing of ours.
-Source: tailscale 1.102 tailcfg/proto_port_range.go; IANA protocol numbers; the recorded error answers, and the words
+Source: tailscale 1.102 tailcfg/proto_port_range.go; IANA protocol numbers; the recorded error
+answers, and the words
 that clients use for the same mistakes.
 """
 

@@ -194,7 +194,6 @@ INTERNET: tuple[Span, ...] = (
     ),
     of_network(ip_network("2000::/3")),
 )
-EVERYTHING: tuple[Span, ...] = (Span(4, 0, _MAX[4]), Span(6, 0, _MAX[6]))
 INTERNET_TEXTS: tuple[str, ...] = (
     *(span.text for span in INTERNET[:-1]),
     # Recorded as a range although it is a prefix.
