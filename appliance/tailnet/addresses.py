@@ -46,7 +46,7 @@ class Rng(Protocol):
     """What a random choice needs; ``random.Random`` and ``random.SystemRandom`` have it."""
 
     def randrange(self, start: int, stop: int, /) -> int:
-        """Give a number from ``start`` to ``stop - 1``."""
+        """Return a number from ``start`` to ``stop - 1``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Pool:
         return self.last - self.first + 1 - sum(end - begin + 1 for begin, end in self.holes)
 
     def skip(self, number: int) -> int:
-        """Give ``number``, or the first one behind the hole that it lies in."""
+        """Return ``number``, or the first one behind the hole that it lies in."""
         for begin, end in self.holes:
             if begin <= number <= end:
                 return end + 1
@@ -172,7 +172,7 @@ def _belongs(address: Address | None, prefix: Network | None, pools: Sequence[IP
 
 
 def _pools(edit: Edit, node: Node) -> tuple[tuple[IPv4Network, ...], tuple[IPv4Network, ...]]:
-    """Give the pools of the policy in force that are for this node, and all others."""
+    """Return the pools of the policy in force that are for this node, and all others."""
     if not any(entry.pools for entry in edit.policy.attributes):
         return (), ()
     return nodeattrs.address_pools(edit.policy, policies.background(edit), edit.users, node)

@@ -73,7 +73,7 @@ def put(
 
 
 def has(edit: Edit, node_id: NodeID, name: str) -> bool:
-    """Tell whether a node has an attribute. Raises NotFound for an unknown node, Invalid."""
+    """Return whether a node has an attribute. Raises NotFound for an unknown node, Invalid."""
     check_name(name)
     return any(each.name == name for each in nodes.get(edit, node_id).attributes)
 
@@ -94,7 +94,7 @@ def remove(edit: Edit, node_id: NodeID, name: str) -> Node:
 
 
 def without_expired(node: Node, now: datetime) -> Node:
-    """Give the node with those of its attributes that last; the same object if all do."""
+    """Return the node with those of its attributes that last; the same object if all do."""
     if not node.attributes or not any(has_expired(each, now) for each in node.attributes):
         return node
     kept = (each for each in node.attributes if not has_expired(each, now))
@@ -102,12 +102,12 @@ def without_expired(node: Node, now: datetime) -> Node:
 
 
 def has_expired(attribute: Attribute, now: datetime) -> bool:
-    """Tell whether an attribute's time is over at ``now``."""
+    """Return whether an attribute's time is over at ``now``."""
     return attribute.expires_at is not None and attribute.expires_at <= now
 
 
 def check_name(name: str) -> str:
-    """Give a name that may be set. Raises Invalid."""
+    """Return a name that may be set. Raises Invalid."""
     if name.startswith(REPORTED):
         raise Invalid(
             "attribute-reported",
@@ -134,7 +134,7 @@ def check_name(name: str) -> str:
 
 
 def check_value(name: str, value: object) -> AttributeValue:
-    """Give a value that an attribute may have; a whole number as an int. Raises Invalid."""
+    """Return a value that an attribute may have; a whole number as an int. Raises Invalid."""
     match value:
         case bool():
             return value

@@ -72,7 +72,7 @@ def check_in(edit: Edit, node_id: NodeID, request: tailcfg.MapRequest) -> Node:
 
 
 def with_hostinfo(edit: Edit, node: Node, said: tailcfg.Hostinfo) -> Node:
-    """Give the node with a new Hostinfo, its NetInfo, and the name that follows from them.
+    """Return the node with a new Hostinfo, its NetInfo, and the name that follows from them.
 
     The record comes back changed, not yet put; the same object if nothing differs.
     """
@@ -98,7 +98,7 @@ def merge_endpoints(
     said: tuple[tailcfg.AddrPort, ...],
     types: tuple[int, ...],
 ) -> tuple[tailcfg.AddrPort, ...]:
-    """Give the endpoints to keep: once each, usable, in the order said, at most MAX_ENDPOINTS.
+    """Return the endpoints to keep: once each, usable, in the order said, at most MAX_ENDPOINTS.
 
     The old object comes back if the new list says the same in any order: a mere shuffle is not
     worth a message to every peer. When there are too many, addresses of local interfaces go first.
@@ -124,7 +124,7 @@ def merge_endpoints(
 
 
 def bounded_hostinfo(said: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
-    """Give a Hostinfo within the bounds above, without control characters and NetInfo."""
+    """Return a Hostinfo within the bounds above, without control characters and NetInfo."""
     changes: dict[str, object] = {}
     for name in _TEXTS:
         text = getattr(said, name)
@@ -151,12 +151,12 @@ def bounded_hostinfo(said: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
 
 
 def bounded_capver(version: int) -> int:
-    """Give a capability version that every column can hold."""
+    """Return a capability version that every column can hold."""
     return min(max(version, 0), MAX_CAPVER)
 
 
 def plain(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
-    """Give the text within its bound and without control characters; the same object if it is so.
+    """Return the text within its bound and without control characters; the same object if it is so.
 
     They could steer the terminal of whoever lists nodes, and PostgreSQL takes no NUL.
     """
@@ -177,7 +177,7 @@ def _bounded_texts(said: Text) -> Text:
 
 
 def _merge_net_info(old: tailcfg.NetInfo | None, said: tailcfg.NetInfo) -> tailcfg.NetInfo:
-    """Give the new NetInfo; a node that knows no home region right now keeps its last one."""
+    """Return the new NetInfo; a node that knows no home region right now keeps its last one."""
     preferred = said.preferred_derp
     if not 0 < preferred <= MAX_DERP_REGION:
         preferred = 0 if old is None else old.preferred_derp

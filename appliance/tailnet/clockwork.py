@@ -20,7 +20,7 @@ OFFLINE_GRACE = timedelta(seconds=10)
 
 
 def is_due(snapshot: Snapshot, now: datetime, *, since: datetime | None = None) -> bool:
-    """Tell whether a ``tick`` at ``now`` would change anything."""
+    """Return whether a ``tick`` at ``now`` would change anything."""
     return any(
         _after(snapshot, node, now, since) is not snapshot.presence_of(node.id)
         or without_expired(node, now) is not node
@@ -51,7 +51,7 @@ def tick(edit: Edit, now: datetime, *, since: datetime | None = None) -> None:
 def _after(
     state: Snapshot | Edit, node: Node, now: datetime, since: datetime | None
 ) -> Presence | None:
-    """Give the node's presence at ``now`` (the same object if unchanged); None: it must go."""
+    """Return the node's presence at ``now`` (the same object if unchanged); None: it must go."""
     presence = state.presence_of(node.id)
     changed = presence
     expired = node.expires_at is not None and node.expires_at <= now

@@ -18,7 +18,7 @@ V = TypeVar("V")
 def compare(
     old: Mapping[K, V], new: Mapping[K, V]
 ) -> tuple[frozenset[K], frozenset[K], Iterable[K]]:
-    """Give keys added, keys dropped, and common keys whose value is another object."""
+    """Return keys added, keys dropped, and common keys whose value is another object."""
     if old is new:
         return frozenset(), frozenset(), ()
     known, keys = list(old), list(new)
@@ -35,5 +35,5 @@ def compare(
 
 
 def differing(old: Mapping[K, V], new: Mapping[K, V]) -> frozenset[K]:
-    """Give the keys that are new, gone, or have another object as their value."""
+    """Return the keys that are new, gone, or have another object as their value."""
     return frozenset().union(*compare(old, new))

@@ -83,7 +83,7 @@ def parse_auth_key(text: str) -> tuple[str, str]:
 
 
 def verify(key: AuthKey, secret: str) -> bool:
-    """Tell whether this is the key's secret, in constant time."""
+    """Return whether this is the key's secret, in constant time."""
     return hmac.compare_digest(_hash(secret), key.secret_hash)
 
 
@@ -98,7 +98,7 @@ def find(state: Snapshot | Edit, text: str) -> AuthKey | None:
 
 
 def get(state: Snapshot | Edit, key_id: AuthKeyID) -> AuthKey:
-    """Give a key. Raises NotFound."""
+    """Return a key. Raises NotFound."""
     key = state.auth_keys.get(key_id)
     if key is None:
         raise NotFound("auth-key-unknown", f"there is no auth key with the id {key_id}")
@@ -122,12 +122,12 @@ def delete(edit: Edit, key_id: AuthKeyID) -> AuthKey:
 
 
 def is_expired(key: AuthKey, now: datetime) -> bool:
-    """Tell whether the key has run out or was revoked."""
+    """Return whether the key has run out or was revoked."""
     return key.expires_at is not None and key.expires_at <= now
 
 
 def is_used_up(key: AuthKey) -> bool:
-    """Tell whether the key could be used once and was."""
+    """Return whether the key could be used once and was."""
     return key.used_at is not None and not key.reusable
 
 

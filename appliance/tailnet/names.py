@@ -60,7 +60,7 @@ def sanitise(text: str) -> str:
 
 
 def wanted(hostinfo: tailcfg.Hostinfo) -> str:
-    """Give the label that a machine asks for; phones that say ``localhost`` go by their model."""
+    """Return the label that a machine asks for; phones that say ``localhost`` go by their model."""
     name = hostinfo.hostname
     if name.strip().lower() in _NO_NAMES and hostinfo.device_model:
         name = hostinfo.device_model
@@ -137,12 +137,12 @@ def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 def is_tag(text: str) -> bool:
-    """Tell whether a text has the form of a tag."""
+    """Return whether a text has the form of a tag."""
     return len(text) <= MAX_TAG_CHARS and _TAG.fullmatch(text) is not None
 
 
 def fqdn(state: Snapshot | Edit, node: Node) -> str:
-    """Give the node's full name with the dot at its end: ``laptop.example.net.``."""
+    """Return the node's full name with the dot at its end: ``laptop.example.net.``."""
     domain = state.tailnet.domain
     return f"{node.name}.{domain}." if domain else f"{node.name}."
 

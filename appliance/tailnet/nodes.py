@@ -20,7 +20,7 @@ MAX_TAGS = 64
 
 
 def get(state: Snapshot | Edit, node_id: NodeID) -> Node:
-    """Give a node."""
+    """Return a node."""
     node = state.nodes.get(node_id)
     if node is None:
         raise NotFound("node-unknown", f"there is no node with the id {node_id}")

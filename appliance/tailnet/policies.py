@@ -1,7 +1,7 @@
 """The policy in force: put there, followed by all that depends on it, asked what it approves.
 
-``settle`` brings what is derived (the compiled policy, the chosen routers) up to date with a draft;
-it looks at what differs and is told nothing. Not for reading policies (``policy.admission``) nor
+``settle`` refreshes the derived state (the compiled policy, the elected routers) of a snapshot; it
+compares the snapshot with the one before. Not for reading policies (``policy.admission``) nor
 for where they come from. Sits on ``snapshot`` and the compiler.
 """
 
@@ -29,10 +29,10 @@ DENYING = Policy(acls=())
 
 
 def settle(old: Snapshot, new: Snapshot) -> Snapshot:
-    """Give ``new`` with all that follows from it, going on from what ``old`` had.
+    """Return ``new`` with its derived state refreshed, starting from that of ``old``.
 
-    Both must be of the same tailnet, and nobody may write to their mappings any more. For a first
-    snapshot ``old`` is ``new`` itself. Costs next to nothing unless a policy looks at what changed.
+    Both must be of the same tailnet, and their mappings must not be written to any more. For a first
+    snapshot pass ``new`` as ``old`` too. Costs next to nothing unless a policy names what changed.
     """
     compiled = _compiled(old, new)
     table = _routes(old, new, compiled)
@@ -42,7 +42,7 @@ def settle(old: Snapshot, new: Snapshot) -> Snapshot:
 
 
 def deny_all(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot settled with ``DENYING`` in force."""
+    """Return the snapshot with ``DENYING`` in force, and what follows from it."""
     denied = replace(snapshot, policy=DENYING, compiled=OPEN, routes=None)
     return settle(denied, denied)
 
@@ -75,7 +75,7 @@ def approve_offers(edit: Edit, nodes: Iterable[Node]) -> None:
 
 
 def with_approved_routes(edit: Edit, node: Node) -> Node:
-    """Give the node with those of its offered routes approved that need no administrator.
+    """Return the node with those of its offered routes approved that need no administrator.
 
     What was approved before stays. The same object if nothing follows; not yet put.
     """
@@ -100,7 +100,7 @@ def _approved(approvals: Approvals, edit: Edit, node: Node) -> Node:
 
 
 def background(tailnet: Snapshot | Edit) -> Background:
-    """Give what policies depend on besides nodes and users."""
+    """Return what policies depend on besides nodes and users."""
     return _background(tailnet.settings, tailnet.users)
 
 

@@ -1,7 +1,6 @@
-"""A node's map sessions come and go: what that means for its being online.
+"""Presence: a node is online while one of its map sessions is open, and for a grace time after.
 
-A node is online while a session is open, and for a grace time after the last one closed, so that
-a reconnect is not seen by anybody. The grace ends in ``clockwork``. No clock here: ``now`` is given.
+The grace time after the last session hides a reconnect from the peers. The grace ends in ``clockwork``. No clock here: ``now`` is given.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Subnet and exit routes: what a node offers, what is approved, which of it is served.
 
-Not for choosing between several routers of one route, which needs their health (a later part).
-Sits on ``records``. Source: tailscale net/tsaddr (exit routes come as a pair).
+Not for choosing between several routers of one route (``policy.engine.routes``). Sits on
+``records``. Source: tailscale net/tsaddr (exit routes come as a pair).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MAX_APPROVED_ROUTES = 4096
 
 
 def is_exit(route: Network) -> bool:
-    """Tell whether a route is one of the two that make an exit node."""
+    """Return whether a route is one of the two that make an exit node."""
     return route.prefixlen == 0
 
 
 def check_approved(approved: Iterable[Network]) -> tuple[Network, ...]:
-    """Give routes in order and once each, exit routes as a pair. Raises Invalid for too many."""
+    """Return routes in order and once each, exit routes as a pair. Raises Invalid for too many."""
     found = _with_both_exits(approved)
     if len(found) > MAX_APPROVED_ROUTES:
         raise Invalid("routes-too-many", f"a node has at most {MAX_APPROVED_ROUTES} routes")
@@ -33,7 +33,7 @@ def check_approved(approved: Iterable[Network]) -> tuple[Network, ...]:
 
 
 def add_approved(node: Node, given: Iterable[Network]) -> tuple[Network, ...]:
-    """Give the node's approved routes with some more that it offers, in order and once each.
+    """Return the node's approved routes with some more that it offers, in order and once each.
 
     A router whose offers change all the time (an app connector, say) never has too many: approvals
     of what it no longer offers go first.
@@ -47,7 +47,7 @@ def add_approved(node: Node, given: Iterable[Network]) -> tuple[Network, ...]:
 
 
 def differ(old: Node, new: Node) -> bool:
-    """Tell whether a node offers other routes than before; their order says nothing."""
+    """Return whether a node offers other routes than before; their order says nothing."""
     before, now = old.hostinfo.routable_ips, new.hostinfo.routable_ips
     return before is not now and set(before) != set(now)
 
@@ -60,17 +60,17 @@ def _with_both_exits(found: Iterable[Network]) -> set[Network]:
 
 
 def order(route: Network) -> tuple[int, int, int]:
-    """Give the sorting key of routes: IPv4 first, then by address and length."""
+    """Return the sorting key of routes: IPv4 first, then by address and length."""
     return route.version, int(route.network_address), route.prefixlen
 
 
 def offered(node: Node) -> tuple[Network, ...]:
-    """Give the routes that the machine offers."""
+    """Return the routes that the machine offers."""
     return tuple(sorted(set(node.hostinfo.routable_ips), key=order))
 
 
 def served(node: Node) -> tuple[Network, ...]:
-    """Give the routes that are offered and approved: what the node may carry for others."""
+    """Return the routes that are offered and approved: what the node may carry for others."""
     if not node.approved_routes:
         return ()
     approved = set(node.approved_routes)

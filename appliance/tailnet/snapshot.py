@@ -80,7 +80,7 @@ class Snapshot:
         return None if node_id is None else self.nodes[node_id]
 
     def presence_of(self, node_id: NodeID) -> Presence:
-        """Give a node's presence; a node never heard of is offline."""
+        """Return a node's presence; a node never heard of is offline."""
         return self.presence.get(node_id, OFFLINE)
 
 
@@ -99,7 +99,7 @@ class Rows:
 
     @property
     def is_durable(self) -> bool:
-        """Tell whether the edit must be on disk before it is published."""
+        """Return whether the edit must be on disk before it is published."""
         return bool(self.puts or self.drops)
 
 
@@ -142,7 +142,7 @@ class Edit:
     """A draft of the next snapshot: reads like one, copies a mapping at its first write.
 
     Not usable after ``finish()``. A verb that raises leaves the draft half made: throw it away.
-    Only the net change counts: what is put and then put back as it was never happened.
+    Only the net change counts: a value changed and changed back yields no row.
 
     ``private`` names mappings of the base that nobody has seen and nobody will: they are written
     to instead of copied, so that a long row of drafts costs one copy of each and not one per
@@ -227,7 +227,7 @@ class Edit:
         return None if node_id is None else self.nodes[node_id]
 
     def presence_of(self, node_id: NodeID) -> Presence:
-        """Give a node's presence as drafted."""
+        """Return a node's presence as drafted."""
         return self._presence.now.get(node_id, OFFLINE)
 
     def put(self, record: Record) -> None:
@@ -303,7 +303,7 @@ class Edit:
                 yield self._nodes.now[node_id]
 
     def set_presence(self, node_id: NodeID, presence: Presence) -> None:
-        """Say whether a node is connected; for a node that is gone, do nothing."""
+        """Set a node's presence; ignored for a node that is gone."""
         self._check_open()
         if node_id not in self._nodes.now or self.presence_of(node_id) == presence:
             return
@@ -328,7 +328,7 @@ class Edit:
         self.compiled = compiled
 
     def finish(self) -> tuple[Snapshot, Rows]:
-        """Give the next snapshot and what must be written; the base itself if nothing changed."""
+        """Return the next snapshot and what must be written; the base itself if nothing changed."""
         self._is_finished = True
         self._presence_changes = tuple(
             (node_id, before or OFFLINE, after or OFFLINE)
@@ -464,7 +464,7 @@ class Edit:
         return True
 
     def _before(self, record: Record) -> Record | None:
-        """Give the record as it was in the snapshot that the draft started from."""
+        """Return the record as it was in the snapshot that the draft started from."""
         match record:
             case Node():
                 return self._nodes.before(record.id)
@@ -552,7 +552,7 @@ class _Draft(Generic[K, V]):
         self._was: dict[K, V | None] = {}
 
     def before(self, key: K) -> V | None:
-        """Give what a key had when the draft began; None: nothing."""
+        """Return what a key had when the draft began; None: nothing."""
         return self._was[key] if key in self._was else self.now.get(key)
 
     def changes(self) -> Iterator[tuple[K, V | None, V | None]]:

@@ -47,7 +47,7 @@ def check_defined(state: Snapshot | Edit, tags: Iterable[str]) -> None:
 
 
 def may_claim(state: Snapshot | Edit, user: User, tag: str) -> bool:
-    """Tell whether a user owns a tag: by name, group, role or domain, or through other tags."""
+    """Return whether a user owns a tag: by name, group, role or domain, or through other tags."""
     policy = state.policy
     keys = set(user_keys(groups_by_login(policy), policies.background(state), user))
     waiting, seen = [tag], {tag}

@@ -75,7 +75,7 @@ def create(
 
 
 def get(state: Snapshot | Edit, user_id: UserID) -> User:
-    """Give a user. Raises NotFound."""
+    """Return a user. Raises NotFound."""
     user = state.users.get(user_id)
     if user is None:
         raise NotFound("user-unknown", f"there is no user with the id {user_id}")
@@ -97,7 +97,7 @@ def find(
 
 
 def find_one(state: Snapshot | Edit, *, user_id: UserID | None = None, name: str = "") -> User:
-    """Give the user with this id or this name. Raises Invalid if none is asked for, NotFound."""
+    """Return the user with this id or this name. Raises Invalid if none is asked for, NotFound."""
     if user_id is not None:
         return get(state, user_id)
     if not name:
@@ -128,7 +128,7 @@ def rename(edit: Edit, user_id: UserID, name: str) -> User:
 
 
 def set_role(edit: Edit, user_id: UserID, role: Role) -> User:
-    """Say what a user may do in the tailnet, as policies name it. Raises NotFound.
+    """Set a user's role, as policies name it. Raises NotFound.
 
     A tailnet has one owner or none; whoever hands the role over becomes an administrator.
     """
@@ -149,7 +149,7 @@ def check_role(text: str) -> Role:
 
 
 def owner_of(state: Snapshot | Edit) -> User | None:
-    """Give the owner of the tailnet, if it has one."""
+    """Return the owner of the tailnet, if it has one."""
     return next((user for user in state.users.values() if user.role is Role.OWNER), None)
 
 
@@ -193,7 +193,7 @@ def check_name(text: str) -> str:
 
 
 def profile(state: Snapshot | Edit, owner_id: UserID) -> tailcfg.UserProfile:
-    """Give what the wire says of ``Node.owner_id``: a user, or the owner of all tagged nodes."""
+    """Return what the wire says of ``Node.owner_id``: a user, or the owner of all tagged nodes."""
     if owner_id == TAGGED_USER_ID:
         return TAGGED_PROFILE
     user = state.users[owner_id]
@@ -206,7 +206,7 @@ def profile(state: Snapshot | Edit, owner_id: UserID) -> tailcfg.UserProfile:
 
 
 def wire_owner(state: Snapshot | Edit, node: Node) -> tuple[tailcfg.User, tailcfg.Login]:
-    """Give the owner of a node in the two forms of a RegisterResponse."""
+    """Return the owner of a node in the two forms of a RegisterResponse."""
     owner = profile(state, node.owner_id)
     user = None if node.user_id is None else state.users[node.user_id]
     return (

@@ -48,7 +48,7 @@ def admit(
     *,
     with_tests: bool = True,
 ) -> Admitted:
-    """Give the policy of a text, ready to be applied. Raises PolicyError, TestsFailed
+    """Return the policy of a text, ready to be applied. Raises PolicyError, TestsFailed
     or Invalid (policy-too-large).
 
     ``with_tests`` False is for the start of a server: a policy that was good when it was set stays

@@ -85,7 +85,7 @@ class Difference(Struct, frozen=True, kw_only=True):
 
 
 def mistakes_of(refusal: Rejected) -> tuple[Mistake, ...]:
-    """Say where a policy that was refused is wrong; () for a refusal of another kind."""
+    """Return where a policy that was refused is wrong; () for a refusal of another kind."""
     match refusal:
         case PolicyError():
             found = [(each.spot, each.text) for each in refusal.mistakes]
@@ -104,7 +104,7 @@ def _mistake(spot: Spot, text: str) -> Mistake:
 
 
 def checked(admitted: Admitted, users: Mapping[UserID, User]) -> Checked:
-    """Say what is worth a look in a policy that may be put in force for these users."""
+    """Return what is worth a look in a policy that may be put in force for these users."""
     found = notes(admitted.text, admitted.policy, users)
     return Checked(notes=tuple(_mistake(each.spot, each.text) for each in found))
 
@@ -156,7 +156,7 @@ def diff(old: Policy | None, new: Policy, subjects: Subjects) -> Difference:
 
 
 def _approved(policy: Policy, subjects: Subjects) -> dict[str, tuple[str, ...]]:
-    """Give the routes that setting the policy would approve, by the node's name."""
+    """Return the routes that setting the policy would approve, by the node's name."""
     found = {}
     for node in subjects.nodes.values():
         given = approvers.approved(policy, subjects.background, node, subjects.users)

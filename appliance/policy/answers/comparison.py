@@ -47,12 +47,12 @@ class Change:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing would change."""
+        """Return whether nothing would change."""
         return not any(getattr(self, each.name) for each in fields(self)[1:])
 
 
 def compare(old: Compiled, new: Compiled) -> Iterator[Change]:
-    """Give the nodes for which anything would change; both must be of the same nodes.
+    """Return the nodes for which anything would change; both must be of the same nodes.
 
     One at a time: all of them together are large.
     """
@@ -142,7 +142,7 @@ class _Comparison:
         return tuple(come), tuple(gone)
 
     def _moved(self, before: frozenset[_Who], after: frozenset[_Who]) -> tuple[str, str]:
-        """Say who is let in now and who no longer."""
+        """Return who is let in now and who no longer."""
         known = self._moves.get((before, after))
         if known is None:
             had, has = frozenset[str]().union(*before), frozenset[str]().union(*after)
@@ -150,7 +150,7 @@ class _Comparison:
         return known
 
     def _ends(self, rules: tuple[tailcfg.FilterRule, ...], node: Node) -> _Ends:
-        """Give whom a filter lets in, for each thing that it lets them to."""
+        """Return whom a filter lets in, for each thing that it lets them to."""
         own = {address_text(address) for address in node.addresses}
         found: defaultdict[str, set[_Who]] = defaultdict(set)
         for rule in rules:

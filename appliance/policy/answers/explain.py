@@ -156,7 +156,7 @@ def _address(text: str) -> Address | None:
 
 
 def distance(verdict: Verdict) -> int:
-    """Say how far a flow is from letting through; 0 does."""
+    """Return how far a flow is from letting through; 0 does."""
     return _DISTANCE[verdict.miss] if verdict.miss is not None else 0
 
 

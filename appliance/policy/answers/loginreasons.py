@@ -32,14 +32,13 @@ TCP = 6
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A rule that lets the source in: it decides about ``users`` before every other rule.
+    """A rule that lets the source in, and decides about ``users`` before every other rule.
 
-    ``users`` may hold ANY; then ``besides`` are the local users that it does not mean: they are
-    refused, or another rule decides about them. ``period`` is how long a check stays good, zero
-    asks at each login, None is no check. ``recorders`` None: sessions are not recorded; () is a
-    recorder that nobody is: then there are no sessions if ``must_record``, else unrecorded ones.
-    ``is_own``: the destination is the source owner's own and the rule does not name it; with
-    ``localpart:`` it is told of the rule all the same.
+    If ``users`` holds ANY, ``besides`` lists the exceptions: local users who are refused, or about
+    whom another rule decides. ``period`` is how long a check stays good: zero asks at each login, None
+    means no check. ``recorders`` None: sessions are not recorded; (): no node matches the recorder, and
+    sessions are refused if ``must_record``, else unrecorded. ``is_own``: the destination belongs to
+    the source's owner and the rule does not name it; with ``localpart:`` it gets the rule all the same.
     """
 
     reason: Reason
@@ -52,7 +51,7 @@ class Granted:
 
 
 def granted(state: State, src: Node, dst: Node, user: str = "") -> tuple[Granted, ...]:
-    """Say which rules let ``src`` in at ``dst``, in the order asked; as ``user``, or as anybody."""
+    """Return which rules let ``src`` in at ``dst``, in the order asked; as ``user``, or as anybody."""
     told = list(_told(state, src, dst))
     names = {user} if user else {ANY, *(name for _, rule in told for name in rule.ssh_users)}
     undecided = set(names)
@@ -73,7 +72,7 @@ def granted(state: State, src: Node, dst: Node, user: str = "") -> tuple[Granted
 
 
 def nearest(state: State, src: Node, dst: Node, user: str = "") -> tuple[Reason, ...]:
-    """Say which rules come nearest to letting ``src`` in, and why each does not.
+    """Return which rules come nearest to letting ``src`` in, and why each does not.
 
     The answer makes sense only where ``granted`` gives nothing.
     """
@@ -93,7 +92,7 @@ def nearest(state: State, src: Node, dst: Node, user: str = "") -> tuple[Reason,
 
 
 def arrives(state: State, src: Node, dst: Node) -> bool:
-    """Tell whether packets to the port of SSH get through; without them no rule for SSH counts."""
+    """Return whether packets to the port of SSH get through; without them no rule for SSH counts."""
     return any(
         verdict.miss is None
         for one, other in product(src.addresses, dst.addresses)
@@ -105,7 +104,7 @@ def arrives(state: State, src: Node, dst: Node) -> bool:
 
 
 def _told(state: State, src: Node, dst: Node) -> Iterator[tuple[Login, tailcfg.SSHRule]]:
-    """Give what the destination is told of the source, with the rules of the policy behind it."""
+    """Return what the destination is told of the source, with the rules of the policy behind it."""
     texts = {address_text(address) for address in src.addresses}
     standing = state.standings[src.id]
     starts = standing.src | standing.self_src
@@ -140,7 +139,7 @@ def _granted(
 
 
 def _verdict(login: Login, src: End, dst: End) -> Verdict | None:
-    """Say how far the source comes with a rule, by that part of it which brings it farthest."""
+    """Return how far the source comes with a rule, by that part of it which brings it farthest."""
     flows = [flow for flow in (login.others, login.own) if flow is not None]
     found = [verdict_of(flow, src, dst) for flow in flows]
     return min(found, key=distance, default=None)

@@ -60,9 +60,8 @@ class Reason(Struct, frozen=True, kw_only=True):
 class Login(Struct, frozen=True, kw_only=True, rename="camel"):
     """A rule that lets the source log in by SSH: "accept" or "check", and as whom.
 
-    ``users`` are the local users that it decides about, before any other rule. "*" is every one
-    that no rule for the source names, and then ``besides`` are those named ones that it does not
-    mean. ``check_period`` is how long an approval holds, as policies write it; empty for "accept".
+    ``users`` are the local users that it decides about, before any other rule. "*" matches every
+    local user not named by another rule for the source; ``besides`` lists the exceptions. ``check_period`` is how long an approval holds, as policies write it; empty for "accept".
     ``recorders`` null means that sessions are not recorded, an empty list that no node of the
     tailnet is the recorder; sessions are then refused if ``enforce_recorder``. ``own_devices``: the
     rule does not name the destination, which is told of it because it is the owner's own and
@@ -236,7 +235,7 @@ class _Question:
         )
 
     def _unmet(self, place: Place, node: Node) -> Iterator[str]:
-        """Say which conditions of a rule's postures a node does not meet."""
+        """Return which conditions of a rule's postures a node does not meet."""
         program = self._state.program
         known = attributes_of(node)
         names = {name for flow in program.flows if flow.place == place for name in flow.postures}
@@ -258,7 +257,7 @@ class _Question:
         return match["v6"] or match["host"], match["ports"]
 
     def _ends(self, word: str) -> list[str]:
-        """Give the nodes that a word names, or the host or address that it is."""
+        """Return the nodes that a word names, or the host or address that it is."""
         if word in self._names or word in self._state.program.policy.hosts:
             return [word]
         if _address(word) is not None:
@@ -279,7 +278,7 @@ class _Question:
         return found
 
     def _keys_of(self, node: Node) -> frozenset[Key]:
-        """Give the words for a node, found once for all with the same user or tags."""
+        """Return the words for a node, found once for all with the same user or tags."""
         owner = node.tags or node.user_id
         known = self._keys.get(owner)
         if known is None:
@@ -313,7 +312,7 @@ class _Question:
             yield from words
 
     def _node(self, word: str) -> Node | None:
-        """Give the node that an end is, by name or by address."""
+        """Return the node that an end is, by name or by address."""
         node_id = self._names.get(word)
         if node_id is not None:
             return self._state.nodes.get(node_id)
@@ -396,7 +395,7 @@ class _Question:
 
 
 def _holds(texts: tuple[str, ...], node: Node) -> bool:
-    """Tell whether a filter's list of sources holds any of a node's addresses."""
+    """Return whether a filter's list of sources holds any of a node's addresses."""
     if "*" in texts or any(address_text(address) in texts for address in node.addresses):
         return True
     known = [span for text in texts if (span := spans.parse(text)) and span.low != span.high]
@@ -417,7 +416,7 @@ def _address(text: str) -> Address | None:
 
 
 def _address_of(state: State, word: str) -> Address | None:
-    """Give the address that a word is, or the one that the policy gives a host."""
+    """Return the address that a word is, or the one that the policy gives a host."""
     host = state.program.policy.hosts.get(word)
     if host is not None and host.low == host.high:
         return ip_network(host.text).network_address

@@ -100,7 +100,7 @@ def run(
 
 
 def describe(failures: Iterable[Failure]) -> str:
-    """Give what a person is told, beginning with the hosted service's words."""
+    """Return what a person is told, beginning with the hosted service's words."""
     return "\n".join((_FAILED, *(str(failure) for failure in failures)))
 
 
@@ -207,12 +207,12 @@ class _Bench:
 
     @property
     def is_tired(self) -> bool:
-        """Tell whether the claims asked for too much; then the rest is not tested."""
+        """Return whether the claims asked for too much; then the rest is not tested."""
         return self._work > MAX_WORK
 
     @property
     def is_told_too_much(self) -> bool:
-        """Tell whether a device would be told of more SSH rules than it could be."""
+        """Return whether a device would be told of more SSH rules than it could be."""
         return heaviest_logins(self._state) > MAX_LOGINS_TOLD
 
     # ── tests ───────────────────────────────────────────────────────────────────────────────────
@@ -271,7 +271,7 @@ class _Bench:
         return ""
 
     def _answered(self, kinds: list[_Ends], others: list[_Ends], opened: int) -> set[bool]:
-        """Say whether all, some or none reach the others, own devices aside.
+        """Return whether all, some or none reach the others, own devices aside.
 
         With one port most rules fall out, and most sources are alike in what is left.
         """
@@ -286,7 +286,7 @@ class _Bench:
         }
 
     def _masked(self, kinds: list[_Ends], opened: int, *, is_src: bool) -> set[tuple[int, int]]:
-        """Give what is left of the rules of some ends, by family."""
+        """Return what is left of the rules of some ends, by family."""
         key = id(kinds), opened, is_src
         known = self._left.get(key)
         if known is None:
@@ -303,7 +303,7 @@ class _Bench:
     def _answered_by_owner(
         self, kinds: list[_Ends], others: list[_Ends], opened: int, *, is_accept: bool
     ) -> set[bool]:
-        """Say the same with own devices counted; of interest only where not all reach all."""
+        """Return the same with own devices counted; of interest only where not all reach all."""
         if is_accept:
             self._work += len(kinds) * len(others)
             if self.is_tired:
@@ -330,7 +330,7 @@ class _Bench:
         return {False}
 
     def _answers(self, src: _Ends, dst: _Ends, opened: int) -> set[bool]:
-        """Say whether ends of one kind reach ends of another: all, none, or each its own."""
+        """Return whether ends of one kind reach ends of another: all, none, or each its own."""
         found = src.end.starts & ~src.end.missed & dst.end.ends & opened
         selves = self._state.program.selves
         if found & ~selves:
@@ -372,7 +372,7 @@ class _Bench:
         ]
 
     def _asked_of(self, node: Node | None) -> object:
-        """Give what the postures ask of a node."""
+        """Return what the postures ask of a node."""
         if node is None:
             return None
         if node.id not in self._asked:
@@ -380,7 +380,7 @@ class _Bench:
         return self._asked[node.id]
 
     def _opened(self, port: int, protocols: tuple[int, ...]) -> int:
-        """Give the flows that let packets to a port through."""
+        """Return the flows that let packets to a port through."""
         key = port, protocols
         if key not in self._ports:
             self._ports[key] = self._openings.at(port, protocols)
@@ -471,7 +471,7 @@ class _Bench:
     def _told_at(
         self, words: tuple[str, ...], sources: list[reach.End]
     ) -> tuple[list[tuple[SSHRules, str]], list[str]]:
-        """Give the rules at the named devices, and the words that name none.
+        """Return the rules at the named devices, and the words that name none.
 
         Devices with the same rules answer alike; the first speaks for all.
         """
@@ -523,7 +523,7 @@ class _Bench:
                     yield f"{claim.src}/{user or chr(34) * 2} -> {name}: expected {expected}, got {got}"
 
     def _matches(self, sources: list[reach.End], rules: SSHRules) -> list[tuple[int, ...]]:
-        """Give which rules name a source, by their numbers, for every kind of source there is."""
+        """Return which rules name a source, by their numbers, for every kind of source there is."""
         key = id(sources), id(rules)
         known = self._matching.get(key)
         if known is None:
@@ -546,7 +546,7 @@ class _Bench:
     def _named(
         self, sources: list[reach.End], principals: tuple[tailcfg.SSHPrincipal, ...]
     ) -> list[bool]:
-        """Tell of every source whether a list names it; rules that name the same share the list."""
+        """Return for every source whether a list names it; rules that name the same share the list."""
         key = id(sources), id(principals)
         known = self._hits.get(key)
         if known is None:
@@ -563,7 +563,7 @@ class _Bench:
         return known
 
     def _rules(self, node_id: NodeID) -> SSHRules:
-        """Give the rules that a device is told of."""
+        """Return the rules that a device is told of."""
         rules = self._told.get(node_id)
         if rules is None:
             rules = self._told[node_id] = ssh_policy(self._state, node_id).rules

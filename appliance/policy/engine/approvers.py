@@ -26,7 +26,7 @@ class Approvals:
         self._groups = groups_by_login(policy)
 
     def of(self, node: Node, users: Mapping[UserID, User]) -> tuple[Network, ...]:
-        """Give the routes that a node offers and that its tags or its owner may have."""
+        """Return the routes that a node offers and that its tags or its owner may have."""
         offered = _offered(node.hostinfo)
         if not offered:
             return ()
@@ -43,7 +43,7 @@ class Approvals:
 def approved(
     policy: Policy, background: Background, node: Node, users: Mapping[UserID, User]
 ) -> tuple[Network, ...]:
-    """Give the routes that a node offers and that its tags or its owner may have."""
+    """Return the routes that a node offers and that its tags or its owner may have."""
     return Approvals(policy, background).of(node, users)
 
 
@@ -54,7 +54,7 @@ def _offered(hostinfo: Hostinfo) -> tuple[Network, ...]:
 def keys_of(
     policy: Policy, background: Background, node: Node, users: Mapping[UserID, User]
 ) -> set[Key]:
-    """Give the keys that a node answers to by its tags or its owner, whatever is compiled."""
+    """Return the keys that a node answers to by its tags or its owner, whatever is compiled."""
     return _keys(groups_by_login(policy), background, node, users)
 
 

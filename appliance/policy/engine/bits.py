@@ -26,7 +26,7 @@ def ones(bits: int) -> Iterator[int]:
 
 
 def of(members: Iterable[int]) -> int:
-    """Give the set of these members."""
+    """Return the set of these members."""
     bits = 0
     for member in members:
         bits |= 1 << member
@@ -34,7 +34,7 @@ def of(members: Iterable[int]) -> int:
 
 
 def union(sets: Iterable[int]) -> int:
-    """Give the members of any of these sets."""
+    """Return the members of any of these sets."""
     bits = 0
     for each in sets:
         bits |= each

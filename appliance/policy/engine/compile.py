@@ -55,7 +55,7 @@ class Compiled:
     state: State | None = None
 
     def sight(self, viewer: NodeID) -> Sight:
-        """Give the visibility class of a viewer."""
+        """Return the visibility class of a viewer."""
         return self.sights.get(viewer, self.default_sight) if self.sights else self.default_sight
 
     def sizes(self) -> Mapping[Sight, int]:
@@ -69,7 +69,7 @@ class Compiled:
         return found
 
     def packet_filter(self, viewer: NodeID) -> tuple[tailcfg.FilterRule, ...]:
-        """Give the rules that a node enforces for packets that reach it."""
+        """Return the rules that a node enforces for packets that reach it."""
         return self.filters.get(viewer, self.default_filter)
 
 
@@ -135,7 +135,7 @@ def recompile(
     changed_users: Collection[UserID] = (),
     background: Background = _NOTHING,
 ) -> Compiled:
-    """Give what ``compile`` would, sharing all that the changes leave as it was.
+    """Return what ``compile`` would, sharing all that the changes leave as it was.
 
     ``changed_nodes`` came, went, or differ in anything; ``changed_users`` too (an e-mail, a name).
     Naming more than changed costs time and nothing else; if nothing changed that a policy looks
@@ -161,14 +161,14 @@ def recompile(
 
 
 def _logs_in(state: State, moved: Collection[NodeID]) -> bool:
-    """Tell whether an SSH rule names one of these nodes, or may have an owner among theirs."""
+    """Return whether an SSH rule names one of these nodes, or may have an owner among theirs."""
     rest = ~state.program.packets
     found = (state.standings.get(each) for each in moved)
     return any((s.src | s.dst | s.self_src | s.self_dst) & rest for s in found if s is not None)
 
 
 def _matters(state: State, was: Node | None, now: Node | None) -> bool:
-    """Tell whether a node changed in anything that a policy looks at."""
+    """Return whether a node changed in anything that a policy looks at."""
     if was is None or now is None:
         return was is not now
     if was is now:

@@ -79,14 +79,14 @@ class Kept:
         self._order: dict[tuple[Sources, tuple[int, ...]], int] = {}
 
     def heir(self, alive: Mapping[NodeID, Node]) -> Kept:
-        """Give the store for the next state; nodes that are gone are forgotten now and then."""
+        """Return the store for the next state; nodes that are gone are forgotten now and then."""
         entries = {**self._before, **self._now}
         if len(entries) > 2 * len(alive) + 16:
             entries = {each: entry for each, entry in entries.items() if each in alive}
         return Kept(entries)
 
     def rules(self, state: State, node_id: NodeID) -> Rules:
-        """Give the filter of a node; the same object as before if nothing in it changed."""
+        """Return the filter of a node; the same object as before if nothing in it changed."""
         entry = self._now.get(node_id)
         if entry is None:
             if not self._order:
@@ -99,7 +99,7 @@ class Kept:
         return entry.rules
 
     def _parts(self, state: State, node_id: NodeID) -> tuple[object, ...]:
-        """Give everything that a node's filter is made from, its order as a number at the end."""
+        """Return everything that a node's filter is made from, its order as a number at the end."""
         standing, node = state.standings[node_id], state.nodes[node_id]
         owner = state.users.get(node.user_id) if node.user_id is not None else None
         routes = state.routers.get(node_id)
@@ -123,7 +123,7 @@ class Kept:
     def _rules(
         self, state: State, node_id: NodeID
     ) -> Iterator[tuple[tuple[int, int], tailcfg.FilterRule]]:
-        """Give the rules of a node, each with its place in the order.
+        """Return the rules of a node, each with its place in the order.
 
         Packets from the same sources with the same protocols are one rule, which stands where the
         policy first has such a pair, whether or not that first one ends at this node.
@@ -155,7 +155,7 @@ class Kept:
                 yield (places[key], 0), self._packets(*key, tuple(destinations))
 
     def _sources(self, state: State, flow: Flow, standing: Standing) -> Sources | None:
-        """Give who a flow lets in: for ``autogroup:self`` the owner's nodes that may start it."""
+        """Return who a flow lets in: for ``autogroup:self`` the owner's nodes that may start it."""
         if not flow.is_self:
             return state.sources[flow.source]
         if standing.owner is None:
@@ -235,13 +235,13 @@ class _Me:
         self._spans: set[Span] | None = None
 
     def leads_to(self, span: Span) -> bool:
-        """Tell whether the node has an address in a span, or carries packets to it."""
+        """Return whether the node has an address in a span, or carries packets to it."""
         if self._spans is None:
             self._spans = self.state.program.spans_at(self.node, self.routes)
         return span in self._spans or (bool(self.routes.exits) and is_internet(span))
 
     def spans_of(self, selector: Selector) -> tuple[Span, ...]:
-        """Give the spans of a selector, whether or not they lead here."""
+        """Return the spans of a selector, whether or not they lead here."""
         return spans_of(selector, self.state.program.background)
 
 
@@ -281,7 +281,7 @@ def _capability_rule(flow: Flow, me: _Me, sources: Sources) -> tailcfg.FilterRul
 
 
 def _own_prefixes(me: _Me, selector: Selector | None) -> tuple[Network, ...]:
-    """Give where a node grants capabilities: its addresses, and prefixes that it routes to."""
+    """Return where a node grants capabilities: its addresses, and prefixes that it routes to."""
     addresses = me.node.addresses
     routed: list[Network] = []
     if selector is not None and selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
@@ -298,7 +298,7 @@ def _own_prefixes(me: _Me, selector: Selector | None) -> tuple[Network, ...]:
 
 
 def fit_rules(rules: Rules, capver: int) -> Rules:
-    """Give the part of a filter that a client of this capability version understands.
+    """Return the part of a filter that a client of this capability version understands.
 
     The same object if that is all. Source: tailscale tailcfg/tailcfg.go (CapabilityVersion 120:
     peer relays).

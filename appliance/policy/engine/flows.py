@@ -103,7 +103,7 @@ class _Draft:
 
 
 def flows_of(policy: Policy) -> tuple[tuple[Flow, ...], tuple[Source, ...]]:
-    """Give all flows in order, and the sources that they name by index."""
+    """Return all flows in order, and the sources that they name by index."""
     sources: dict[Source, int] = {}
     flows: list[Flow] = []
     src: tuple[Selector, ...] = ()
@@ -133,7 +133,7 @@ def flows_of(policy: Policy) -> tuple[tuple[Flow, ...], tuple[Source, ...]]:
 
 
 def logins_of(policy: Policy, first: int) -> tuple[Login, ...]:
-    """Give the SSH rules; their flows are numbered from ``first`` on."""
+    """Return the SSH rules; their flows are numbered from ``first`` on."""
     logins = []
     number = first
     for rule in policy.ssh:

@@ -48,7 +48,7 @@ DEFAULT_NEXTDNS = NextDNS()
 
 
 def attributes(state: State, node_id: NodeID) -> Attributes:
-    """Give the attributes of a node, with their values (most have none)."""
+    """Return the attributes of a node, with their values (most have none)."""
     policy, node = state.program.policy, state.nodes[node_id]
     found: Attributes = {}
     apps: dict[str, dict[bytes, msgspec.Raw]] = {}
@@ -72,7 +72,7 @@ def attributes(state: State, node_id: NodeID) -> Attributes:
 
 
 def nextdns(state: State, node_id: NodeID) -> NextDNS:
-    """Give what the policy says of NextDNS for a node: the first profile in its order counts."""
+    """Return what the policy says of NextDNS for a node: the first profile in its order counts."""
     entries = [each for each in state.program.policy.attributes if _speaks_of_nextdns(each)]
     profile, tells_device = "", True
     for entry in _given(state, state.nodes[node_id], entries):
@@ -85,7 +85,7 @@ def nextdns(state: State, node_id: NodeID) -> NextDNS:
 
 
 def nextdns_profile(attribute: str) -> str:
-    """Give the profile that an attribute names, "" if it names none that there can be."""
+    """Return the profile that an attribute names, "" if it names none that there can be."""
     if not attribute.startswith(NEXTDNS) or attribute == NEXTDNS_NO_DEVICE_INFO:
         return ""
     profile = attribute.removeprefix(NEXTDNS)
@@ -93,7 +93,7 @@ def nextdns_profile(attribute: str) -> str:
 
 
 def problem(attribute: str) -> str:
-    """Give in words what is wrong with an attribute's text; "" if nothing is."""
+    """Return in words what is wrong with an attribute's text; "" if nothing is."""
     if not attribute:
         return "an attribute cannot be empty"
     if not attribute.startswith(NEXTDNS) or attribute == NEXTDNS_NO_DEVICE_INFO:
@@ -104,25 +104,25 @@ def problem(attribute: str) -> str:
 
 
 def may_hide_ipv4(state: State) -> bool:
-    """Tell whether the policy keeps back any node's IPv4 address."""
+    """Return whether the policy keeps back any node's IPv4 address."""
     policy = state.program.policy
     return policy.disable_ipv4 or any(DISABLE_IPV4 in each.attributes for each in policy.attributes)
 
 
 def has_no_ipv4(state: State, node_id: NodeID) -> bool:
-    """Tell whether a node is to be without IPv4: it sees no such addresses, nobody sees its own."""
+    """Return whether a node is to be without IPv4: it sees no such addresses, nobody sees its own."""
     return state.program.policy.disable_ipv4 or DISABLE_IPV4 in attributes(state, node_id)
 
 
 def hides_ipv4(state: State, viewer: NodeID, peer: NodeID) -> bool:
-    """Tell whether a viewer is to see a peer without its IPv4 address; itself counts as peer."""
+    """Return whether a viewer is to see a peer without its IPv4 address; itself counts as peer."""
     return may_hide_ipv4(state) and (has_no_ipv4(state, peer) or has_no_ipv4(state, viewer))
 
 
 def address_pools(
     policy: Policy, background: Background, users: Mapping[UserID, User], node: Node
 ) -> tuple[tuple[IPv4Network, ...], tuple[IPv4Network, ...]]:
-    """Give the pools that a new node takes its IPv4 address from, and all others.
+    """Return the pools that a new node takes its IPv4 address from, and all others.
 
     Asked of the policy itself: what is compiled may be of the tailnet as it was a moment ago.
     """
@@ -142,7 +142,7 @@ def _speaks_of_nextdns(entry: NodeAttribute) -> bool:
 
 
 def _given(state: State, node: Node, entries: Iterable[NodeAttribute]) -> Iterator[NodeAttribute]:
-    """Give those of the entries that are for a node."""
+    """Return those of the entries that are for a node."""
     background, keys = state.program.background, None
     for entry in entries:
         if keys is None:

@@ -65,7 +65,7 @@ class Verdict:
 
 
 def end_of(state: State, address: Address, node: Node | None) -> End:
-    """Give an end for an address."""
+    """Return an end for an address."""
     program = state.program
     keys = program.keys_of(node, state.users) if node is not None else ()
     starts = program.starts_at(address, keys)
@@ -83,7 +83,7 @@ def end_of(state: State, address: Address, node: Node | None) -> End:
 def verdicts(
     state: State, src: End, dst: End, port: int | None = None, protocols: Iterable[int] = ()
 ) -> Iterator[Verdict]:
-    """Say of every flow of packets whether it lets this through; port None means any one."""
+    """Return for every flow of packets whether it lets this through; port None means any one."""
     wanted = frozenset(protocols)
     for flow in state.program.flows:
         if not flow.is_login and flow.capabilities is None:
@@ -94,7 +94,7 @@ def verdicts(
 
 
 def verdict_of(flow: Flow, src: End, dst: End) -> Verdict:
-    """Say whether a flow leads from one end to the other, whatever ports or users it is for."""
+    """Return whether a flow leads from one end to the other, whatever ports or users it is for."""
     bit, miss = 1 << flow.number, None
     # Devices of users are ends of ``autogroup:self``, but for those of the same user only.
     is_own = src.owner is not None and src.owner == dst.owner
@@ -138,7 +138,7 @@ class Openings:
             opened ^= change
 
     def at(self, port: int, protocols: Iterable[int] = ()) -> int:
-        """Give the flows; without protocols one of the default ones is enough."""
+        """Return the flows; without protocols one of the default ones is enough."""
         upto = bisect_right(self._ports, port)
         start = (upto - 1) // self.STRIDE if upto else 0
         found = self._whole[start] if upto else 0
@@ -153,7 +153,7 @@ class Openings:
 
 
 def _merged(ports: Iterable[Ports]) -> list[tuple[int, int]]:
-    """Give the same ports as ranges that neither overlap nor touch."""
+    """Return the same ports as ranges that neither overlap nor touch."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(ports):
         if merged and first <= merged[-1][1] + 1:

@@ -47,7 +47,7 @@ class Elections:
     chosen: Mapping[Group, NodeID] = field(default_factory=dict)
 
     def primary(self, route: Network) -> NodeID | None:
-        """Give the router of a route for everyone."""
+        """Return the router of a route for everyone."""
         return self.chosen.get((route, frozenset()))
 
 
@@ -114,7 +114,7 @@ class RouteTable:
             self._dst |= path.back
 
     def at(self, state: State) -> RouteTable:
-        """Give the table of another state in which no router differs, nor the policy."""
+        """Return the table of another state in which no router differs, nor the policy."""
         other = copy(self)
         other.state = state
         return other
@@ -125,7 +125,7 @@ class RouteTable:
         return self._known
 
     def seen(self, viewer: NodeID) -> Seen:
-        """Give the routes that a viewer may use, by peer; peers without any are left out.
+        """Return the routes that a viewer may use, by peer; peers without any are left out.
 
         A peer that the viewer does not see may be named: its routes then mean nothing.
         """
@@ -143,7 +143,7 @@ class RouteTable:
         return known
 
     def own(self, node_id: NodeID) -> PeerRoutes:
-        """Give the routes that a node serves; ``primary`` are those that it was chosen for."""
+        """Return the routes that a node serves; ``primary`` are those that it was chosen for."""
         routes = self.state.routes(node_id)
         primary = tuple(r for r in routes.subnets if self.elections.primary(r) == node_id)
         return PeerRoutes((*routes.subnets, *routes.exits), primary)
@@ -166,7 +166,6 @@ class RouteTable:
     def _routers(
         self, route: Network, src: int, dst: int, own: tuple[Network, ...]
     ) -> list[NodeID]:
-        # A router of the same route learns which other one carries it (recorded for every pair).
         path = self._paths[route]
         if not src & path.towards:
             steered = (
@@ -201,7 +200,7 @@ def _order(route: Network) -> tuple[int, int, int]:
 
 
 def _path(program: Program, route: Network) -> Path:
-    """Give the flows that lead to a route or come from it; remembered, for no node matters."""
+    """Return the flows that lead to a route or come from it; remembered, for no node matters."""
     known = program.paths.get(route)
     if known is None:
         if len(program.paths) >= MAX_PATHS:

@@ -42,18 +42,18 @@ class Sources:
         self._nodes: Mapping[NodeID, Node] = {}
 
     def look_at(self, ids: Sequence[NodeID | None], nodes: Mapping[NodeID, Node]) -> None:
-        """Take these for the nodes in the slots; they must say the same of ``nodes`` as before."""
+        """Replace the table from slots to nodes; membership of ``nodes`` must not change."""
         if self._texts is None:
             self._ids, self._nodes = ids, nodes
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether it lists nothing."""
+        """Return whether it lists nothing."""
         return not self.nodes and self.is_of_nodes
 
     @property
     def is_of_nodes(self) -> bool:
-        """Tell whether it lists all addresses of its nodes, and nothing else."""
+        """Return whether it lists all addresses of its nodes, and nothing else."""
         return not self.words and self.picked == NOT_PICKED
 
     @property

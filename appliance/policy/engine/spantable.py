@@ -51,11 +51,11 @@ class SpanTable:
         return self._flows.items()
 
     def at(self, address: Address) -> Flows:
-        """Give the flows that name an address."""
+        """Return the flows that name an address."""
         return self._family(address.version).at(int(address)) if self._flows else NO_FLOWS
 
     def meeting(self, span: Span) -> Flows:
-        """Give the flows that name any address of a span."""
+        """Return the flows that name any address of a span."""
         return self._family(span.family).meeting(span) if self._flows else NO_FLOWS
 
     def spans_meeting(self, span: Span) -> Iterator[Span]:
@@ -145,7 +145,7 @@ class _Family:
         return _join(found)
 
     def _started(self, span: Span) -> tuple[int, int]:
-        """Tell which spans, in their order, begin inside this one behind its first address."""
+        """Return which spans, in their order, begin inside this one behind its first address."""
         return bisect_right(self._lows, span.low), bisect_right(self._lows, span.high)
 
     def _start_tree(self) -> list[Flows]:
@@ -172,7 +172,7 @@ def _join(flows: Iterable[Flows]) -> Flows:
 
 
 def is_internet(span: Span) -> bool:
-    """Tell whether all of a span is what exit nodes lead to."""
+    """Return whether all of a span is what exit nodes lead to."""
     return any(
         part.family == span.family and part.low <= span.low and span.high <= part.high
         for part in spans.INTERNET

@@ -41,7 +41,7 @@ _NO_RECORDER = "session recording is required and no recorder can be reached"
 
 
 def ssh_policy(state: State, node_id: NodeID, check_url: str = UNUSED_URL) -> tailcfg.SSHPolicy:
-    """Give all SSH rules for a node, those that check before those that accept."""
+    """Return all SSH rules for a node, those that check before those that accept."""
     if state.kept is None:
         return tailcfg.SSHPolicy(rules=_told(state, node_id, check_url))
     logins = state.kept.logins
@@ -62,7 +62,7 @@ def ssh_policy(state: State, node_id: NodeID, check_url: str = UNUSED_URL) -> ta
 
 
 def _class(state: State, node_id: NodeID) -> tuple[object, ...]:
-    """Give what decides about a node's SSH rules, besides those whom they name."""
+    """Return what decides about a node's SSH rules, besides those whom they name."""
     standing, rest = state.standings[node_id], ~state.program.packets
     mine = standing.src & state.program.by_user
     own = standing.self_dst & rest
@@ -79,7 +79,7 @@ def _told(state: State, node_id: NodeID, check_url: str) -> tuple[tailcfg.SSHRul
 
 
 def in_order(state: State) -> Iterator[Login]:
-    """Give the SSH rules of the policy as nodes ask them: those that check come first."""
+    """Return the SSH rules of the policy as nodes ask them: those that check come first."""
     for is_check in (True, False):
         for login in state.program.logins:
             if login.rule.is_check is is_check:
@@ -87,7 +87,7 @@ def in_order(state: State) -> Iterator[Login]:
 
 
 def check_period(state: State, src: NodeID, dst: NodeID, user: str) -> timedelta | None:
-    """Give how long a check of this login stays good; None if no rule asks for one."""
+    """Return how long a check of this login stays good; None if no rule asks for one."""
     texts = {address_text(address) for address in state.nodes[src].addresses}
     for login in in_order(state):
         if not login.rule.is_check:
@@ -98,7 +98,7 @@ def check_period(state: State, src: NodeID, dst: NodeID, user: str) -> timedelta
 
 
 def period_of(login: Login) -> timedelta:
-    """Give how long a check by this rule stays good; zero means that each login needs its own."""
+    """Return how long a check by this rule stays good; zero means that each login needs its own."""
     period = login.rule.check_period
     return DEFAULT_CHECK_PERIOD if period is None else period
 
@@ -106,13 +106,13 @@ def period_of(login: Login) -> timedelta:
 def decide(
     rules: tuple[tailcfg.SSHRule, ...], sources: set[str], user: str
 ) -> tailcfg.SSHAction | None:
-    """Say what a node does with a login, as the client's own code decides; None: refused."""
+    """Return what a node does with a login, as the client's own code decides; None: refused."""
     mine = (r for r in rules if any(each.node_ip in sources for each in r.principals))
     return first_action(mine, user)
 
 
 def first_action(rules: Iterable[tailcfg.SSHRule], user: str) -> tailcfg.SSHAction | None:
-    """Say what rules that all name the source do with a login; None: refused."""
+    """Return what rules that all name the source do with a login; None: refused."""
     for rule in rules:
         if rule.ssh_users.get(user, rule.ssh_users.get("*", "")):
             return rule.action
@@ -122,7 +122,7 @@ def first_action(rules: Iterable[tailcfg.SSHRule], user: str) -> tailcfg.SSHActi
 def rules_of(
     state: State, login: Login, node_id: NodeID, check_url: str = UNUSED_URL
 ) -> Iterator[tailcfg.SSHRule]:
-    """Give what a node is told of one SSH rule of the policy."""
+    """Return what a node is told of one SSH rule of the policy."""
     standing, node = state.standings[node_id], state.nodes[node_id]
     if login.own is not None and standing.self_dst >> login.own.number & 1:
         key: tuple[object, ...] = ("own", login.own.number, standing.owner, check_url)
@@ -157,7 +157,7 @@ def _kept(
 def _own(
     state: State, login: Login, owner: UserID | None, check_url: str
 ) -> Iterator[tailcfg.SSHRule]:
-    """Give the rules between a user's own devices."""
+    """Return the rules between a user's own devices."""
     bit = 1 << login.own.number if login.own is not None else 0
     starters = [
         other
@@ -171,7 +171,7 @@ def _own(
 def _all(
     state: State, login: Login, number: int, check_url: str, by_user: bool
 ) -> Iterator[tailcfg.SSHRule]:
-    """Give the rules that every destination of a rule is told."""
+    """Return the rules that every destination of a rule is told."""
     users, tagged = _sources(state, state.src_nodes[number])
     yield from _cut(state, login, users, tagged, check_url, by_user=by_user)
 
@@ -179,7 +179,7 @@ def _all(
 def _mine(
     state: State, login: Login, node: Node, number: int, check_url: str
 ) -> Iterator[tailcfg.SSHRule]:
-    """Give the rules that a source is told of itself, or of its owner's devices."""
+    """Return the rules that a source is told of itself, or of its owner's devices."""
     if node.tags:
         yield from _cut(state, login, {}, [node.id], check_url, by_user=True)
         return
@@ -302,7 +302,7 @@ def _action(state: State, login: Login, check_url: str) -> tailcfg.SSHAction:
 
 
 def recorders_of(state: State, login: Login) -> tuple[NodeID, ...]:
-    """Give the nodes that record sessions, in the order in which clients try them: the oldest first.
+    """Return the nodes that record sessions, in the order in which clients try them: the oldest first.
 
     Not by slot, which says the same only until a node goes and another one takes its place.
     """

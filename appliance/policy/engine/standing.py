@@ -37,13 +37,14 @@ _UNLISTED = frozenset({Kind.EVERYONE, Kind.DANGER_ALL, Kind.ADDRESSES, Kind.SERV
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the flows say of a node, as sets of flow numbers; nodes with equal ones are one class.
+    """The flows that match a node as source and as destination, as bitsets of flow numbers.
 
-    ``src``: flows that may start at it (or at a subnet behind it). ``dst``: flows that end at it.
-    ``listed``: numbers of sources that spell out its addresses; ``picked4`` and ``picked6`` of
-    those that spell out one of them, for it lies in a prefix that is let in from devices in a
-    posture only. ``owner`` is set if a flow to ``autogroup:self`` serves the user: then
-    ``self_dst`` are these flows and ``self_src`` those that may start at this node.
+    Nodes with equal standings are one visibility class. ``src``: flows that may start at the node
+    (or at a subnet behind it). ``dst``: flows that end at it. ``listed``: numbers of the sources that
+    list all of its addresses; ``picked4`` and ``picked6``: of those that list one of them, because it
+    lies in a prefix that is let in from devices in a posture only. ``owner`` is set if a flow to
+    ``autogroup:self`` serves the user; then ``self_dst`` are these flows, and ``self_src`` those that
+    may start at this node.
     """
 
     src: int = 0
@@ -55,7 +56,7 @@ class Standing:
     picked4: int = 0
     picked6: int = 0
     _hash: int = field(init=False, repr=False, compare=False)
-    """Of the fields: each of them is hashed for every class at every change else."""
+    """Cached, because every standing is hashed for every class at every change."""
 
     def __post_init__(self) -> None:
         parts = self.src, self.dst, self.listed, self.self_src, self.self_dst, self.owner
@@ -77,7 +78,7 @@ NO_ROUTES = Routes()
 
 
 def routes_of(node: Node) -> Routes:
-    """Give the routes that a node serves."""
+    """Return the routes that a node serves."""
     if not node.approved_routes:
         return NO_ROUTES
     offered = set(node.hostinfo.routable_ips)
@@ -239,7 +240,7 @@ class Program:
         """What it takes to say in which postures in use a node is."""
 
     def asked_of(self, node: Node, more: Mapping[str, AttributeValue] = NO_MORE) -> Asked:
-        """Give what postures ask of a node; with the same answers it is in the same ones.
+        """Return what postures ask of a node; with the same answers it is in the same ones.
 
         ``more`` is known of it besides.
         """
@@ -251,7 +252,7 @@ class Program:
         )
 
     def keys_of(self, node: Node, users: Mapping[UserID, User]) -> list[Key]:
-        """Give the keys that a node answers to by its tags or its owner."""
+        """Return the keys that a node answers to by its tags or its owner."""
         keys = [_EVERYONE, (Kind.DANGER_ALL, "")]
         if node.tags:
             keys.append((Kind.TAGGED, ""))
@@ -263,7 +264,7 @@ class Program:
         return keys
 
     def standing(self, node: Node, users: Mapping[UserID, User], routes: Routes) -> Standing:
-        """Say which flows name a node."""
+        """Return which flows name a node."""
         src = dst = listed = own = 0
         for key in self.keys_of(node, users):
             mention = self._mentions.get(key)
@@ -294,11 +295,11 @@ class Program:
         return Standing(src, dst, listed, own_src, own, owner, picked4, picked6)
 
     def _picked(self, address: Address | None) -> int:
-        """Give the sources with a posture that name an address by a span."""
+        """Return the sources with a posture that name an address by a span."""
         return 0 if address is None else self.picks.at(address).src
 
     def _named(self, node: Node, routes: Routes) -> Iterator[Flows]:
-        """Give the flows that name an address of a node, or of a subnet behind it."""
+        """Return the flows that name an address of a node, or of a subnet behind it."""
         if self.literals:
             for address in node.addresses:
                 yield self.literals.at(address)
@@ -306,7 +307,7 @@ class Program:
                 yield self.literals.meeting(spans.of_network(route))
 
     def _steered(self, routes: Routes) -> int:
-        """Give the ``via`` flows to what a router with these routes leads to."""
+        """Return the ``via`` flows to what a router with these routes leads to."""
         found = self._via_mentions.get((Kind.INTERNET, ""), 0) if routes.exits else 0
         for route in routes.subnets:
             mine = spans.of_network(route)
@@ -316,7 +317,7 @@ class Program:
         return found
 
     def path(self, mine: Span) -> tuple[int, int, int]:
-        """Give the flows that lead to a prefix, those that come from it, and those steered there.
+        """Return the flows that lead to a prefix, those that come from it, and those steered there.
 
         What leads to ``*`` or comes from a device in a posture is none of them.
         """
@@ -331,7 +332,7 @@ class Program:
         return named.dst & others, back & others & ~postured, steered & others
 
     def starts_at(self, address: Address, keys: Iterable[Key]) -> int:
-        """Give the flows whose sources name an address with these keys, ``*`` left aside."""
+        """Return the flows whose sources name an address with these keys, ``*`` left aside."""
         found = self._mentions[Kind.DANGER_ALL, ""].src | self.literals.at(address).src
         for key in keys:
             if key != _EVERYONE and key in self._mentions:
@@ -345,7 +346,7 @@ class Program:
         return mention.src | mention.own
 
     def ends_at(self, address: Address, keys: Iterable[Key]) -> int:
-        """Give the flows whose destinations name an address with these keys."""
+        """Return the flows whose destinations name an address with these keys."""
         found = self.literals.at(address).dst | self.via_literals.at(address).dst
         words = [_EVERYONE, (Kind.DANGER_ALL, "")]
         if any(span.holds(address) for span in spans.INTERNET):
@@ -358,7 +359,7 @@ class Program:
         return found
 
     def spans_at(self, node: Node, routes: Routes) -> set[Span]:
-        """Give the spans that hold an address of a node or meet a subnet that it routes to."""
+        """Return the spans that hold an address of a node or meet a subnet that it routes to."""
         if not self.literals:
             return set()
         own = [spans.of_address(address) for address in node.addresses]
@@ -368,7 +369,7 @@ class Program:
     def _missed(
         self, node: Node, more: Mapping[str, AttributeValue] = NO_MORE
     ) -> tuple[tuple[int, int], ...]:
-        """Give the flows and sources whose postures the node is in none of."""
+        """Return the flows and sources whose postures the node is in none of."""
         asked = self.asked_of(node, more)
         found = self._missed_by.get(asked)
         if found is None:
@@ -389,7 +390,7 @@ class Program:
         return found
 
     def missed(self, node: Node | None, more: Mapping[str, AttributeValue] = NO_MORE) -> int:
-        """Give the flows in whose postures a node is not; what is no node is in none.
+        """Return the flows in whose postures a node is not; what is no node is in none.
 
         ``more`` is known of it besides.
         """
@@ -420,7 +421,7 @@ def via_spans(selector: Selector, routes: Routes, background: Background) -> tup
 
 
 def spans_of(selector: Selector, background: Background) -> tuple[Span, ...]:
-    """Give the addresses that a selector spells out itself."""
+    """Return the addresses that a selector spells out itself."""
     if selector.kind is Kind.SERVICE:
         addresses = background.services.get(selector.name, ())
         return tuple(spans.of_address(address) for address in addresses)
@@ -428,12 +429,12 @@ def spans_of(selector: Selector, background: Background) -> tuple[Span, ...]:
 
 
 def names_of(user: User) -> set[str]:
-    """Give the words that a policy may call a user by, in lower case."""
+    """Return the words that a policy may call a user by, in lower case."""
     return {user.login_name.lower(), user.email.lower(), f"{user.name.lower()}@"} - {""}
 
 
 def groups_by_login(policy: Policy) -> dict[str, list[str]]:
-    """Give the groups of every login that a policy names as a member."""
+    """Return the groups of every login that a policy names as a member."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for name, members in policy.groups.items():
         for login in members:
@@ -442,7 +443,7 @@ def groups_by_login(policy: Policy) -> dict[str, list[str]]:
 
 
 def user_keys(groups: Mapping[str, Iterable[str]], background: Background, user: User) -> list[Key]:
-    """Give the keys that a user's untagged nodes answer to."""
+    """Return the keys that a user's untagged nodes answer to."""
     logins = names_of(user)
     keys: list[Key] = [(Kind.USER, login) for login in logins]
     keys += {(Kind.GROUP, name) for login in logins for name in groups.get(login, ())}

@@ -57,7 +57,7 @@ class Sight:
 
     @classmethod
     def of_bits(cls, bits: int, ids: tuple[NodeID | None, ...]) -> Sight:
-        """Give the class that sees the nodes in these slots."""
+        """Return the class that sees the nodes in these slots."""
         sight = cls()
         sight._bits, sight._ids = bits, ids
         return sight
@@ -77,7 +77,7 @@ class Sight:
         return self._nodes
 
     def shows(self, node_id: NodeID) -> bool:
-        """Tell whether the class sees this node."""
+        """Return whether the class sees this node."""
         nodes = self.nodes
         return nodes is None or node_id in nodes
 
@@ -142,7 +142,7 @@ class State:
         self._anyone: tuple[Span, ...] | None = None
 
     def copy(self) -> State:
-        """Give a state that may be changed without changing this one."""
+        """Return a state that may be changed without changing this one."""
         other = State.__new__(State)
         other.program = self.program
         other.nodes, other.users = self.nodes, self.users
@@ -173,11 +173,11 @@ class State:
         return self._anyone
 
     def routes(self, node_id: NodeID) -> Routes:
-        """Give the routes that a node serves."""
+        """Return the routes that a node serves."""
         return self.routers.get(node_id, NO_ROUTES)
 
     def bits_of(self, nodes: Iterable[NodeID]) -> int:
-        """Give the slots of some nodes."""
+        """Return the slots of some nodes."""
         bits = 0
         for node_id in nodes:
             bits |= 1 << self.slots[node_id]
@@ -202,7 +202,7 @@ def next_state(
     nodes: Mapping[NodeID, Node],
     changed: Collection[NodeID],
 ) -> State:
-    """Give the state after some nodes came, went or changed; the same if nothing follows."""
+    """Return the state after some nodes came, went or changed; the same if nothing follows."""
     return _changed(state.copy(), users, nodes, changed)
 
 
@@ -399,7 +399,7 @@ def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
 
 
 def _words(state: State, source: Source) -> tuple[str, ...]:
-    """Give what a list of sources says besides all addresses of nodes."""
+    """Return what a list of sources says besides all addresses of nodes."""
     if source.postures:
         return ()  # only devices can be in a posture
     selectors = source.selectors
@@ -419,7 +419,7 @@ def _words(state: State, source: Source) -> tuple[str, ...]:
 
 
 def _spelled(state: State, number: int) -> Spelled:
-    """Give what a list of sources is made of."""
+    """Return what a list of sources is made of."""
     words = state.words[number]
     nodes = 0 if words == ("*",) else state.listed_nodes[number]
     return nodes, words, (state.picked4[number], state.picked6[number])
@@ -528,13 +528,13 @@ def _class(bits: int, ids: tuple[NodeID | None, ...], by_bits: dict[int, Sight])
 
 
 def _same_nodes(sight: Sight, bits: int, ids: tuple[NodeID | None, ...]) -> bool:
-    """Tell whether the slots still belong to the nodes that a class was made for."""
+    """Return whether the slots still belong to the nodes that a class was made for."""
     old = sight._ids  # noqa: SLF001 - it is one of us
     return old is ids or all(old[slot] == ids[slot] for slot in ones(bits))
 
 
 def seen_by(state: State, standing: Standing) -> int:
-    """Give the slots of all nodes that a class sees: rules let one of the two reach the other."""
+    """Return the slots of all nodes that a class sees: rules let one of the two reach the other."""
     bits, packets = 0, state.program.packets
     for column, flows in ((state.dst_nodes, standing.src), (state.src_nodes, standing.dst)):
         for number in ones(flows & packets):

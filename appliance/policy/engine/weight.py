@@ -31,7 +31,7 @@ ADDRESSES_A_RULE = 4
 
 
 def problems(policy: Policy) -> Iterator[tuple[Spot, str]]:
-    """Say where a policy passes a bound, and what to do."""
+    """Return where a policy passes a bound, and what to do."""
     rules = spelled = 0
     every: tuple[Grant | Acl, ...] = (*(policy.grants or ()), *(policy.acls or ()))
     for rule in every:
@@ -77,7 +77,7 @@ def _size(selectors: Iterable[Selector]) -> int:
 
 
 def _prefixes(span: tuple[int, int, int]) -> int:
-    """Give how many prefixes a span comes to at most."""
+    """Return how many prefixes a span comes to at most."""
     _, low, high = span
     size = high - low + 1
     is_prefix = size & (size - 1) == 0 and low % size == 0
@@ -85,7 +85,7 @@ def _prefixes(span: tuple[int, int, int]) -> int:
 
 
 def heaviest(state: State) -> int:
-    """Give how many source addresses the rules of a node list, for the node with most.
+    """Return how many source addresses the rules of a node list, for the node with most.
 
     Cheap if all rules together list no more than one node may be told of: then it is their sum.
     """
@@ -110,7 +110,7 @@ def heaviest(state: State) -> int:
 
 
 def heaviest_logins(state: State) -> int:
-    """Give what the SSH rules of a node come to, in addresses, for the node with most."""
+    """Return what the SSH rules of a node come to, in addresses, for the node with most."""
     program = state.program
     sizes: dict[int, int] = {}
     for login in program.logins:

@@ -179,7 +179,7 @@ class Policy:
 
     @property
     def allows_all(self) -> bool:
-        """Tell whether there is neither ``acls`` nor ``grants``: then everything is allowed."""
+        """Return whether there is neither ``acls`` nor ``grants``: then everything is allowed."""
         return self.acls is None and self.grants is None
 
 

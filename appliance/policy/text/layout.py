@@ -39,7 +39,7 @@ class _Item:
 
 
 def lay_out(text: str) -> str:
-    """Give the text in the house's layout; doing it twice changes nothing. Raises PolicyError."""
+    """Return the text in the house's layout; doing it twice changes nothing. Raises PolicyError."""
     parse(text)
     text = text.removeprefix(BYTE_ORDER_MARK)
     if not text.strip():
@@ -136,7 +136,7 @@ class _Reader:
             self._at += 1
 
     def rest(self) -> list[str]:
-        """Give the comments behind the last value."""
+        """Return the comments behind the last value."""
         item = _Item()
         self._gap(item, first=True)
         return item.before
@@ -171,7 +171,7 @@ def _lines(item: _Item, depth: int, *, is_last: bool) -> list[str]:
 
 
 def _short(item: _Item) -> str | None:
-    """Give a value on one line; None if comments stand inside."""
+    """Return a value on one line; None if comments stand inside."""
     head = f"{item.name}: " if item.name else ""
     if item.parts is None:
         return item.text

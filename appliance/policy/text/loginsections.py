@@ -188,7 +188,7 @@ def _users(reader: Reader, names: Names, fields: dict[str, JSON], where: Path) -
 
 
 def local_part_domain(user: str) -> str:
-    """Give the domain of ``localpart:*@domain``; empty for any other user name."""
+    """Return the domain of ``localpart:*@domain``; empty for any other user name."""
     return user.removeprefix("localpart:*@") if user.startswith("localpart:*@") else ""
 
 

@@ -47,7 +47,7 @@ class PolicyError(Invalid):
 
     @classmethod
     def from_hujson(cls, error: HuJSONError) -> PolicyError:
-        """Give the error for a text that is not even HuJSON."""
+        """Return the error for a text that is not even HuJSON."""
         return cls([Mistake(error.spot, error.problem)])
 
 
@@ -66,7 +66,7 @@ def parse(text: str | bytes) -> Document:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Give ``; did you mean "…"?`` for a word that is close to a known one, else nothing."""
+    """Return ``; did you mean "…"?`` for a word that is close to a known one, else nothing."""
     by_fold = {each.lower(): each for each in islice(known, MAX_COMPARED)}
     close = get_close_matches(word.lower()[:64], by_fold, n=1, cutoff=0.7)
     return f'; did you mean "{by_fold[close[0]]}"?' if close else ""
@@ -88,7 +88,7 @@ class Reader:
         self._suggestions_left = MAX_MISTAKES
 
     def suggest(self, word: str, known: Iterable[str]) -> str:
-        """Give a suggestion as ``suggestion`` does, for the first mistakes only."""
+        """Return a suggestion as ``suggestion`` does, for the first mistakes only."""
         self._suggestions_left -= 1
         return suggestion(word, known) if self._suggestions_left >= 0 else ""
 
@@ -103,7 +103,7 @@ class Reader:
             self._mistakes.append(mistake)
 
     def spot(self, path: Path) -> Spot:
-        """Tell where the value at this path stands."""
+        """Return where the value at this path stands."""
         return self._document.spot(*path)
 
     def finish(self) -> None:
@@ -179,7 +179,7 @@ class Reader:
         return False
 
     def either(self, fields: dict[str, JSON], path: Path, name: str, old: str) -> str:
-        """Give the name of a field that has an old name too; both at once are a mistake."""
+        """Return the name of a field that has an old name too; both at once are a mistake."""
         if old not in fields:
             return name
         if name in fields:
@@ -193,7 +193,7 @@ _PATH = "\0"
 
 
 def name_in(fields: dict[str, JSON], name: str) -> str:
-    """Give the spelling that the document uses for a field that ``Reader.fields`` found."""
+    """Return the spelling that the document uses for a field that ``Reader.fields`` found."""
     spelling = fields.get(_PATH + name, name)
     return spelling if isinstance(spelling, str) else name
 

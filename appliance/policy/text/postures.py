@@ -42,7 +42,7 @@ class Condition:
     values: tuple[AttributeValue, ...] = ()
 
     def holds(self, attributes: Mapping[str, AttributeValue]) -> bool:
-        """Tell whether the condition is true; of an unknown attribute only NOT SET is."""
+        """Return whether the condition is true; of an unknown attribute only NOT SET is."""
         known = attributes.get(self.name)
         match self.operator:
             case "IS SET":
@@ -85,7 +85,7 @@ def _is_same(known: AttributeValue, value: AttributeValue) -> bool:
 
 
 def version_key(text: str) -> tuple[int, ...]:
-    """Give what versions are compared by: their numbers up to the first other text."""
+    """Return what versions are compared by: their numbers up to the first other text."""
     numbers = re.match(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,7}", text)
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
@@ -160,7 +160,7 @@ NO_MORE: Mapping[str, AttributeValue] = {}
 def attributes_of(
     node: Node, more: Mapping[str, AttributeValue] = NO_MORE
 ) -> dict[str, AttributeValue]:
-    """Give everything that is known of a node: what it was given, what it reports, and ``more``.
+    """Return everything that is known of a node: what it was given, what it reports, and ``more``.
 
     The later ones go before the earlier ones.
     """

@@ -143,7 +143,7 @@ class Names:
         return selector
 
     def _find(self, reader: Reader, word: str) -> tuple[Selector | None, str]:
-        """Give the selector for a word, or what is wrong with it."""
+        """Return the selector for a word, or what is wrong with it."""
         if word == "*":
             return Selector(Kind.EVERYONE, written=word), ""
         find = self._finders.get(word.partition(":")[0]) if ":" in word else None
@@ -214,7 +214,7 @@ class Names:
 
 
 def foreign_domain(domain: str) -> str:
-    """Say that the tailnet does not own a domain."""
+    """Return the mistake for a domain that the tailnet does not own."""
     return (
         f"{domain} is not associated with this Tailnet and cannot be used in "
         "user:*@<domain> expressions"

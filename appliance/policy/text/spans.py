@@ -47,11 +47,11 @@ class Span(NamedTuple):
         return f"{low}-{high}"
 
     def holds(self, address: Address) -> bool:
-        """Tell whether the address lies in it."""
+        """Return whether the address lies in it."""
         return self.family == address.version and self.low <= int(address) <= self.high
 
     def meets(self, other: Span) -> bool:
-        """Tell whether the two share an address."""
+        """Return whether the two share an address."""
         return self.family == other.family and self.low <= other.high and other.low <= self.high
 
     def networks(self) -> list[Network]:
@@ -65,12 +65,12 @@ def _address(family: int, number: int) -> Address:
 
 
 def of_address(address: Address) -> Span:
-    """Give the span of one address."""
+    """Return the span of one address."""
     return Span(address.version, int(address), int(address))
 
 
 def of_network(network: Network) -> Span:
-    """Give the span of a prefix."""
+    """Return the span of a prefix."""
     return Span(network.version, int(network.network_address), int(network.broadcast_address))
 
 
@@ -130,7 +130,7 @@ def _parse_any(text: str) -> Span | None:
 
 
 def union(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Give the same addresses as sorted spans that neither overlap nor touch."""
+    """Return the same addresses as sorted spans that neither overlap nor touch."""
     merged: list[Span] = []
     for span in sorted(spans):
         last = merged[-1] if merged else None
@@ -142,14 +142,14 @@ def union(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 
 def among(spans: Sequence[Span], address: Address) -> bool:
-    """Tell whether an address lies in one of spans that ``union`` gave."""
+    """Return whether an address lies in one of spans that ``union`` gave."""
     number = int(address)
     at = bisect_right(spans, (address.version, number, _MAX[6])) - 1
     return at >= 0 and spans[at].family == address.version and spans[at].high >= number
 
 
 def subtract(spans: Iterable[Span], holes: Iterable[Span]) -> tuple[Span, ...]:
-    """Give what is left of ``spans`` without ``holes``, sorted and without overlap."""
+    """Return what is left of ``spans`` without ``holes``, sorted and without overlap."""
     left: list[Span] = []
     cuts = union(holes)
     at = 0
