@@ -103,6 +103,15 @@ let
       else "remove it"
     );
 
+  # Hosts to which clients go on speaking plain HTTP.
+  isPrivate = host:
+    host == "localhost"
+    || match "(127|10)\\..*|192\\.168\\..*|172\\.(1[6-9]|2[0-9]|3[01])\\..*" host != null && text ipv4 host
+    || match "\\[(::1|[fF][cCdD][0-9a-fA-F:]*)]" host != null;
+  hasPassword = url:
+    match "postgres(ql)?://[^@]*:[^@]*@.*" url != null
+    || match ".*[?&][^=&]*(pass[^f]|secret|scram_)[^=&]*=.*" url != null;
+
   # ── rules between keys; only asked when every value by itself is right ──────────────────────
   between = plan:
     let
@@ -120,13 +129,21 @@ let
     in
     lib.concatLists [
       (rule (match "https?://([A-Za-z0-9._-]+|\\[[0-9a-fA-F:]+])(:[0-9]+)?/?" url == null)
-        "server_url" url
+        "server_url" (if match ".*@.*" url != null then "(a login in the URL)" else url)
         "https://HOST or https://HOST:PORT"
         "write the URL that clients are given, without a path")
       (rule (mode != "off" && hasPrefix "http:" url)
         "server_url" url
         "an https URL while TLS is on"
         "write https://, or set tls.mode to \"off\"")
+      (rule (hasPrefix "http:" url && !isPrivate host)
+        "server_url" url
+        "an https URL for this host"
+        "clients insist on TLS after an interruption: write https://, and let a proxy speak TLS")
+      (rule (!server "enabled" && at [ "derp" "regions" ] == [ ])
+        "derp" "no relay"
+        "at least one relay"
+        "turn derp.server.enabled on, or list the relays of others under derp.regions")
       (missing "cert_file")
       (missing "key_file")
       (rule (mode != "files" && (at [ "tls" "cert_file" ] != null || at [ "tls" "key_file" ] != null))
@@ -149,7 +166,11 @@ let
         "tailnet.base_domain" domain
         "a domain that ${host} is not in"
         "nodes would ask MagicDNS for the server itself; choose another domain")
-      (rule (match "postgresql://[^@]*:[^@]*@.*" (at [ "database_url" ]) != null)
+      (rule (at [ "database_password_file" ] != null && match "postgres(ql)?:.*" (at [ "database_url" ]) == null)
+        "database_password_file" "a file"
+        "nothing with SQLite"
+        "leave it out, or name the PostgreSQL database in 'database_url'")
+      (rule (hasPassword (at [ "database_url" ]))
         "database_url" "(a password in the URL)"
         "a URL without password"
         "put the password into 'database_password_file'")

@@ -3,6 +3,7 @@
 { lib, facts }:
 { settings, role ? "server", secrets ? { } }:
 let
+  inherit (builtins) elemAt;
   inherit (lib) concatMap elem filter hasPrefix head match optional optionals unique;
   inherit (facts) constants directives;
 
@@ -117,7 +118,7 @@ let
     { key = "listen_plain"; kind = "tcp"; list = value [ "listen_plain" ]; }
     { key = "derp.server.listen"; kind = "tcp"; list = optionals (server "separate") (server "listen"); }
     { key = "metrics.listen"; kind = "tcp"; list = optional (metrics != null) metrics; }
-    { key = "derp.server.stun_listen"; kind = "udp"; list = server "stun_listen"; }
+    { key = "derp.server.stun_listen"; kind = "udp"; list = optionals (server "enabled") (server "stun_listen"); }
   ];
   wrongAddress = key: text:
     let e = split text; in
@@ -126,12 +127,22 @@ let
     ++ optional (e.host != "" && !isAddress e.host)
       (mistake key text "an IP address and a port" "write the address: names are not known yet when sockets are made");
   wrongAddresses = concatMap (l: concatMap (wrongAddress l.key) l.list) listens;
-  claims = concatMap (l: map (address: { inherit (l) key kind; inherit address; }) (addresses l.list)) listens;
-  clash = claim:
-    let first = head (filter (other: other.kind == claim.kind && other.address == claim.address) claims); in
-    optional (first.key != claim.key)
-      (mistake claim.key claim.address "an address that '${first.key}' does not use"
-        "give one of them another port or address");
+  # Two sockets of one port cannot be bound if one address, or its family's wildcard, has both.
+  claims = concatMap
+    (l: concatMap (text: map (address: { inherit (l) key kind; } // split address) (addresses [ text ])) l.list)
+    listens;
+  isIPv6 = host: match ".*:.*" host != null;
+  meet = a: b:
+    a.kind == b.kind && a.port == b.port && isIPv6 a.host == isIPv6 b.host
+    && (a.host == b.host || elem a.host [ "0.0.0.0" "::" ] || elem b.host [ "0.0.0.0" "::" ]);
+  clash = i:
+    let
+      claim = elemAt claims i;
+      before = filter (meet claim) (builtins.genList (elemAt claims) i);
+    in
+    optional (before != [ ])
+      (mistake claim.key (join claim) "an address that '${(head before).key}' does not use"
+        "give one of them another port or address; a wildcard takes them all");
   database = value [ "database_url" ];
   dotted = path: match "(.*/)?\\.\\.(/.*)?" path != null;
   root = constants.state_root;
@@ -144,6 +155,17 @@ let
         "leave it out, or put the database below ${stateDir}: nothing else is writable")
     ++ optional (!hasPrefix "/" (value [ "socket" "path" ]))
       (mistake "socket.path" (value [ "socket" "path" ]) "an absolute path" "write a path that begins with /");
+  # Files that ProtectHome= and PrivateTmp= hide.
+  files =
+    map (key: { inherit key; value = value (lib.splitString "." key); })
+      (facts.secret_keys ++ [ "derp.server.mesh.ca_file" "tailnet.policy.path" ])
+    ++ map (t: { key = "tailnets.policy.path"; value = t.policy.path or null; }) (settings.tailnets or [ ]);
+  isHidden = path: builtins.any (place: path == place || hasPrefix "${place}/" path) facts.hidden_places;
+  wrongFiles = concatMap
+    (f: optional (f.value != null && isHidden f.value)
+      (mistake f.key f.value "a place that the service sees"
+        "put it elsewhere, not below ${lib.concatStringsSep ", " facts.hidden_places}"))
+    files;
   wrongRole = optional (role == "relay" && server "separate")
     (mistake "derp.server.separate" true "false with role = \"relay\""
       "leave 'separate' out on a host that runs the relay only");
@@ -160,7 +182,8 @@ in
   restartDigest = builtins.hashString "sha256" (builtins.toJSON cold);
   mistakes =
     wrongAddresses
-    ++ optionals (wrongAddresses == [ ]) (concatMap clash claims)
+    ++ optionals (wrongAddresses == [ ]) (concatMap clash (builtins.genList (i: i) (builtins.length claims)))
     ++ wrongPlaces
+    ++ wrongFiles
     ++ wrongRole;
 }

@@ -35,23 +35,34 @@ def config() -> None:
 def check(invocation: Invocation, file: Path | None) -> None:
     """Say every mistake in a site file; exit code 0 means that there is none.
 
-    Reads nothing but FILE: it works on machines that are not the server.
+    Warnings are printed too: what works, but not as one may think. Reads nothing but FILE: it works
+    on machines that are not the server.
     """
     from appliance.config import ConfigError, load
+    from appliance.config.warnings import hidden_files, warnings
 
     path = _file(invocation, file)
     try:
-        _check_policies(load(path), str(path))
+        settings = load(path)
+        _check_policies(settings, str(path))
     except ConfigError as error:
         if invocation.output:
             found = [
                 {"path": m.path, "found": m.found, "allowed": m.allowed, "fix": m.fix}
                 for m in error.mistakes
             ]
-            emit(invocation.output, {"ok": False, "mistakes": found}, "")
+            emit(invocation.output, {"ok": False, "mistakes": found, "warnings": []}, "")
             raise click.exceptions.Exit(1) from error
         raise CommandFailed(str(error)) from error
-    emit(invocation.output, {"ok": True, "mistakes": []}, f"{path}: fine")
+    told = (*warnings(settings), *hidden_files(settings))
+    plain = [{"path": each.path, "what": each.what, "fix": each.fix} for each in told]
+    lines = "".join(f"\n  {each}" for each in told)
+    count = f", with {len(told)} warning(s)" if told else ""
+    emit(
+        invocation.output,
+        {"ok": True, "mistakes": [], "warnings": plain},
+        f"{path}: fine{count}{lines}",
+    )
 
 
 @click.command("show", cls=Command)
@@ -82,6 +93,7 @@ def convert(invocation: Invocation, file: Path) -> None:
     from appliance.cli.convert import from_headscale
     from appliance.cli.headscale import Theirs
     from appliance.config import ConfigError, build, read_document
+    from appliance.config.warnings import warnings
     from appliance.config.yamlfile import dump
     from appliance.redaction import redact_all
 
@@ -103,9 +115,11 @@ def convert(invocation: Invocation, file: Path) -> None:
         click.echo(f"not carried over: {remark}", err=True)
     emit(invocation.output, redact_all(settings), lambda: dump(redact_all(settings)).rstrip())
     try:
-        build(settings, source="the site file that came out")
+        checked = build(settings, source="the site file that came out")
     except ConfigError as error:
         raise CommandFailed(str(error), "put that right in the site file") from error
+    for warning in warnings(checked):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _check_policies(settings: Settings, source: str) -> None:

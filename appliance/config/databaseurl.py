@@ -54,7 +54,8 @@ def wrong(url: str) -> Wrong | None:
     except ValueError:
         return Wrong(url)
     user, _, places = parts.netloc.rpartition("@")
-    return _wrong_place(url, user, places, parts.path) or _wrong_parameters(dict(query))
+    found = _wrong_place(url, user, places, parts.path) or _wrong_parameters(dict(query))
+    return found or _unread(url)
 
 
 def is_password_for(url: str) -> bool:
@@ -105,6 +106,18 @@ def _wrong_parameters(query: dict[str, str]) -> Wrong | None:
     if attributes in FOR_READING:
         fix = "the server writes: 'read-write' or 'primary'"
         return Wrong(f"target_session_attrs={attributes}", "a server to write to", fix)
+    return None
+
+
+def _unread(url: str) -> Wrong | None:
+    """Read the URL with the very function that opens the database."""
+    from appliance.store.errors import StoreError  # psycopg with it; few sites have PostgreSQL
+    from appliance.store.postgresql import parameters
+
+    try:
+        parameters(url)
+    except StoreError as error:
+        return Wrong("(an unreadable URL)", FORMS, redact(str(error)))
     return None
 
 

@@ -195,6 +195,10 @@ class Reader:
         """Tell whether no further mistake is noted."""
         return len(self.mistakes) >= MAX_MISTAKES
 
+    def has_mistake(self, path: str) -> bool:
+        """Tell whether something is wrong at this place."""
+        return any(mistake.path == path for mistake in self.mistakes)
+
     def refuse(self, path: str, found: object, allowed: str, fix: str = "") -> None:
         """Note a mistake that lies in the meaning rather than in the form."""
         self._add(Mistake(path, show(found, path), allowed, fix))
@@ -273,7 +277,7 @@ class Reader:
         self._add(Mistake(path, show(value, path), allowed, fix))
 
     def _add(self, mistake: Mistake) -> None:
-        if not self.is_full and all(m.path != mistake.path for m in self.mistakes):
+        if not self.is_full and not self.has_mistake(mistake.path):
             self.mistakes.append(mistake)
 
 

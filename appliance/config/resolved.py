@@ -12,7 +12,8 @@ from ipaddress import ip_address
 
 from msgspec.structs import replace
 
-from appliance.config import Dns, Region, RelayServer, Settings, Tailnet
+from appliance.config import ConfigError, Dns, Region, RelayServer, Settings, Tailnet
+from appliance.config.checks import mistakes
 from appliance.config.reader import Endpoint, to_plain
 from appliance.live.policy import PolicySource
 from appliance.records import Settings as TailnetSettings
@@ -193,7 +194,10 @@ class Reload:
 
 
 def reload(old: Settings, new: Settings) -> Reload:
-    """Take over what can change while running; name what cannot."""
+    """Take over what can change while running; name what cannot.
+
+    Raises ConfigError if the part that is taken over does not work with the rest as it is.
+    """
     merged = replace(new, **{name: getattr(old, name) for name in _cold_keys()})
     server = replace(
         new.derp.server,
@@ -209,6 +213,9 @@ def reload(old: Settings, new: Settings) -> Reload:
             + [each for each in old.tailnets if each.name not in {t.name for t in new.tailnets}]
         ),
     )
+    wrong = mistakes(merged)
+    if wrong:
+        raise ConfigError("what a reload would take over, without a restart", wrong)
     return Reload(
         settings=merged,
         changed=tuple(_differences(to_plain(old), to_plain(merged))),

@@ -18,6 +18,7 @@ import msgspec
 from appliance import config
 from appliance.config import resolved
 from appliance.config.reader import describe, to_plain
+from appliance.config.warnings import HIDDEN_PLACES
 from appliance.deploy import facts, plan
 
 PLACE = Path(__file__).with_name("facts.json")
@@ -46,6 +47,7 @@ def document() -> dict[str, object]:
             "local_socket": _plain(facts.LOCAL_SOCKET),
         },
         "sysctl": dict(facts.SYSCTL),
+        "hidden_places": list(HIDDEN_PLACES),
         "secret_keys": sorted(plan.SECRET_KEYS),
         "reload": {"hot": sorted(resolved.HOT), "cold_inside": resolved.COLD_INSIDE},
         "renamed": dict(config.RENAMED),

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from appliance.config import ConfigError, Settings, resolved
 from appliance.config.reader import Endpoint, Mistake
+from appliance.config.warnings import hidden_files
 from appliance.deploy import facts
 
 Role = Literal["server", "relay"]
@@ -208,6 +209,8 @@ def _open_ports(addresses: Iterator[str]) -> tuple[int, ...]:
 def _mistakes(settings: Settings, role: Role, secrets: Mapping[str, str]) -> Iterator[Mistake]:
     yield from _wrong_addresses(settings)
     yield from _wrong_places(settings)
+    for hidden in hidden_files(settings):
+        yield Mistake(hidden.path, hidden.what, "a place that the service sees", hidden.fix)
     wanted = credential_names(settings)
     for name in sorted(wanted):
         if "/" in name or ":" in name or name.startswith("."):
@@ -233,9 +236,7 @@ def _wrong_addresses(settings: Settings) -> Iterator[Mistake]:
         "metrics.listen": () if settings.metrics.listen is None else (settings.metrics.listen,),
         "derp.server.stun_listen": server.stun_listen,
     }
-    seen: dict[tuple[str, str], str] = {}
     for key, endpoints in lists.items():
-        kind = "udp" if key.endswith("stun_listen") else "tcp"
         for endpoint in endpoints:
             if endpoint.port == 0:
                 fix = "a box needs ports that its firewall knows: name one"
@@ -243,11 +244,6 @@ def _wrong_addresses(settings: Settings) -> Iterator[Mistake]:
             if endpoint.host and not _is_address(endpoint.host):
                 fix = "write the address: names are not known yet when sockets are made"
                 yield Mistake(key, str(endpoint), "an IP address and a port", fix)
-            for address in _addresses([endpoint]):
-                other = seen.setdefault((kind, address), key)
-                if other != key:
-                    fix = "give one of them another port or address"
-                    yield Mistake(key, address, f"an address that '{other}' does not use", fix)
 
 
 def _wrong_places(settings: Settings) -> Iterator[Mistake]:

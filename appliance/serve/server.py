@@ -32,6 +32,7 @@ from appliance.api import app as api
 from appliance.api import public
 from appliance.api.door import Door
 from appliance.config import ConfigError, Settings, Tailnet, resolved
+from appliance.config import warnings as site_warnings
 from appliance.control.http2 import engine
 from appliance.control.machine import MachineDoor
 from appliance.control.ts2021 import Ts2021
@@ -149,6 +150,7 @@ class Server:
 
     async def _start(self, ending: AsyncExitStack) -> None:
         settings = self.settings
+        tell_warnings(settings)
         raise_file_limit()
         statedir.prepare(settings.state_dir)
         noise_key = statedir.private_key(settings.state_dir / "noise.key", secrets.token_bytes)
@@ -417,6 +419,7 @@ class Server:
         if plan.settings.log != self.settings.log:
             logs.set_up(plan.settings.log.level, plan.settings.log.format)
         self.settings = plan.settings
+        tell_warnings(plan.settings)
         await self._apply_settings()
         await self._look_for_policies()
         log.info("settings reloaded", extra={"reason": ", ".join(plan.changed) or "no change"})
@@ -437,6 +440,12 @@ async def is_database_well(database: Database) -> bool:
         log.exception("database does not answer")
         return False
     return True
+
+
+def tell_warnings(settings: Settings) -> None:
+    """Log what ``config check`` would print of settings that work, but not as one may think."""
+    for each in site_warnings.warnings(settings):
+        log.warning("the settings deserve a look", extra={"reason": str(each)})
 
 
 def raise_file_limit() -> None:

@@ -67,7 +67,7 @@ def test_check_passes_a_good_file(site: Path, capsys: pytest.CaptureFixture[str]
     assert run(["configtest", "-c", str(site)]) == 0
     capsys.readouterr()
     assert run(["config", "check", str(site), "-o", "json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "mistakes": []}
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "mistakes": [], "warnings": []}
 
 
 def test_check_names_every_mistake(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ RELAY = {"host": "two.example.com", "ipv4": "192.0.2.2"}
 def test_region_of_our_own_number_adds_the_other_relays_behind_ours() -> None:
     settings = config.build(
         {
-            "server_url": "http://one.example.com",
+            "server_url": "https://one.example.com",
             "tls": {"mode": "off"},
             "derp": {
                 "server": {"region_id": 901, "region_code": "here"},
@@ -35,7 +35,7 @@ def test_region_of_our_own_number_adds_the_other_relays_behind_ours() -> None:
 def test_region_of_another_number_stands_beside_ours() -> None:
     settings = config.build(
         {
-            "server_url": "http://one.example.com",
+            "server_url": "https://one.example.com",
             "tls": {"mode": "off"},
             "derp": {"regions": [{"id": 901, "code": "there", "nodes": [RELAY]}]},
         }
@@ -84,7 +84,16 @@ def test_a_tailnet_owns_the_domains_of_its_settings() -> None:
         ({"tailnet": {"name": "other"}}, (), ("tailnet.name",)),
         ({"listen": ["127.0.0.1:1"]}, (), ("listen",)),
         ({"derp": {"server": {"host": "r"}}}, ("derp.server.host",), ()),
-        ({"derp": {"server": {"enabled": False}}}, (), ("derp.server.enabled",)),
+        (
+            {
+                "derp": {
+                    "server": {"enabled": False},
+                    "regions": [{"id": 901, "code": "there", "nodes": [RELAY]}],
+                }
+            },
+            ("derp.regions",),
+            ("derp.server.enabled",),
+        ),
         ({"tailnets": [{"name": "b", "base_domain": "b.c"}]}, (), ("tailnets",)),
         (
             {"server_url": "https://new.example.com", "log": {"format": "json"}},

@@ -182,7 +182,7 @@ def test_aliases_cannot_make_a_policy_large() -> None:
 
 
 def test_yaml_traps_are_read_as_meant() -> None:
-    text = "server_url: http://h\ntls: {mode: off}\nsocket: {mode: 0770}\n"
+    text = "server_url: http://localhost\ntls: {mode: off}\nsocket: {mode: 0770}\n"
     settings = config.build(yamlfile.parse(text))
     assert settings.tls.mode == "off"
     assert settings.socket.mode == 0o770

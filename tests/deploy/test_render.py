@@ -156,6 +156,12 @@ def test_a_restart_is_asked_for_only_where_a_reload_is_not_enough() -> None:
         ({"listen": ["0.0.0.0:0"]}, "listen"),
         ({"metrics": {"listen": "0.0.0.0:443"}}, "metrics.listen"),
         ({"socket": {"path": "headwater.sock"}}, "socket.path"),
+        (
+            {"tailnet": {"policy": {"mode": "file", "path": "/root/acl.hujson"}}},
+            "tailnet.policy.path",
+        ),
+        ({"derp": {"server": {"mesh": {"key_file": "/home/hw/key"}}}}, "derp.server.mesh.key_file"),
+        ({"database_url": "postgresql:///hw?host=/tmp"}, "database_url (host)"),
     ],
 )
 def test_what_the_sandbox_forbids_is_refused_with_its_key(

@@ -70,6 +70,23 @@ WRONG_SETTINGS: list[tuple[Tree, str, str]] = [
         "turn override_local_dns off",
     ),
     ({"dns": {"nameservers": {"split": {"corp": "10.0.0.53"}}}}, "split.corp", "a list"),
+    (
+        {"server_url": "http://hw.example.com", "tls": {"mode": "off"}},
+        "server_url",
+        "insist on TLS",
+    ),
+    ({"server_url": "http://8.8.8.8", "tls": {"mode": "off"}}, "server_url", "insist on TLS"),
+    (relay(enabled=False), "derp", "turn derp.server.enabled on"),
+    ({"metrics": {"listen": "192.0.2.1:443"}}, "metrics.listen", "a wildcard takes them all"),
+    ({"listen": ["192.0.2.1:443", "192.0.2.1:443"]}, "listen", "another port or address"),
+    ({"tls": {**FILES, "key_file": "/root/k.pem"}}, "tls.key_file", "not below /home"),
+    (
+        {"tailnet": {"base_domain": "t.example", "policy": {"mode": "file", "path": "/home/p"}}},
+        "tailnet.policy.path",
+        "not below /home",
+    ),
+    ({"database_url": "postgresql://db/hw?password=pw"}, "database_url", "database_password_file"),
+    ({"database_password_file": "/run/pw"}, "database_password_file", "with SQLite"),
 ]
 
 

@@ -227,17 +227,23 @@ def given(tmp_path: Path) -> Iterator[Given]:
         yield given
 
 
+ELSEWHERE = {
+    "server": {"enabled": False},
+    "regions": [{"id": 900, "code": "there", "nodes": [{"host": "relay.example.com"}]}],
+}
+"""A site whose relay is another host's."""
+
+
 def site(given: Given, **more: object) -> Path:
     """Write a site file whose own addresses cannot be had: only the sockets can serve."""
-    nowhere = "192.0.2.1:1"
     path = given.home / "site.json"
     path.write_text(
         json.dumps(
             {
                 "server_url": "https://hw.example.com",
-                "listen": [nowhere],
-                "listen_plain": [nowhere],
-                "metrics": {"listen": nowhere},
+                "listen": ["192.0.2.1:1"],
+                "listen_plain": ["192.0.2.1:2"],
+                "metrics": {"listen": "192.0.2.1:3"},
                 "tls": {"mode": "local_ca"},
                 "state_dir": str(given.home / "state"),
                 "socket": {"path": str(given.home / "nowhere" / "s")},
@@ -267,7 +273,7 @@ def test_sockets_of_another_file_are_named_in_the_log(
     given: Given, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Somebody changed the site file and left the units as they were."""
-    path = site(given, derp={"server": {"enabled": False}})
+    path = site(given, derp=ELSEWHERE)
     with given.run("serve", "-c", str(path)):
         said = capfd.readouterr().err
     warnings = [line for line in said.splitlines() if "renew and restart their units" in line]
@@ -298,7 +304,7 @@ async def test_a_certificate_may_be_a_credential(
 
 
 def test_a_connection_waits_in_the_socket_while_the_server_restarts(given: Given) -> None:
-    path = site(given, derp={"server": {"enabled": False}})
+    path = site(given, derp=ELSEWHERE)
     with given.run("serve", "-c", str(path)):
         pass
     with socket.socket() as early:
@@ -314,7 +320,7 @@ def test_a_relay_alone_serves_on_sockets_that_systemd_made(given: Given) -> None
         given,
         listen_plain=[],
         tls={"mode": "off"},
-        server_url="http://hw.example.com",
+        server_url="https://hw.example.com",
         derp={"server": {"stun_listen": ["192.0.2.1:1"], "verify_clients": False}},
     )
     with given.run("relay", "-c", str(path)):
