@@ -20,7 +20,7 @@ from appliance.api import (
 )
 from appliance.api.door import DOOR, Door
 from appliance.api.mount import Identify, local, mount
-from appliance.api.problem import refusals
+from appliance.api.problem import problem, refusals
 from appliance.api.routes import MAX_BODY_BYTES, AnyRoute
 
 ROUTES: tuple[AnyRoute, ...] = (
@@ -34,6 +34,16 @@ ROUTES: tuple[AnyRoute, ...] = (
 )
 """The route table of version 1."""
 
+NOT_BUILT = (
+    "/api/v1/apikey",
+    "/api/v1/apikey/{rest:.*}",
+    "/api/v1/auth/register",
+    "/api/v1/node/register",
+    "/api/v1/debug/node",
+    "/api/v2/{rest:.*}",
+)
+"""Calls of Headscale that come later: a sentence helps more than "not found"."""
+
 
 def build(door: Door, identify: Identify = local) -> web.Application:
     """Make the application of the local socket."""
@@ -41,6 +51,7 @@ def build(door: Door, identify: Identify = local) -> web.Application:
     app[DOOR] = door
     mount(app, ROUTES, door, identify)
     app.add_routes(document.routes(ROUTES))
+    app.add_routes([web.route("*", path, _not_built) for path in NOT_BUILT])
     app.add_routes(
         [
             web.get("/health", health.public),
@@ -50,6 +61,11 @@ def build(door: Door, identify: Identify = local) -> web.Application:
         ]
     )
     return app
+
+
+async def _not_built(request: web.Request) -> web.Response:
+    sentence = f"{request.path}: Headscale has this call, and this server does not have it yet"
+    return problem(501, sentence, code="not-built")
 
 
 def build_metrics(door: Door) -> web.Application:

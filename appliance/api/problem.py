@@ -35,7 +35,7 @@ _STATUS_OF_CODE = {
 }
 """Refusals that Headscale, or RFC 9110, answers with another status than their kind has here."""
 
-_RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 412: 9, 429: 8, 500: 13, 503: 14}
+_RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 412: 9, 429: 8, 500: 13, 501: 12, 503: 14}
 """The ``code`` member of old bodies: a number of the gRPC status list."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

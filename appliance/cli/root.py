@@ -58,6 +58,9 @@ HIDDEN = frozenset({"configtest"})
 
 CONTEXT = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
+COMPLETE_VARIABLE = "_HEADWATER_COMPLETE"
+"""Set by the script of a shell that wants words completed."""
+
 HELP = """Headwater: a control server for Tailscale clients, with its own relay.
 
 \b
@@ -269,6 +272,8 @@ def run(arguments: Sequence[str]) -> int:
     reached (a script that judges a policy must tell this from "refused"). 130: interrupted.
     """
     invocation = Invocation()
+    if os.environ.get(COMPLETE_VARIABLE, "").startswith("powershell"):
+        importlib.import_module("appliance.cli.completion")  # click does not know this shell
     try:
         # Without its standalone mode click gives back the code of an Exit.
         code: object = root.main(

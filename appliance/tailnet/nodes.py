@@ -76,7 +76,8 @@ def set_tags(edit: Edit, node_id: NodeID, wanted: Sequence[str], now: datetime) 
     if not wanted:
         raise Invalid(
             "tags-missing",
-            "a tagged node keeps at least one tag: only moving it to a user takes all of them",
+            "a tagged node keeps at least one tag: only moving it to a user takes all of them"
+            " ('headwater nodes move')",
         )
     if len(wanted) > MAX_TAGS:
         raise Invalid("tags-too-many", f"a node carries at most {MAX_TAGS} tags")

@@ -115,7 +115,7 @@ def test_socket_comes_from_the_site_file(tmp_path: Path) -> None:
     assert Invocation(config=site, socket=Path("/a")).client().path == Path("/a")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_completion_scripts_name_the_program(
     shell: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +142,18 @@ def test_shells_complete_nouns_verbs_files_and_roles(
     with pytest.raises(SystemExit):
         root.main([], prog_name="headwater", complete_var="_HEADWATER_COMPLETE")
     assert found in capsys.readouterr().out.splitlines()
+
+
+def test_powershell_is_told_words_and_their_meaning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """B12: the peer has a script for this shell, too."""
+    monkeypatch.setenv("_HEADWATER_COMPLETE", "powershell_complete")
+    monkeypatch.setenv("COMP_WORDS", "headwater nodes ren")
+    monkeypatch.setenv("COMP_CWORD", "ren")
+    with pytest.raises(SystemExit):
+        run([])
+    assert "plain\trename\tGive a node" in capsys.readouterr().out
 
 
 def test_generated_keys_are_good(capsys: pytest.CaptureFixture[str]) -> None:

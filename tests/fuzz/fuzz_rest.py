@@ -35,6 +35,8 @@ ROUTES = [
     "/api/v1/policy/status", "/api/v1/ssh/check", "/api/v1/ssh/check/{}/approve", "/api/v1/auth/approve",
     "/version", "/metrics", "/verify", "/{}",
     "/api/v1/node/1/attributes", "/api/v1/node/{}/attributes", "/api/v1/node/2/attributes/{}",
+    "/api/v1/node/{}/user", "/api/v1/node/1/user", "/api/v1/node/1/expire",
+    "/api/v1/node/backfillips", "/api/v1/device-attributes", "/api/v1/openapi.json", "/api/v1/docs",
 ]  # fmt: skip
 VALUES: list[object] = [
     None, 0, 1, 2, -1, 2**63, 1e400, True, "", "1", "2", "alice", "x" * 300, "\0", "a\0b", "\u202e",
@@ -47,7 +49,8 @@ VALUES: list[object] = [
 FIELDS = [
     "user", "name", "displayName", "email", "pictureUrl", "reusable", "ephemeral", "expiration",
     "expiry", "aclTags", "id", "tags", "routes", "NodePublic", "disableExpiry", "policy",
-    "against", "src", "dst", "protocol", "role", "x", "value", "comment",
+    "against", "src", "dst", "protocol", "role", "x", "value", "comment", "disable_expiry",
+    "acl_tags", "display_name", "picture_url", "key", "nodes", "plan", "confirmed", "authId",
 ]  # fmt: skip
 NO_POLICY_YET = ("GET", "/api/v1/policy")
 """Headscale answers this with a 500, and so consoles know what it means."""
@@ -84,12 +87,14 @@ def call(rng: random.Random, site: web.Application) -> web.Request:
     part = quote(str(rng.choice(VALUES)), safe="")
     path = rng.choice(ROUTES).replace("{}", part or "1")
     if rng.random() < 0.3:
-        path += f"?{rng.choice(('tailnet', 'user', 'id', 'name'))}={part}"
+        path += f"?{rng.choice(('tailnet', 'user', 'id', 'name', *FIELDS))}={part}"
+        if rng.random() < 0.5:
+            path += f"&{rng.choice(FIELDS)}={quote(str(rng.choice(VALUES)), safe='')}"
     said = {rng.choice(FIELDS): rng.choice(VALUES) for _ in range(rng.randint(0, 5))}
     data = json.dumps(said).encode()
     data = mutate(rng, data) if rng.random() < 0.3 else data
     return make_mocked_request(
-        rng.choice(("GET", "POST", "PUT", "DELETE")),
+        rng.choice(("GET", "POST", "PUT", "DELETE", "PATCH")),
         path,
         app=site,
         payload=body(data),
