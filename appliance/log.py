@@ -39,6 +39,11 @@ FROM_STRANGERS = frozenset(
         "map refused",
         "relay client not admitted",
         "admission cannot be asked",
+        # While the database is away, whoever asks for a change causes one.
+        "commit failed",
+        "database is not well",
+        "lost the connection to the database; connecting again",
+        "a commit of several tailnets failed; trying them one by one",
     }
 )
 """Messages that anybody can cause, as often as he likes."""

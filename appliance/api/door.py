@@ -21,11 +21,11 @@ from appliance.tailnet.addresses import Rng
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What the handlers work with. ``is_database_well`` asks the database; the rest is at hand."""
+    """What the handlers work with. ``database_trouble`` asks the database, and says what is wrong with it; the rest is at hand."""
 
     tailnets: LiveTailnets
     policies: Mapping[TailnetID, PolicyKeeper]
-    is_database_well: Callable[[], Awaitable[bool]]
+    database_trouble: Callable[[], Awaitable[str]]
     random_bytes: Callable[[int], bytes]
     rng: Rng
     metrics: Callable[[], bytes]

@@ -29,6 +29,7 @@ class Health(Struct, frozen=True, kw_only=True, rename="camel"):
     """How the server is; beside the first member, only what is wrong is there."""
 
     database_connectivity: bool
+    database_trouble: str | UnsetType = UNSET
     policy_trouble: dict[str, str] | UnsetType = UNSET
     policy_denies_all: bool | UnsetType = UNSET
     failing: tuple[FailingLoop, ...] | UnsetType = UNSET
@@ -38,16 +39,17 @@ class Health(Struct, frozen=True, kw_only=True, rename="camel"):
 async def show(ctx: Context, _: Nothing) -> Reply[Health]:
     """Say whether the database answers and whether policies are in force."""
     door = ctx.door
-    is_well = await door.is_database_well()
+    trouble = await door.database_trouble()
     denies_all = any(keeper.status.denies_all for keeper in door.policies.values())
     health = Health(
-        database_connectivity=is_well,
+        database_connectivity=not trouble,
+        database_trouble=trouble or UNSET,
         policy_trouble=troubles_of(door) or UNSET,
         policy_denies_all=denies_all or UNSET,
         failing=tuple(FailingLoop(**each._asdict()) for each in door.failing()) or UNSET,
         warnings=tuple(door.warnings()) or UNSET,
     )
-    return Reply(health, is_unwell=not is_well)
+    return Reply(health, is_unwell=bool(trouble))
 
 
 def troubles_of(door: Door) -> dict[str, str]:
@@ -63,10 +65,10 @@ async def public(request: web.Request) -> web.Response:
     ask, too.
     """
     door = request.app[DOOR]
-    well = await door.is_database_well()
-    grade = b"fail" if not well else b"warn" if troubles_of(door) or door.failing() else b"pass"
+    is_well = not await door.database_trouble()
+    grade = b"fail" if not is_well else b"warn" if troubles_of(door) or door.failing() else b"pass"
     return web.Response(
-        status=200 if well else 500,
+        status=200 if is_well else 500,
         body=b'{"status":"%s"}' % grade,
         content_type="application/health+json",
     )

@@ -31,9 +31,8 @@ def health(invocation: Invocation) -> None:
     except CommandFailed as failure:
         if failure.answer.get("databaseConnectivity") is not False:
             raise
-        raise CommandFailed(
-            "the database does not answer", "the server's log says why; clients stay connected"
-        ) from failure
+        trouble = failure.answer.get("databaseTrouble") or "the database does not answer"
+        raise CommandFailed(str(trouble), "the server's log says more") from failure
     troubles = _troubles(answer)
     invocation.tell(client, answer, SERVES if troubles else WELL)
     warnings = (f"warning: {each}" for each in cast(list[str], answer.get("warnings") or []))

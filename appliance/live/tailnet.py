@@ -184,7 +184,7 @@ class LiveTailnet:
                 return
         failure = await entry.waiter
         if failure is not None:
-            log.warning("change was not written", extra={"by": str(by)})
+            log.debug("change was not written", extra={"by": str(by)})
             raise CommitFailed("the database did not take the change") from failure
 
     async def newer(self, than: Snapshot) -> Snapshot:

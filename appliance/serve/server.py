@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -67,8 +66,6 @@ GC_THRESHOLDS = (10_000, 20, 50)
 thousands of nodes: a quarter of a registration's time with Python's own (700, 10, 10)."""
 PLAIN_PATHS = frozenset({"/ts2021", pages.CAPTIVE_PATH})
 """What a plain listener beside TLS serves itself: both are made for being asked in the clear."""
-DATABASE_PING_S = 1.0
-"""A health check must answer soon, also when the database does not."""
 
 
 class Server:
@@ -170,7 +167,7 @@ class Server:
         door = Door(
             tailnets=tailnets,
             policies={runtime.id: runtime.policy for runtime in self.runtimes},
-            is_database_well=partial(is_database_well, database),
+            database_trouble=database.health,
             random_bytes=secrets.token_bytes,
             rng=random.SystemRandom(),
             metrics=metrics.render,
@@ -429,17 +426,6 @@ class Server:
     async def _look_for_policies(self) -> None:
         for runtime in self.runtimes:
             await runtime.reload_policy()
-
-
-async def is_database_well(database: Database) -> bool:
-    """Return whether the database answers in time."""
-    try:
-        async with asyncio.timeout(DATABASE_PING_S):
-            await database.ping()
-    except Exception:
-        log.exception("database does not answer")
-        return False
-    return True
 
 
 def tell_warnings(settings: Settings) -> None:

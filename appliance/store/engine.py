@@ -31,6 +31,7 @@ BUSY_TIMEOUT_S = 5.0
 """How long a write waits for somebody with the SQLite file open (a backup tool, a curious shell)."""
 WAL_LIMIT_BYTES = 64 << 20
 """To this size the WAL file is cut back after a checkpoint; a burst must not keep the disk."""
+NO_ANSWER = "the database does not answer"
 DAMAGED_STATES: Final = frozenset({"XX001", "XX002"})
 """PostgreSQL's codes for a table and for an index that are not whole."""
 LOGIN = "; check the user, the password and pg_hba.conf"
@@ -76,6 +77,8 @@ class Opened:
 
     def check_writable(self, connection: Connection) -> None:
         """Raise DatabaseAway if nothing can be written. PostgreSQL is asked within a transaction."""
+        if self.file is not None and (trouble := self.file.trouble()):
+            raise DatabaseAway(trouble)
         if self.sessions is None:
             return
         if connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on":
@@ -172,13 +175,15 @@ def connect(opened: Opened) -> Connection:
     try:
         return opened.engine.connect()
     except DBAPIError as error:
-        raise translated(error) from error
+        raise translated(error, opened.file) from error
 
 
-def translated(error: DBAPIError | StoreError) -> StoreError:
+def translated(error: DBAPIError | StoreError, file: SqliteFile | None = None) -> StoreError:
     """Give what an operator is told about a database that cannot be opened or read."""
     if isinstance(error, StoreError):
         return error
+    if file is not None and (trouble := file.trouble()):
+        return DatabaseAway(trouble)
     text = reason(error)
     state = getattr(error.orig, "sqlstate", None)
     if state is not None or isinstance(error.orig, psycopg.Error):
@@ -196,6 +201,8 @@ def _translated_postgresql(text: str, state: str) -> StoreError:
     advice = next((words for sign, words in ADVICE.items() if _fits(sign, state, text)), "")
     if state == "25006":
         return DatabaseAway(READ_ONLY)
+    if not state or state.startswith(("08", "57P")):
+        return DatabaseAway(f"{NO_ANSWER}: {text}{advice}")
     return DatabaseAway(f"the database cannot be used: {text}{advice}")
 
 

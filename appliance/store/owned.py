@@ -163,7 +163,7 @@ class OwnConnection:
                 raise
             except (StoreError, DBAPIError) as error:
                 if not self._may_wait():
-                    raise engine.translated(error) from error
+                    raise engine.translated(error, self._opened.file) from error
             else:
                 if self._away_since is not None:
                     log.info("connected to the database again")

@@ -25,6 +25,8 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 JOURNAL_MODES = slice(18, 20)
 """Where the header of the file says that it has a write-ahead log."""
+LEAST_FREE_BYTES = 128 << 10
+"""With less room than this a commit of some nodes fails: 32 pages of the write-ahead log."""
 WITHOUT_LOG = b"\x01\x01"
 
 Identity = tuple[int, int]
@@ -75,6 +77,16 @@ class SqliteFile:
     def is_linked(self) -> bool:
         """Tell whether the file has a second name, whose write-ahead log would be another one."""
         return os.fstat(self._file).st_nlink > 1
+
+    def trouble(self) -> str:
+        """Say why nothing can be written to the file's place; "" if something can."""
+        status = os.fstatvfs(self._file)
+        if status.f_flag & os.ST_RDONLY:
+            return f"the file system of {self.path} is read-only: nothing can be written"
+        free = (status.f_bavail if os.geteuid() else status.f_bfree) * status.f_frsize
+        if free < LEAST_FREE_BYTES:
+            return f"the disk of {self.path} is full: nothing can be written"
+        return ""
 
     def note_written(self) -> bool:
         """Remember the file as our own last transaction left it; tell whether that changed it."""

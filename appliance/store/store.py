@@ -49,6 +49,8 @@ FORGET_PERIOD_S = 3600.0
 """How often the audit log is looked through for what is too old."""
 MOST_NOTED = 10_000
 """Entries that wait for a database that is away; of more the newest are kept."""
+PING_S = 1.0
+"""A health check must answer soon, also when the database does not."""
 PATIENCE: Final = Patience()
 MOST_ATTEMPTS = 5
 """How often one commit is tried again because its connection was lost."""
@@ -99,6 +101,7 @@ class Database:
         self.retention = auditlog.Retention()
         self._counters: dict[str, int] = {}
         self._is_closed = False
+        self._is_unwell = False
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
 
@@ -213,6 +216,27 @@ class Database:
         """
         await self._call(self._own.check)
 
+    async def health(self) -> str:
+        """Say in a sentence why the database cannot be used; "" if it can. Soon, whatever it does."""
+        try:
+            async with asyncio.timeout(PING_S):
+                await self.ping()
+        except TimeoutError:
+            said = self._own.trouble or engine.NO_ANSWER
+        except StoreError as error:
+            said = str(error)
+        except DBAPIError as error:
+            said = f"{engine.NO_ANSWER}: {reason(error)}"
+        else:
+            if self._is_unwell:
+                log.info("database answers again")
+            self._is_unwell = False
+            return ""
+        if not self._is_unwell:
+            log.warning("database is not well", extra={"reason": said})
+        self._is_unwell = True
+        return said
+
     async def guard(self) -> None:
         """Ask now and then whether the database is still this server's. Raises NotOurs when not.
 
@@ -317,7 +341,7 @@ class Database:
             for write in writes:
                 write.done.set_result(None)
             return
-        log.warning("a commit of %d batches failed; trying them one by one", len(writes))
+        log.warning("a commit of several tailnets failed; trying them one by one")
         for write in writes:
             _settle(write.done, partial(self._transact, [write]), started=True)
 
@@ -396,7 +420,7 @@ class Database:
         try:
             return upgrade.migrate(self._opened, self._own.get(), datetime.now(UTC))
         except DBAPIError as error:
-            raise engine.translated(error) from error
+            raise engine.translated(error, self._opened.file) from error
 
     def _load(self) -> tuple[list[Snapshot], Sequences]:
         try:
@@ -404,7 +428,7 @@ class Database:
                 heads = self._own.journal.claim(connection, datetime.now(UTC))
                 snapshots, counters = loading.load(connection)
         except DBAPIError as error:
-            raise engine.translated(error) from error
+            raise engine.translated(error, self._opened.file) from error
         self._own.journal.heads = heads
         self._counters = counters
         ids = Sequences(

@@ -101,13 +101,13 @@ async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
     wells = [True]
     warnings: list[str] = []
 
-    async def is_well() -> bool:
-        return wells[-1]
+    async def trouble() -> str:
+        return "" if wells[-1] else "the database does not answer: it sleeps"
 
     door = Door(
         tailnets=LiveTailnets([live]),
         policies={live.id: PolicyKeeper(live, PolicySource())},
-        is_database_well=is_well,
+        database_trouble=trouble,
         random_bytes=secrets.token_bytes,
         rng=SystemRandom(),
         metrics=lambda: b"headwater_build_info 1\n",

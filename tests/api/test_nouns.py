@@ -161,7 +161,13 @@ async def test_health_says_when_the_database_is_gone(house: House) -> None:
     assert await house.call("GET", "/health") == (200, {"status": "pass"})
     house.wells.append(False)
     assert await house.call("GET", "/health") == (500, {"status": "fail"})
-    assert await house.call("GET", "/api/v1/health") == (500, {"databaseConnectivity": False})
+    assert await house.call("GET", "/api/v1/health") == (
+        500,
+        {
+            "databaseConnectivity": False,
+            "databaseTrouble": "the database does not answer: it sleeps",
+        },
+    )
 
 
 async def test_health_says_when_a_policy_was_refused(house: House) -> None:

@@ -78,8 +78,8 @@ def body(data: bytes) -> StreamReader:
     return reader
 
 
-async def well() -> bool:
-    return True
+async def no_trouble() -> str:
+    return ""
 
 
 def call(rng: random.Random, site: web.Application) -> web.Request:
@@ -108,7 +108,7 @@ async def attack(rng: random.Random, live: LiveTailnet) -> None:
     door = Door(
         LiveTailnets([live]),
         policies,
-        well,
+        no_trouble,
         rng.randbytes,
         fixed_rng(),
         lambda: b"metrics",
