@@ -174,6 +174,10 @@ let
         "database_url" "(a password in the URL)"
         "a URL without password"
         "put the password into 'database_password_file'")
+      (rule (at [ "database_password_file" ] != null && !hasPrefix "postgresql" (at [ "database_url" ]))
+        "database_password_file" "a file"
+        "nothing with SQLite"
+        "leave it out, or name the PostgreSQL database in 'database_url'")
       (rule (server "separate" && server "listen" == [ ])
         "derp.server.listen" [ ]
         "at least one HOST:PORT with 'separate'"
