@@ -30,6 +30,12 @@ FIELDS = (
     "change",
     "repeated",
     "loop",
+    "version",
+    "url",
+    "addresses",
+    "database",
+    "relay",
+    "tailnets",
 )
 """Every field that a line may carry; a field of another name is a mistake that tests find."""
 

@@ -16,6 +16,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of what ``Exporter.render`` returns. Source: prometheus.io exposition formats, text format."""
+
 Reading = float | Mapping[str, float]
 """One number, or a number for each value of the metric's one label."""
 
@@ -94,6 +97,16 @@ METRICS: tuple[Metric, ...] = (
     Metric("headwater_relay_dropped_packets_total", "counter", "Packets dropped.", "reason"),
     Metric("headwater_relay_dropped_bytes_total", "counter", "Bytes of those.", "reason"),
     Metric("headwater_relay_events_total", "counter", "Other things that happened.", "event"),
+    Metric(
+        "headwater_relay_mesh_links", "gauge", "Links to other relays of the region that are up."
+    ),
+    Metric("headwater_relay_mesh_total", "counter", "What the mesh did.", "event"),
+    Metric(
+        "headwater_relay_admission_total",
+        "counter",
+        "Questions of a relay by itself whom to admit, by what was answered.",
+        "outcome",
+    ),
     Metric("headwater_stun_requests_total", "counter", "STUN packets by outcome.", "outcome"),
 )
 

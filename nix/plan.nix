@@ -56,6 +56,7 @@ let
   main = constants.server_unit;
   relayUnit = constants.relay_unit;
   metrics = value [ "metrics" "listen" ];
+  relayMetrics = if server "separate" then server "metrics_listen" else metrics;
   separate = server "enabled" && server "separate";
   serve = {
     unit = main;
@@ -80,10 +81,15 @@ let
     command = "relay";
     description = "Headwater relay (DERP and STUN)";
     inherit after;
-    sockets = used [
-      (streams relayUnit "listen" "" (if server "listen" != [ ] then server "listen" else value [ "listen" ]))
-      (datagrams relayUnit)
-    ];
+    # Beside the server, plain listeners and metrics.listen are the server's.
+    sockets = used (
+      [
+        (streams relayUnit "listen" "" (if server "listen" != [ ] then server "listen" else value [ "listen" ]))
+        (streams relayUnit "plain" "plain" (optionals (!server "separate") (value [ "listen_plain" ])))
+      ]
+      ++ optional (relayMetrics != null) (streams relayUnit "metrics" "metrics" [ relayMetrics ])
+      ++ [ (datagrams relayUnit) ]
+    );
   };
   services =
     if role == "relay" then [ (relay [ "network-online.target" ]) ]
@@ -117,6 +123,11 @@ let
     { key = "listen"; kind = "tcp"; list = value [ "listen" ]; }
     { key = "listen_plain"; kind = "tcp"; list = value [ "listen_plain" ]; }
     { key = "derp.server.listen"; kind = "tcp"; list = optionals (server "separate") (server "listen"); }
+    {
+      key = "derp.server.metrics_listen";
+      kind = "tcp";
+      list = optional (server "separate" && relayMetrics != null) relayMetrics;
+    }
     { key = "metrics.listen"; kind = "tcp"; list = optional (metrics != null) metrics; }
     { key = "derp.server.stun_listen"; kind = "udp"; list = optionals (server "enabled") (server "stun_listen"); }
   ];

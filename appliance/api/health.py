@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from appliance import __version__
 from appliance.api.door import DOOR, Door
 from appliance.api.routes import Context, Nothing, Reply, Route
+from appliance.metrics import CONTENT_TYPE
 
 
 class FailingLoop(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -91,7 +92,7 @@ async def metrics(request: web.Request) -> web.Response:
     """Give all metrics in Prometheus' text form."""
     return web.Response(
         body=request.app[DOOR].metrics(),
-        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        headers={"Content-Type": CONTENT_TYPE},
     )
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-
 import click
 
 from appliance.cli.client import CommandFailed
@@ -14,7 +11,7 @@ from appliance.cli.root import Command, Invocation
 @click.command(cls=Command)
 @click.pass_obj
 def relay(invocation: Invocation) -> None:
-    """Run a relay (DERP and STUN) alone, from a site file.
+    """Run a relay (DERP and STUN) alone until SIGTERM or SIGINT; SIGHUP reloads as with 'serve'.
 
     Beside the server, with the same file and derp.server.separate set; or on a host of its own: then
     server_url is the control server's, which is asked whom to admit.
@@ -33,38 +30,18 @@ def relay(invocation: Invocation) -> None:
 
     settings = load_settings(path)
     from appliance import log
-    from appliance.serve import relay as relaying
     from appliance.serve import systemd
+    from appliance.serve.relayhost import RelayHost  # no part of the control server
 
     log.set_up(settings.log.level, settings.log.format)
 
     async def main() -> None:
-        task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        stopping = asyncio.Event()
-
-        def stop() -> None:
-            stopping.set()
-            systemd.stopping()
-            if task is not None:
-                task.cancel()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        try:
-            await relaying.run_alone(
-                settings,
-                lambda: _is_up(settings.derp.server.region_name),
-                systemd.inherited(),
-            )
-        except asyncio.CancelledError:
-            if not stopping.is_set():
-                raise
+        host = RelayHost(
+            settings,
+            reload=lambda: load_settings(path, strict=True),
+            inherited=systemd.inherited(),
+        )
+        host.handle_signals()
+        await host.run()
 
     run_loop(main, settings.event_loop)
-
-
-def _is_up(region: str) -> None:
-    from appliance.serve import systemd
-
-    systemd.ready(f"relaying for {region}")

@@ -33,6 +33,44 @@ class Ports:
     """The pin of a self-signed certificate, or empty."""
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The addresses that one process listens on, by purpose."""
+
+    listen: tuple[Endpoint, ...]
+    plain: tuple[Endpoint, ...]
+    metrics: tuple[Endpoint, ...]
+    stun: tuple[Endpoint, ...]
+
+
+def server_places(settings: Settings) -> Places:
+    """Return where ``headwater serve`` listens."""
+    server, metrics = settings.derp.server, settings.metrics.listen
+    return Places(
+        listen=settings.listen,
+        plain=settings.listen_plain,
+        metrics=() if metrics is None else (metrics,),
+        stun=server.stun_listen if server.enabled and not server.separate else (),
+    )
+
+
+def relay_places(settings: Settings) -> Places:
+    """Return where ``headwater relay`` listens.
+
+    Beside the server, with the same file, the plain listeners and ``metrics.listen`` are the
+    server's. On a host of its own they are the relay's.
+    """
+    server, metrics = settings.derp.server, settings.metrics.listen
+    if server.separate:
+        metrics = server.metrics_listen
+    return Places(
+        listen=server.listen or settings.listen,
+        plain=() if server.separate else settings.listen_plain,
+        metrics=() if metrics is None else (metrics,),
+        stun=server.stun_listen,
+    )
+
+
 def tailnet_settings(
     settings: Settings, tailnet: Tailnet, derp_map: tailcfg.DERPMap
 ) -> TailnetSettings:
@@ -179,6 +217,7 @@ COLD_INSIDE = {
         "bytes_per_second",
         "separate",
         "listen",
+        "metrics_listen",
         "mesh",
     ),
 }

@@ -195,6 +195,9 @@ class RelayServer(Struct, frozen=True, kw_only=True):
     listen: tuple[Endpoint, ...] = ()
     """Addresses of a relay that runs by itself; empty means those of the top level, for a relay on a
     host of its own."""
+    metrics_listen: Endpoint | None = None
+    """With `separate`: address of the relay's own listener for `/metrics` and `/health`; null means
+    none. A relay on a host of its own takes `metrics.listen`."""
     mesh: Mesh = Mesh()
 
 

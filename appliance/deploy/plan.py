@@ -134,10 +134,10 @@ def _services(settings: Settings, role: Role) -> tuple[ServicePlan, ...]:
     server = settings.derp.server
     if role == "relay":
         return (_relay(settings, after=("network-online.target",)),)
-    unit = facts.SERVER_UNIT
+    unit, places = facts.SERVER_UNIT, resolved.server_places(settings)
     groups = [
-        _streams(unit, "listen", "", settings.listen),
-        _streams(unit, "plain", "plain", settings.listen_plain),
+        _streams(unit, "listen", "", places.listen),
+        _streams(unit, "plain", "plain", places.plain),
         SocketGroup(
             f"{unit}-local",
             unit,
@@ -145,11 +145,9 @@ def _services(settings: Settings, role: Role) -> tuple[ServicePlan, ...]:
             stream=(str(settings.socket.path),),
             options={**facts.LOCAL_SOCKET, "SocketMode": str(settings.socket.mode)},
         ),
+        _streams(unit, "metrics", "metrics", places.metrics),
+        _datagrams(unit, places.stun),
     ]
-    if settings.metrics.listen is not None:
-        groups.append(_streams(unit, "metrics", "metrics", (settings.metrics.listen,)))
-    if server.enabled and not server.separate:
-        groups.append(_datagrams(unit, settings))
     used = tuple(group for group in groups if group.stream or group.datagram)
     main = ServicePlan(unit, "serve", facts.DESCRIPTION, used, ("network-online.target",))
     if server.enabled and server.separate:
@@ -159,10 +157,12 @@ def _services(settings: Settings, role: Role) -> tuple[ServicePlan, ...]:
 
 
 def _relay(settings: Settings, *, after: tuple[str, ...]) -> ServicePlan:
-    unit = facts.RELAY_UNIT
+    unit, places = facts.RELAY_UNIT, resolved.relay_places(settings)
     groups = (
-        _streams(unit, "listen", "", settings.derp.server.listen or settings.listen),
-        _datagrams(unit, settings),
+        _streams(unit, "listen", "", places.listen),
+        _streams(unit, "plain", "plain", places.plain),
+        _streams(unit, "metrics", "metrics", places.metrics),
+        _datagrams(unit, places.stun),
     )
     used = tuple(group for group in groups if group.stream or group.datagram)
     return ServicePlan(unit, "relay", "Headwater relay (DERP and STUN)", used, after)
@@ -175,10 +175,13 @@ def _streams(service: str, purpose: str, suffix: str, listen: Sequence[Endpoint]
     )
 
 
-def _datagrams(service: str, settings: Settings) -> SocketGroup:
-    addresses = _addresses(settings.derp.server.stun_listen)
+def _datagrams(service: str, listen: Sequence[Endpoint]) -> SocketGroup:
     return SocketGroup(
-        f"{service}-stun", service, "stun", datagram=addresses, options=facts.DATAGRAM_SOCKET
+        f"{service}-stun",
+        service,
+        "stun",
+        datagram=_addresses(listen),
+        options=facts.DATAGRAM_SOCKET,
     )
 
 
@@ -233,6 +236,9 @@ def _wrong_addresses(settings: Settings) -> Iterator[Mistake]:
         "listen": settings.listen,
         "listen_plain": settings.listen_plain,
         "derp.server.listen": server.listen if server.separate else (),
+        "derp.server.metrics_listen": resolved.relay_places(settings).metrics
+        if server.separate
+        else (),
         "metrics.listen": () if settings.metrics.listen is None else (settings.metrics.listen,),
         "derp.server.stun_listen": server.stun_listen,
     }

@@ -60,15 +60,15 @@ def _reloading(host: Host, one: ServicePlan) -> dict[str, facts.Value]:
     """Say how a reload is asked for, so that ``systemctl reload`` returns when it is done.
 
     Before notify-reload the job ends with its command, unless the server has said by then that it
-    reloads; asking it for its health makes sure that it has. A relay watches its certificates and
-    takes nothing else over.
+    reloads; asking it for its health makes sure that it has. A relay has no local socket to be
+    asked on: there the job may end a moment before the reload does.
     """
-    if one.command == "relay":
-        return {"Type": "notify"}
     if host.systemd >= facts.NOTIFY_RELOAD_SINCE:
         return {"Type": "notify-reload"}
     # A minimal Debian has no /bin/kill; every shell has its own.
     signal = '/bin/sh -c "kill -HUP $MAINPID"'
+    if one.command == "relay":
+        return {"Type": "notify", "ExecReload": signal}
     return {"Type": "notify", "ExecReload": (signal, f"{host.program} health -c {host.config}")}
 
 

@@ -1,7 +1,7 @@
 """The small HTTP answers beside ``/derp`` that clients ask a relay for.
 
 Latency probes, the captive portal test, the bootstrap DNS for our own name. Pure functions from a
-request to an answer, for whoever holds the listener (``front`` or ``alone``).
+request to an answer, for whoever holds the listener (``front``).
 Source: tailscale v1.104.5 cmd/derper/derper.go, derp/derpserver/handler.go,
 net/captivedetection/endpoints.go, cmd/derper/bootstrap_dns.go.
 """

@@ -1,6 +1,6 @@
 """From an HTTP request to a DERP connection: what the request asks for, and what is answered.
 
-Decides about one request head; not for reading it (``front`` or ``alone`` did) and not for what
+Decides about one request head; not for reading it (``front`` did) and not for what
 follows (``login``). Fast start is handled for clients that ask, although we never show the
 certificate that makes stock clients ask: then nothing of HTTP is answered.
 Source: tailscale v1.104.5 derp/derpserver/handler.go, derp/derphttp/derphttp_client.go.

@@ -1,4 +1,4 @@
-"""Where each metric is read: the second half of ``server``, which joins the parts.
+"""Where each metric is read: the parts have the numbers, the exporter asks when it is asked.
 
 Not for declaring metrics (``metrics``) nor for counting (the parts do).
 """
@@ -7,48 +7,57 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 from appliance import __version__
 from appliance.control.ts2021 import Ts2021
-from appliance.front.dispatch import Front
-from appliance.front.stream import Listener
 from appliance.live.policy import PolicyKeeper, PolicyStatus
 from appliance.metrics import Exporter, integers
+from appliance.relay.admission import Verifier
 from appliance.relay.counters import Drop, Refusal, RelayCounters
-from appliance.relay.door import RelayDoor
-from appliance.relay.stun import StunServer
+from appliance.serve.process import Process
+from appliance.serve.relay import Relay
 from appliance.serve.runtime import TailnetRuntime
 from appliance.serve.supervise import Supervisor
-from appliance.tls.current import CurrentCertificate
 
 
-class Server(Protocol):
-    """The parts of a server that are looked at."""
-
-    runtimes: tuple[TailnetRuntime, ...]
-    listeners: list[Listener]
-    certificate: CurrentCertificate | None
-    stun: StunServer | None
-    relay: RelayDoor | None
-    supervisor: Supervisor
-
-
-def observe_server(export: Exporter, server: Server, front: Front, ts2021: Ts2021) -> None:
-    """Name the sources of a server whose parts exist."""
+def observe_process(export: Exporter, process: Process) -> None:
+    """Name the sources that every process has."""
     started_at = time.time()
     export.source("headwater_build_info", lambda: {__version__: 1.0})
     export.source("headwater_server_start_seconds", lambda: started_at)
-    _observe_loops(export, server.supervisor)
-    _observe_tailnets(export, server.runtimes)
-    _observe_policies(export, server.runtimes)
-    _observe_front(export, server, front)
-    _observe_control(export, server.runtimes, ts2021)
-    if server.relay is not None:
-        _observe_relay(export, server.relay.counters)
-    if server.stun is not None:
-        stun = server.stun.counters
-        export.source("headwater_stun_requests_total", lambda: integers(stun))
+    _observe_loops(export, process.supervisor)
+    _observe_front(export, process)
+
+
+def observe_server(export: Exporter, runtimes: Sequence[TailnetRuntime], ts2021: Ts2021) -> None:
+    """Name the sources of the control server."""
+    _observe_tailnets(export, runtimes)
+    _observe_policies(export, runtimes)
+    _observe_control(export, runtimes, ts2021)
+
+
+def observe_relay(export: Exporter, relay: Relay) -> None:
+    """Name the sources of a relay with its STUN server and its mesh."""
+    _observe_door(export, relay.door.counters)
+    stun = relay.stun.counters
+    export.source("headwater_stun_requests_total", lambda: integers(stun))
+    if relay.mesh is None:
+        return
+    mesh = relay.mesh.counters
+    export.source("headwater_relay_mesh_links", lambda: float(mesh.connected))
+    export.source(
+        "headwater_relay_mesh_total",
+        lambda: {
+            "dials": float(mesh.dials),
+            "broken": float(mesh.broken),
+            "packets_sent": float(mesh.sent),
+        },
+    )
+
+
+def observe_admission(export: Exporter, verifier: Verifier) -> None:
+    """Name the sources of a relay that asks whom to admit."""
+    export.source("headwater_relay_admission_total", lambda: integers(verifier.counters))
 
 
 def _observe_loops(export: Exporter, supervisor: Supervisor) -> None:
@@ -94,14 +103,14 @@ def _observe_policies(export: Exporter, runtimes: Sequence[TailnetRuntime]) -> N
     export.source("headwater_policy_trouble", each(lambda keeper: trouble(keeper.status)))
 
 
-def _observe_front(export: Exporter, server: Server, front: Front) -> None:
-    listeners = server.listeners
+def _observe_front(export: Exporter, process: Process) -> None:
+    listeners, fronts = process.listeners, process.fronts
     export.source("headwater_front_streams", lambda: _sum(len(each.streams) for each in listeners))
     export.source("headwater_front_accepted_total", lambda: _sum(x.accepted for x in listeners))
     export.source("headwater_front_refused_total", lambda: _sum(x.refused for x in listeners))
     export.source("headwater_front_stalled_total", lambda: _sum(x.stalled for x in listeners))
-    export.source("headwater_front_waiting", lambda: float(front.waiting))
-    export.source("headwater_front_requests_total", lambda: integers(front.counters))
+    export.source("headwater_front_waiting", lambda: _sum(x.waiting for x in fronts))
+    export.source("headwater_front_requests_total", lambda: _added(x.counters for x in fronts))
     export.source(
         "headwater_tls_handshakes_total",
         lambda: {
@@ -112,7 +121,7 @@ def _observe_front(export: Exporter, server: Server, front: Front) -> None:
             "evicted": _sum(each.gate.counters.evicted for each in listeners),
         },
     )
-    certificate = server.certificate
+    certificate = process.certificate
     if certificate is None:
         return
     export.source("headwater_tls_reloads_total", lambda: float(certificate.reloads))
@@ -166,7 +175,7 @@ _RELAY_EVENTS = (
 )
 
 
-def _observe_relay(export: Exporter, counters: RelayCounters) -> None:
+def _observe_door(export: Exporter, counters: RelayCounters) -> None:
     export.source(
         "headwater_relay_clients",
         lambda: {
@@ -204,6 +213,14 @@ def _observe_relay(export: Exporter, counters: RelayCounters) -> None:
 
 def _by_name(counts: Mapping[Refusal, int] | Mapping[Drop, int]) -> dict[str, float]:
     return {str(reason): float(count) for reason, count in counts.items()}
+
+
+def _added(counters: Iterable[object]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for each in counters:
+        for name, value in integers(each).items():
+            total[name] = total.get(name, 0.0) + value
+    return total
 
 
 def _sum(numbers: Iterable[int]) -> float:

@@ -22,6 +22,7 @@ from appliance.front.proxy import is_trusted
 from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream
 from appliance.relay import stun
+from appliance.serve import systemd
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,18 @@ class Sockets:
     plain: tuple[Bound, ...]
     metrics: tuple[Bound, ...]
     stun: tuple[socket.socket, ...]
+
+
+async def bind_all(
+    places: resolved.Places, given: systemd.Inherited, ending: AsyncExitStack
+) -> Sockets:
+    """Bind every address of a process, or take systemd's sockets. Raises OSError."""
+    return Sockets(
+        listen=await bind("listen", places.listen, given.get("listen", ()), ending),
+        plain=await bind("plain", places.plain, given.get("plain", ()), ending),
+        metrics=await bind("metrics", places.metrics, given.get("metrics", ()), ending),
+        stun=bind_stun(places.stun, given.get("stun", ()), ending),
+    )
 
 
 async def bind(

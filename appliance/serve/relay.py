@@ -1,26 +1,27 @@
-"""The relay inside the server: made from the settings, admitting the nodes of our tailnets.
+"""The relay of a process: DERP, STUN and mesh, made from the settings alike for both roles.
 
-Not for relaying (``relay``) nor for a relay of its own host (``relay.alone``). A part of ``server``.
+Not for relaying (``relay``), nor for listeners (``process``). In the server it admits the nodes of
+our tailnets and disconnects those that go; on a host of its own it asks the server (``relayhost``).
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import MutableMapping, Sequence
 
 from appliance import config
-from appliance.api.public import may_relay
 from appliance.config import Settings
-from appliance.live import LiveTailnet, LiveTailnets
+from appliance.front.dispatch import Route
+from appliance.live import LiveTailnet
 from appliance.loops import Loop
-from appliance.relay import alone
-from appliance.relay.door import RelayDoor, RelayLimits
+from appliance.relay import pages
+from appliance.relay.door import Admit, RelayDoor, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer
-from appliance.serve import statedir, systemd
-from appliance.serve.certificates import open_certificate
-from appliance.serve.supervise import Supervisor
+from appliance.relay.stun import StunServer
+from appliance.serve import statedir
 from appliance.tailnet.differences import differing
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.errors import ProtocolError
@@ -33,19 +34,38 @@ REVOKE_PAUSE_S = 0.25
 storm there are hundreds of publications a second."""
 
 
-def make(settings: Settings, tailnets: LiveTailnets) -> RelayDoor:
-    """Make the relay; its key is made at the first start."""
-    server = settings.derp.server
+class Relay:
+    """The parts of a relay. Its key is made at the first start. Raises StateError."""
 
-    def admit(key: NodeKey, _source: str) -> bool:
-        return may_relay(tailnets, key)
+    def __init__(self, settings: Settings, admit: Admit) -> None:
+        server, mesh_key = settings.derp.server, read_mesh_key(settings)
+        self.door = RelayDoor(
+            statedir.private_key(settings.state_dir / "derp.key", secrets.token_bytes),
+            admit=admit if server.verify_clients else None,
+            mesh_key=mesh_key,
+            limits=RelayLimits(bytes_per_second=server.bytes_per_second),
+        )
+        self.stun = StunServer()
+        self.mesh = _mesh(settings, mesh_key, self.door)
 
-    return RelayDoor(
-        statedir.private_key(settings.state_dir / "derp.key", secrets.token_bytes),
-        admit=admit if server.verify_clients else None,
-        mesh_key=read_mesh_key(settings),
-        limits=RelayLimits(bytes_per_second=server.bytes_per_second),
-    )
+    def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Answer STUN on these sockets, which are bound, and let time pass for the clients."""
+        self.door.start()
+        for sock in sockets:
+            self.stun.serve(sock)
+
+    def loops(self) -> tuple[Loop, ...]:
+        """Return what must run for the mesh to be up."""
+        return () if self.mesh is None else self.mesh.loops()
+
+    def close(self) -> None:
+        """End everything."""
+        self.door.close()
+        self.stun.close()
+
+    def put_routes(self, routes: MutableMapping[str, Route], settings: Settings) -> None:
+        """Put the relay's paths into a front's routes, or renew them with other settings."""
+        routes.update({"/derp": self.door.route, **pages.routes(own_names(settings))})
 
 
 def read_mesh_key(settings: Settings) -> MeshKey | None:
@@ -61,9 +81,8 @@ def read_mesh_key(settings: Settings) -> MeshKey | None:
         ) from error
 
 
-def make_mesh(settings: Settings, relay: RelayDoor) -> Mesh | None:
-    """Make the links to the other relays of our region, if there are any. Raises StateError."""
-    mesh, key = settings.derp.server.mesh, read_mesh_key(settings)
+def _mesh(settings: Settings, key: MeshKey | None, door: RelayDoor) -> Mesh | None:
+    mesh = settings.derp.server.mesh
     if key is None or not mesh.peers:
         return None
     context = None
@@ -72,56 +91,11 @@ def make_mesh(settings: Settings, relay: RelayDoor) -> Mesh | None:
             context = ssl.create_default_context(cafile=str(mesh.ca_file))
         except OSError as error:
             raise statedir.StateError(f"{mesh.ca_file} cannot be used: {error}") from error
-    return Mesh(relay, key, tuple(MeshPeer(url) for url in mesh.peers), tls=context)
-
-
-async def run_alone(
-    settings: Settings, ready: Callable[[], None], inherited: systemd.Inherited | None = None
-) -> None:
-    """Run a relay by itself until cancelled: ``headwater relay``."""
-    server = settings.derp.server
-    statedir.prepare(settings.state_dir)
-    names = tuple(dict.fromkeys(name for name in (server.host, settings.host) if name))
-    certificates = await open_certificate(settings, names)
-    mesh = server.mesh
-    plain = alone.RelaySettings(
-        private_key=statedir.private_key(settings.state_dir / "derp.key", secrets.token_bytes),
-        listen=tuple(
-            alone.RelayListen(each.host, each.port, tls=certificates is not None)
-            for each in server.listen or settings.listen
-        ),
-        stun_listen=tuple((each.host or "0.0.0.0", each.port) for each in server.stun_listen),  # noqa: S104  # asked for
-        mesh_key=read_mesh_key(settings),
-        mesh_peers=tuple(MeshPeer(url) for url in mesh.peers),
-        mesh_ca_file=None if mesh.ca_file is None else str(mesh.ca_file),
-        verify_url=_verify_url(settings) if server.verify_clients else None,
-        verify_socket=str(settings.socket.path) if server.separate else None,
-        verify_fail_open=server.verify_fail_open,
-        limits=RelayLimits(bytes_per_second=server.bytes_per_second),
-        names=own_names(settings),
-    )
-
-    async with Supervisor() as supervisor:
-        if certificates is not None:
-            supervisor.start(*certificates.loops())
-        supervisor.start(*systemd.loops())
-        await alone.run(
-            plain,
-            tls=None if certificates is None else certificates.context,
-            ready=lambda _: ready(),
-            inherited=inherited or {},
-        )
-
-
-def _verify_url(settings: Settings) -> str:
-    """Give the URL that says whom to admit: the server's own socket, or the server's address."""
-    if settings.derp.server.separate:
-        return "http://headwater/verify"
-    return settings.server_url.rstrip("/") + "/verify"
+    return Mesh(door, key, tuple(MeshPeer(url) for url in mesh.peers), tls=context)
 
 
 def own_names(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Give our own names with the addresses that a client without DNS may be told."""
+    """Return our own names with the addresses that a client without DNS may be told."""
     server = settings.derp.server
     found = tuple(str(address) for address in (server.ipv4, server.ipv6) if address)
     return {name: found for name in (settings.host, server.host) if name and found}

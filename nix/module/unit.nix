@@ -17,9 +17,9 @@ in
     # stop and start in which the rest of the system is switched. Connections wait in the sockets.
     stopIfChanged = false;
     restartTriggers = [ plan.restartDigest ];
-    reloadTriggers = lib.optional (one.command == "serve") cfg.configFile;
+    reloadTriggers = [ cfg.configFile ];
     serviceConfig = {
-      Type = if one.command == "serve" then "notify-reload" else "notify";
+      Type = "notify-reload";
       ExecStart = "${lib.getExe cfg.package} ${one.command} -c /etc/headwater/config.json";
       StateDirectory = plan.stateDirectory;
       Sockets = map names one.sockets;

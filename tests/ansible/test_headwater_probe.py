@@ -35,7 +35,7 @@ async def test_a_server_that_is_well_answers_everything(tmp_path: Path) -> None:
     settings = plan(tmp_path, server_url=f"https://{NAME}", tls={"mode": "local_ca"})
     async with running(settings) as server:
         assert server.ca_file is not None
-        assert server.stun is not None
+        assert server.relay is not None
         given = parameters(
             settings,
             url=f"https://{NAME}:{server.listeners[0].port}",

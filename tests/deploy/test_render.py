@@ -94,6 +94,32 @@ def test_a_separate_relay_is_a_unit_of_its_own() -> None:
     assert box.plan.tcp_ports == (443, 8443)
 
 
+def test_a_relay_beside_the_server_has_metrics_of_its_own() -> None:
+    """D3: whatever the file said, no socket was planned, and SIGHUP ended the relay."""
+    server = {"separate": True, "listen": ["0.0.0.0:8443"], "metrics_listen": "127.0.0.1:9091"}
+    settings = site(derp={"server": server}, metrics={"listen": "127.0.0.1:9090"})
+    box = rendered(settings, systemd=252)
+    assert unit(box, "headwater-metrics.socket")["Socket", "ListenStream"] == ["127.0.0.1:9090"]
+    own = unit(box, "headwater-relay-metrics.socket")
+    assert own["Socket", "ListenStream"] == ["127.0.0.1:9091"]
+    assert own["Socket", "FileDescriptorName"] == ["metrics"]
+    relay = unit(box, "headwater-relay.service")
+    assert relay["Service", "Type"] == ["notify"]
+    assert "kill -HUP" in relay["Service", "ExecReload"][0]
+    new = unit(rendered(settings, systemd=255), "headwater-relay.service")
+    assert new["Service", "Type"] == ["notify-reload"]
+
+
+def test_a_relay_host_has_the_plain_and_metrics_sockets_of_its_file() -> None:
+    settings = site(listen_plain=["0.0.0.0:80"], metrics={"listen": "127.0.0.1:9090"})
+    made = plan.make(settings, role="relay")
+    assert {group.unit: group.stream for group in made.sockets if group.stream} == {
+        "headwater-relay": ("0.0.0.0:443", "[::]:443"),
+        "headwater-relay-plain": ("0.0.0.0:80",),
+        "headwater-relay-metrics": ("127.0.0.1:9090",),
+    }
+
+
 def test_a_relay_host_has_no_server() -> None:
     made = plan.make(load(EXAMPLES / "relay.yaml"), role="relay")
     assert [service.unit for service in made.services] == ["headwater-relay"]

@@ -51,6 +51,7 @@ CHOICES: dict[str, list[Any]] = {
     "derp.server.enabled": [True, False, "no"],
     "derp.server.separate": [False, True],
     "derp.server.listen": [[], ["0.0.0.0:8443"], ["[::]:8443", "0.0.0.0:443"]],
+    "derp.server.metrics_listen": [None, "127.0.0.1:9091", "0.0.0.0:9090", ":8443"],
     "derp.server.stun_listen": [["0.0.0.0:3478", "[::]:3478"], [], [":3479"], ["127.0.0.1:3478"]],
     "derp.server.region_id": [999, 1, 0, 70000, "9"],
     "derp.server.ipv4": [None, "192.0.2.1", "192.0.2"],

@@ -13,7 +13,6 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from appliance.front.stream import Listener
-from appliance.relay.alone import RelayListen, RelaySettings, RunningRelay, run
 from appliance.relay.counters import Refusal
 from appliance.relay.door import Admit, RelayLimits
 from appliance.relay.mesh import Mesh, MeshPeer, MeshTiming, parse_url
@@ -26,6 +25,7 @@ from tests.relay.controls import allow, control
 from tests.relay.wireclient import HEAD, SocketClient, login_frame, new_key
 from tests.support import derpframes, stunclient
 from tests.support.certificates import client_context, self_signed_pem, server_context
+from tests.support.lonerelay import RelayListen, RelaySettings, RunningRelay, run
 from tests.support.polling import until
 
 MESH = MeshKey(b"m" * 32)

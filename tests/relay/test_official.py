@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from appliance.relay.alone import RelayListen, RunningRelay
 from appliance.relay.mesh import Mesh, MeshPeer
 from appliance.wire import derp
 from appliance.wire.keys import MeshKey, NodeKey
@@ -22,6 +21,7 @@ from tests.relay.gotool import Tool
 from tests.relay.test_alone import relay, settings
 from tests.relay.wireclient import SocketClient
 from tests.support.certificates import client_context, self_signed_pem
+from tests.support.lonerelay import RelayListen, RunningRelay
 from tests.support.polling import until
 
 pytestmark = pytest.mark.interop

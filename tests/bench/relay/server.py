@@ -14,8 +14,8 @@ import ssl
 import sys
 
 from appliance.cli.serve import loop_factory
-from appliance.relay.alone import RelayListen, RelaySettings, RunningRelay, run
 from appliance.wire.keys import PrivateKey
+from tests.support.lonerelay import RelayListen, RelaySettings, RunningRelay, run
 
 
 async def serve(pem: str) -> None:

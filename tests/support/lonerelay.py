@@ -1,32 +1,23 @@
-"""A relay that runs alone: listeners, STUN, mesh and admission in one process.
+"""A relay on sockets with what a test wants of it: listeners of any kind, STUN, admission.
 
-What ``server`` is for the whole program, this is for ``headwater relay``: the place where the
-relay's parts are made and joined. Not for reading settings or certificates (the caller brings
-plain values and a source of TLS contexts).
+The program's own is ``serve.relayhost``, made from a site file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import socket
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from appliance.front.dispatch import Front
 from appliance.front.stream import Listener, TlsSource, listen
 from appliance.relay.admission import Verifier
 from appliance.relay.door import Admit, RelayDoor, RelayLimits
-from appliance.relay.mesh import Mesh, MeshPeer
 from appliance.relay.pages import routes
 from appliance.relay.stun import StunServer
 from appliance.relay.stun import bind as stun_bind
 from appliance.wire.keys import MeshKey, PrivateKey
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +37,6 @@ class RelaySettings:
     listen: tuple[RelayListen, ...]
     stun_listen: tuple[tuple[str, int], ...] = ()
     mesh_key: MeshKey | None = None
-    mesh_peers: tuple[MeshPeer, ...] = ()
-    mesh_ca_file: str | None = None
     verify_url: str | None = None
     """Ask here whether a node may come; None admits everybody unless ``run`` gets an ``admit``."""
     verify_socket: str | None = None
@@ -66,7 +55,6 @@ class RunningRelay:
     listeners: tuple[Listener, ...]
     stun: StunServer
     stun_ports: tuple[int, ...]
-    mesh: Mesh | None
 
 
 async def run(
@@ -75,11 +63,8 @@ async def run(
     tls: TlsSource | None = None,
     admit: Admit | None = None,
     ready: Callable[[RunningRelay], None] | None = None,
-    inherited: Mapping[str, Sequence[socket.socket]] = MappingProxyType({}),
 ) -> None:
     """Run until cancelled; ``ready`` is called once everything accepts.
-
-    Sockets that were made before take the place of addresses: ``listen`` and ``stun``.
 
     Raises OSError when an address cannot be had, ValueError when TLS is asked for without ``tls``.
     """
@@ -99,10 +84,7 @@ async def run(
         door.start()
         front = Front({"/derp": door.route, **routes(settings.names)})
         listeners: list[Listener] = []
-        for sock in inherited.get("listen", ()):
-            listeners.append(await listen(front.sink, None, 0, sock=sock, tls=tls))
-            stack.callback(_end, listeners[-1])
-        for each in () if listeners else settings.listen:
+        for each in settings.listen:
             if each.tls and tls is None:
                 raise ValueError(f"{each.host}:{each.port} asks for TLS without a certificate")
             listener = await listen(
@@ -112,28 +94,10 @@ async def run(
             listeners.append(listener)
         stun = StunServer()
         stack.callback(stun.close)
-        stun_ports = tuple(stun.serve(sock) for sock in inherited.get("stun", ()))
-        stun_ports = stun_ports or tuple(
-            stun.serve(stun_bind(host, port)) for host, port in settings.stun_listen
-        )
-        mesh = _mesh(settings, door)
-        log.info("relay is up", extra={"node": door.public_key.short})
+        stun_ports = tuple(stun.serve(stun_bind(host, port)) for host, port in settings.stun_listen)
         if ready is not None:
-            ready(RunningRelay(door, tuple(listeners), stun, stun_ports, mesh))
-        if mesh is None:
-            await asyncio.Event().wait()
-        else:
-            await mesh.run()
-            await asyncio.Event().wait()
-
-
-def _mesh(settings: RelaySettings, door: RelayDoor) -> Mesh | None:
-    if settings.mesh_key is None or not settings.mesh_peers:
-        return None
-    context = None
-    if settings.mesh_ca_file is not None:
-        context = ssl.create_default_context(cafile=settings.mesh_ca_file)
-    return Mesh(door, settings.mesh_key, settings.mesh_peers, tls=context)
+            ready(RunningRelay(door, tuple(listeners), stun, stun_ports))
+        await asyncio.Event().wait()
 
 
 def _end(listener: Listener) -> None:
