@@ -60,6 +60,11 @@ class Tailnet:
     domain: str
     created_at: datetime
 
+    @property
+    def stable_id(self) -> str:
+        """The tailnet's id on the wire: opaque, never used again, unique on this server."""
+        return f"T{self.id}"
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -202,7 +207,8 @@ class Presence:
     """Whether a node is connected: not a record of the database, but for ``last_seen``.
 
     ``sessions`` counts open map sessions; a node in its grace time has 0 and is still online.
-    ``expired`` is set when the clock has passed ``Node.expires_at``, so that expiry is a change
+    ``online_since`` is when it came online, and None while it is offline; ``last_seen`` is when its
+    last session ended, also during the grace time. ``expired`` is set when the clock has passed ``Node.expires_at``, so that expiry is a change
     like any other and needs no clock in the netmap.
     """
 
@@ -210,6 +216,7 @@ class Presence:
     sessions: int = 0
     last_seen: datetime | None = None
     expired: bool = False
+    online_since: datetime | None = None
 
 
 OFFLINE = Presence()

@@ -314,7 +314,7 @@ class MapSessions:
         try:
             async with self.live.edit(by=SYSTEM, act="node.connect") as edit:
                 if edit.by_node_key.get(node_key) == node_id:
-                    presence.enter(edit, node_id)
+                    presence.enter(edit, node_id, self.live.clock())
                     is_counted = True
         except BaseException:
             if is_counted:

@@ -136,12 +136,13 @@ def transition(was: Node, now: Node, before: Presence, after: Presence) -> Trans
     if before is not after:
         if before.online != after.online:
             patch["online"] = after.online
-        seen = shown_last_seen(after)
-        if seen != shown_last_seen(before):
-            unseen = seen is None
+        seen, was_seen = shown_last_seen(after), shown_last_seen(before)
+        if seen is None:
+            unseen = was_seen is not None
+        elif seen != was_seen:
             patch["last_seen"] = seen
-    if unseen:
-        del patch["last_seen"]
+        if "disco_key" in patch and _is_overlooked(before, after):
+            return Resend.AGAIN
     if patch:
         return Patch(tailcfg.PeerChange(node_id=now.id, **patch), unseen)  # type: ignore[arg-type]  # built above, by name
     return Patch(None, unseen=True) if unseen else None
@@ -167,6 +168,18 @@ def _forgets(was: Node, now: Node) -> bool:
         (was.home_derp and not now.home_derp)
         or (was.capver and not now.capver)
         or (was.key_signature and not now.key_signature)
+    )
+
+
+def _is_overlooked(before: Presence, after: Presence) -> bool:
+    """Whether clients of 1.98 to 1.102 overlook a patch with a disco key.
+
+    They do if the node went offline, and was not seen later than they know: the key is from before.
+    Source: tailscale v1.102.4 control/controlclient/map.go (removeUnwantedDiscoUpdates).
+    """
+    seen, known = shown_last_seen(after), shown_last_seen(before)
+    return (
+        before.online and not after.online and known is not None and (seen is None or seen <= known)
     )
 
 

@@ -44,6 +44,7 @@ class Face(NamedTuple):
     routes: PeerRoutes = NO_ROUTES
     hides_ipv4: bool = False
     is_exit: bool = False
+    has_subdomains: bool = False
 
 
 Faces: TypeAlias = "Mapping[NodeID, Face]"
@@ -66,6 +67,7 @@ class Outlooks:
         self._seen_before = {} if before is None else before._seen  # noqa: SLF001 - one of us
         self._hiding: dict[NodeID, bool] = {}
         self._may_hide = self._state is not None and nodeattrs.may_hide_ipv4(self._state)
+        self._with_subdomains = _with_subdomains(self._state)
         self._served = _NONE_SEEN
         if self._state is None:
             self._served = _served(snapshot, _NONE_SEEN if before is None else before._served)  # noqa: SLF001 - one of us
@@ -100,7 +102,8 @@ class Outlooks:
         known = outlook.routes.by_peer.get(peer, NO_ROUTES)
         hides = outlook.hides_ipv4 or self._hides(peer)
         state = self._state
-        face = Face(known, hides, state is not None and bool(state.routes(peer).exits))
+        is_exit = state is not None and bool(state.routes(peer).exits)
+        face = Face(known, hides, is_exit, peer in self._with_subdomains)
         return None if face == PLAIN else face
 
     def _hides(self, node_id: NodeID) -> bool:
@@ -116,7 +119,9 @@ class Outlooks:
         """Give the nodes whose face may be another than plain."""
         if self._state is None:
             return outlook.routes.by_peer
-        return self._state.nodes if self._may_hide else self._state.routers
+        if self._may_hide:
+            return self._state.nodes
+        return self._with_subdomains.union(self._state.routers)
 
     def _routes(self, viewer: NodeID) -> SeenRoutes:
         if self._state is None:
@@ -153,6 +158,12 @@ def own_face(snapshot: Snapshot, viewer: NodeID) -> Face:
         return PLAIN
     hides = nodeattrs.may_hide_ipv4(state) and _has_no_ipv4(state, viewer)
     return Face(table.own(viewer), hides)
+
+
+def _with_subdomains(state: State | None) -> frozenset[NodeID]:
+    if state is None or not nodeattrs.may_resolve_subdomains(state):
+        return frozenset()
+    return frozenset(i for i in state.nodes if nodeattrs.resolves_subdomains(state, i))
 
 
 def _has_no_ipv4(state: State, node_id: NodeID) -> bool:

@@ -9,6 +9,7 @@ Source: tailscale tailcfg/tailcfg.go (Node); ipn/ipnlocal, ssh/tailssh (what the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_network
@@ -26,7 +27,15 @@ PEER_SERVICES = frozenset({"peerapi4", "peerapi6", "peerapi-dns-proxy"})
 HOST_PREFIX_CACHE_ENTRIES = 32_768
 """Prefixes kept: two addresses for each of some 10,000 nodes, about 8 MB at most."""
 
-_EXIT_NODE: tailcfg.CapMap = {nodeattrs.SUGGEST_EXIT_NODE: ()}
+_CAPABILITIES: Mapping[tuple[bool, bool], tailcfg.CapMap | None] = {
+    (False, False): None,
+    (True, False): {nodeattrs.SUGGEST_EXIT_NODE: ()},
+    (False, True): {nodeattrs.DNS_SUBDOMAIN_RESOLVE: ()},
+    (True, True): {nodeattrs.SUGGEST_EXIT_NODE: (), nodeattrs.DNS_SUBDOMAIN_RESOLVE: ()},
+}
+"""What clients read of a peer's capabilities: by whether it is an exit node, and has subdomains.
+
+Apple's apps list suggested exit nodes only, so every approved one is."""
 
 
 def peer(snapshot: Snapshot, node: Node, face: Face = PLAIN) -> tailcfg.Node:
@@ -38,7 +47,7 @@ def peer(snapshot: Snapshot, node: Node, face: Face = PLAIN) -> tailcfg.Node:
         face,
         hostinfo=peer_hostinfo(node.hostinfo),
         online=presence.online,
-        cap_map=_EXIT_NODE if face.is_exit else None,
+        cap_map=_CAPABILITIES[face.is_exit, face.has_subdomains],
         disco_key=node.disco_key,
         endpoints=node.endpoints,
         last_seen=shown_last_seen(presence),
@@ -56,6 +65,7 @@ def node_told(
     disco_key: DiscoKey | None = None,
     endpoints: tuple[tailcfg.AddrPort, ...] | None = None,
     last_seen: datetime | None = None,
+    stable_tailnet_id: str = "",
 ) -> tailcfg.Node:
     """Return a node with what it and its peers are told alike, and what is given."""
     addresses = _addresses(node, face)
@@ -84,12 +94,18 @@ def node_told(
         machine_authorized=True,
         cap_map=cap_map,
         expired=snapshot.presence_of(node.id).expired,
+        stable_tailnet_id=stable_tailnet_id,
     )
 
 
 def shown_last_seen(presence: Presence) -> datetime | None:
-    """Give the time that peers are told: only for nodes that are offline."""
-    return None if presence.online else presence.last_seen
+    """Return the time that peers are told: of an online node, when it came online.
+
+    Apps take a peer without it for one that was never online. It stays while the node is online,
+    so that a reconnect within the grace time is no news. Source: tailscale tailcfg/tailcfg.go
+    (Node.LastSeen: not updated while Online is true); Apple's client 1.102.
+    """
+    return presence.online_since if presence.online else presence.last_seen
 
 
 def peer_hostinfo(hostinfo: tailcfg.Hostinfo) -> tailcfg.Hostinfo:

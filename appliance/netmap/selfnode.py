@@ -63,6 +63,7 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
         ),
         online=True,
         cap_map=_capabilities(snapshot, node),
+        stable_tailnet_id=snapshot.tailnet.stable_id,
     )
 
 

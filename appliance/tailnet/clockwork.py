@@ -60,7 +60,7 @@ def _after(
     if not presence.sessions:
         idle_since = presence.last_seen or node.created_at
         if presence.online and idle_since + OFFLINE_GRACE <= now:
-            changed = replace(changed, online=False)
+            changed = replace(changed, online=False, online_since=None)
         if node.ephemeral:
             idle_since = max(idle_since, since or idle_since)
             if idle_since + state.settings.ephemeral_timeout <= now:

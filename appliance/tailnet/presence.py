@@ -12,10 +12,13 @@ from appliance.records import Node, NodeID
 from appliance.tailnet.snapshot import Edit
 
 
-def enter(edit: Edit, node_id: NodeID) -> None:
+def enter(edit: Edit, node_id: NodeID, now: datetime) -> None:
     """Count a new map session of the node; it is online from now on."""
     old = edit.presence_of(node_id)
-    edit.set_presence(node_id, replace(old, online=True, sessions=old.sessions + 1))
+    since = old.online_since if old.online else now
+    edit.set_presence(
+        node_id, replace(old, online=True, online_since=since, sessions=old.sessions + 1)
+    )
 
 
 def leave(edit: Edit, node_id: NodeID, now: datetime) -> None:

@@ -128,7 +128,7 @@ class _House:
 
     def enter(self, node_id: NodeID) -> None:
         edit = self._edit()
-        presence.enter(edit, node_id)
+        presence.enter(edit, node_id, NOON)
         self._publish(edit)
 
     def tick(self) -> None:

@@ -202,6 +202,7 @@ def change_presence(rng: Random, edit: Edit) -> None:
                 sessions=rng.randint(0, 2),
                 last_seen=rng.choice(seen),
                 expired=rng.random() < 0.15,
+                online_since=rng.choice(seen),
             ),
         )
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance import netmap
 from appliance.netmap.encoded import Encoder
 from appliance.netmap.selfnode import BY_ROLE, CAP_IS_ADMIN, CAP_IS_OWNER
+from appliance.policy.answers.admission import admit
+from appliance.policy.text.language import Background
 from appliance.records import NodeID, Presence, Role, Settings, User, UserID
+from appliance.tailnet import clockwork, policies, presence
+from appliance.tailnet.routes import EXIT_ROUTES
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from tests.netmap.messages import read_messages
 from tests.netmap.tailnets import START, empty_tailnet, make_node
+from tests.netmap.test_law import history
+from tests.support import fakeclient
+from tests.support.builder import build
 
 CAPVER = 148
 ONE, TWO, TAGGED = map(NodeID, (1, 2, 3))
+ONLINE_SINCE = START - timedelta(hours=1)
 
 
 def tailnet(role: Role = Role.MEMBER) -> Snapshot:
@@ -31,7 +43,7 @@ def tailnet(role: Role = Role.MEMBER) -> Snapshot:
         Settings(extra_records=(tailcfg.DNSRecord(name="nas.example.net", value="10.0.0.9"),))
     )
     for number in (ONE, TWO):
-        edit.set_presence(number, Presence(online=True, sessions=1))
+        edit.set_presence(number, Presence(online=True, sessions=1, online_since=ONLINE_SINCE))
     return edit.finish()[0]
 
 
@@ -142,3 +154,130 @@ def test_node_that_is_valid_again_is_told_all_that_a_full_map_tells() -> None:
     assert message.peers_changed == wanted.peers
     for field in ("node", "packet_filters", "ssh_policy", "dns_config", "derp_map"):
         assert getattr(message, field) == getattr(wanted, field)
+
+
+# ── LastSeen ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_peer_says_when_it_was_seen() -> None:
+    """Apple's apps take a peer without it for one that was never online."""
+    edit = Edit(tailnet(), Sequences())
+    presence.enter(edit, TAGGED, START)
+    presence.leave(edit, TWO, START + timedelta(hours=1))
+    presence.enter(edit, TWO, START + timedelta(hours=2))
+    seen = {
+        peer.id: (peer.online, peer.last_seen) for peer in full(edit.finish()[0], ONE).peers or ()
+    }
+    assert seen == {TWO: (True, ONLINE_SINCE), TAGGED: (True, START)}
+
+
+def test_coming_and_going_say_when() -> None:
+    first = tailnet()
+    edit = Edit(first, Sequences())
+    presence.enter(edit, TAGGED, START)
+    second = edit.finish()[0]
+    edit = Edit(second, Sequences())
+    presence.leave(edit, TAGGED, START + timedelta(hours=1))
+    third = edit.finish()[0]
+    edit = Edit(third, Sequences())
+    clockwork.tick(edit, START + timedelta(hours=2))
+    fourth = edit.finish()[0]
+    (came,) = delta(first, second, ONE)
+    assert came.peers_changed_patch == (
+        tailcfg.PeerChange(node_id=TAGGED, online=True, last_seen=START),
+    )
+    assert delta(second, third, ONE) == [], "the grace time is nobody's news"
+    (left,) = delta(third, fourth, ONE)
+    assert left.peers_changed_patch == (
+        tailcfg.PeerChange(node_id=TAGGED, online=False, last_seen=START + timedelta(hours=1)),
+    )
+
+
+def test_reconnecting_is_no_news() -> None:
+    old = tailnet()
+    edit = Edit(old, Sequences())
+    for minute in range(3):
+        presence.leave(edit, TWO, START + timedelta(minutes=minute))
+        presence.enter(edit, TWO, START + timedelta(minutes=minute, seconds=1))
+    assert delta(old, edit.finish()[0], ONE) == []
+
+
+# ── capabilities of peers ────────────────────────────────────────────────────────────────────
+
+
+def under_policy(text: str, old: Snapshot) -> Snapshot:
+    edit = Edit(old, Sequences())
+    if text:
+        admitted = admit(text, edit.users, edit.nodes, Background(), with_tests=False)
+        edit.set_policy(admitted.policy, admitted.compiled)
+    return policies.settle(old, edit.finish()[0])
+
+
+def test_every_approved_exit_node_is_suggested_without_a_policy() -> None:
+    """Apple's apps list no others."""
+    edit = Edit(tailnet(), Sequences())
+    hostinfo = tailcfg.Hostinfo(routable_ips=EXIT_ROUTES)
+    edit.put(replace(edit.nodes[TWO], hostinfo=hostinfo, approved_routes=EXIT_ROUTES))
+    edit.put(replace(edit.nodes[TAGGED], hostinfo=hostinfo))
+    made = edit.finish()[0]
+    snapshot = policies.settle(made, made)
+    told = {peer.id: peer.cap_map for peer in full(snapshot, ONE).peers or ()}
+    assert told == {TWO: {"suggest-exit-node": ()}, TAGGED: None}
+
+
+def test_peers_are_told_which_nodes_have_names_below_their_own() -> None:
+    attribute = '{"target": ["tag:web"], "attr": ["dns-subdomain-resolve"]}'
+    text = f"""{{"tagOwners": {{"tag:web": []}}, "nodeAttrs": [{attribute}],
+        "grants": [{{"src": ["*"], "dst": ["*"], "ip": ["*"]}}]}}"""
+    old = tailnet()
+    old = policies.settle(old, old)
+    new = under_policy(text, old)
+    told = {peer.id: peer.cap_map for peer in full(new, ONE).peers or ()}
+    assert told == {TWO: None, TAGGED: {"dns-subdomain-resolve": ()}}
+    (message,) = delta(old, new, ONE)
+    assert [peer.cap_map for peer in message.peers_changed or ()] == [{"dns-subdomain-resolve": ()}]
+
+
+def test_peers_have_their_own_capability_version() -> None:
+    edit = Edit(tailnet(), Sequences())
+    edit.put(replace(edit.nodes[TWO], capver=116))
+    (cap,) = {peer.cap for peer in full(edit.finish()[0], ONE).peers or () if peer.id == TWO}
+    assert cap == 116
+
+
+# ── ids ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tailnet_has_an_id_that_only_the_node_itself_is_told() -> None:
+    told = full(tailnet(), ONE)
+    assert told.node is not None
+    assert told.node.stable_tailnet_id == "T1"
+    assert {peer.stable_tailnet_id for peer in told.peers or ()} == {""}
+
+
+@given(st.integers(0, 2**32), st.integers(2, 12))
+def test_no_node_is_its_own_peer_and_no_stable_id_comes_twice(seed: int, size: int) -> None:
+    """Android's app ends when it does: it takes the stable id for the key of a list's row."""
+    rng = Random(seed)
+    versions, encoder = history(rng, size, steps=4), Encoder(chunk_peers=3)
+    for old, new in pairwise(versions):
+        for viewer in sorted(old.nodes.keys() & new.nodes.keys()):
+            state = fakeclient.ClientState()
+            before = encoder.full(old, viewer, CAPVER, zstd=False)
+            after = encoder.delta(old, new, viewer, CAPVER, zstd=False) or ()
+            for message in read_messages([*before, *after], zstd=False):
+                told = [*(message.peers or ()), *(message.peers_changed or ())]
+                assert viewer not in {node.id for node in told}
+                assert len({node.stable_id for node in told}) == len(told)
+                state = fakeclient.apply(state, message)
+            shown = [node.stable_id for node in (state.node, *state.peers.values()) if node]
+            assert len(set(shown)) == len(shown) == 1 + len(state.peers)
+
+
+def test_stable_ids_of_several_tailnets_differ() -> None:
+    ids = Sequences()
+    first = build("alice: laptop phone; tag:web: srv", ids=ids, tailnet_id=1)
+    second = build("bob: laptop phone; tag:web: srv", ids=ids, tailnet_id=2)
+    nodes = [*first.nodes.values(), *second.nodes.values()]
+    assert len({node.stable_id for node in nodes}) == len(nodes) == 6
+    assert first.tailnet.stable_id != second.tailnet.stable_id

@@ -29,7 +29,8 @@ from appliance.wire.keys import DiscoKey, NodeKey
 from tests.netmap.tailnets import ENDPOINTS, START, empty_tailnet, make_node
 
 LAN = ip_network("10.0.0.0/8")
-ONLINE = Presence(online=True, sessions=1)
+BEFORE = START - timedelta(hours=1)
+ONLINE = Presence(online=True, sessions=1, online_since=START)
 SEEN = START + timedelta(hours=1)
 
 NODE = make_node(
@@ -96,19 +97,20 @@ def test_record_that_changed(drawn: dict[str, object], wanted: Transition | None
 @pytest.mark.parametrize(
     ("before", "after", "wanted"),
     [
-        (OFFLINE, ONLINE, change(online=True)),
+        (OFFLINE, ONLINE, change(online=True, last_seen=START)),
         (ONLINE, Presence(last_seen=SEEN), change(online=False, last_seen=SEEN)),
-        (ONLINE, OFFLINE, change(online=False)),
-        (ONLINE, Presence(online=True, sessions=2), None),
-        (ONLINE, Presence(online=True, last_seen=SEEN), None),
+        (ONLINE, OFFLINE, Patch(tailcfg.PeerChange(node_id=7, online=False), unseen=True)),
+        (ONLINE, replace(ONLINE, sessions=2), None),
+        (ONLINE, replace(ONLINE, last_seen=SEEN), None),
         (OFFLINE, Presence(last_seen=SEEN), change(last_seen=SEEN)),
         (
             Presence(last_seen=SEEN),
-            ONLINE,
+            Presence(online=True),
             Patch(tailcfg.PeerChange(node_id=7, online=True), unseen=True),
         ),
+        (Presence(last_seen=BEFORE), ONLINE, change(online=True, last_seen=START)),
         (Presence(last_seen=SEEN), OFFLINE, Patch(None, unseen=True)),
-        (ONLINE, Presence(online=True, expired=True), Resend.WHOLE),
+        (ONLINE, replace(ONLINE, expired=True), Resend.WHOLE),
         (Presence(expired=True), OFFLINE, Resend.WHOLE),
     ],
 )
@@ -120,7 +122,27 @@ def test_presence_that_changed(
 
 def test_record_and_presence_share_one_patch() -> None:
     now = replace(NODE, endpoints=())
-    assert transition(NODE, now, OFFLINE, ONLINE) == change(endpoints=(), online=True)
+    assert transition(NODE, now, OFFLINE, ONLINE) == change(
+        endpoints=(), online=True, last_seen=START
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "is_overlooked"),
+    [
+        (Presence(last_seen=SEEN), False),
+        (Presence(last_seen=START), True),
+        (Presence(last_seen=BEFORE), True),
+        (OFFLINE, True),
+        (ONLINE, False),
+    ],
+)
+def test_new_disco_key_of_a_node_that_left_is_not_overlooked(
+    after: Presence, *, is_overlooked: bool
+) -> None:
+    """Clients of 1.98 to 1.102 overlook a patch with it unless the node was seen later."""
+    found = transition(NODE, replace(NODE, disco_key=DiscoKey(b"e" * 32)), ONLINE, after)
+    assert (found is Resend.AGAIN) == is_overlooked
 
 
 @pytest.mark.parametrize(

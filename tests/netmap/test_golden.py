@@ -30,6 +30,7 @@ NEWEST = 148
 LAPTOP, PHONE, WEB, OLD, NEW = map(NodeID, range(1, 6))
 ALICE, BOB, CAROL = map(UserID, range(1, 4))
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ONLINE = Presence(online=True, sessions=1, online_since=NOW - timedelta(hours=1))
 
 
 @pytest.mark.parametrize("of", list(Band), ids=lambda of: f"from-{of:03}")
@@ -77,10 +78,10 @@ def see(*nodes: NodeID) -> Callable[[Edit], None]:
 
 
 STORY: list[tuple[str, Callable[[Edit], None]]] = [
-    ("the phone comes online", presence(PHONE, Presence(online=True, sessions=1))),
+    ("the phone comes online", presence(PHONE, ONLINE)),
     ("its endpoints change", put(PHONE, endpoints=(tailcfg.AddrPort.parse("192.0.2.9:7"),))),
     ("its endpoints are unknown", put(PHONE, endpoints=())),
-    ("it opens a second session", presence(PHONE, Presence(online=True, sessions=2))),
+    ("it opens a second session", presence(PHONE, replace(ONLINE, sessions=2))),
     ("it goes offline", presence(PHONE, Presence(last_seen=NOW))),
     ("its home relay is unknown: it is removed, and told again", put(PHONE, home_derp=0)),
     ("its key rotates", put(PHONE, node_key=NodeKey(b"K" * 32), expires_at=NOW)),
@@ -128,9 +129,9 @@ def home() -> Snapshot:
     web = replace(node(WEB, "web", None), tags=("tag:web",), approved_routes=routes)
     edit.put(replace(web, hostinfo=tailcfg.Hostinfo(os="linux", routable_ips=routes)))
     edit.put(replace(node(OLD, "old", BOB), disco_key=None, endpoints=(), home_derp=0, capver=113))
-    edit.set_presence(LAPTOP, Presence(online=True, sessions=1))
+    edit.set_presence(LAPTOP, ONLINE)
     edit.set_presence(PHONE, Presence(last_seen=NOW))
-    edit.set_presence(WEB, Presence(online=True, sessions=1))
+    edit.set_presence(WEB, ONLINE)
     edit.set_presence(OLD, Presence(last_seen=NOW, expired=True))
     edit.set_settings(
         Settings(

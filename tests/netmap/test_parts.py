@@ -110,14 +110,16 @@ def test_endpoints_are_always_said() -> None:
     assert b'"Endpoints":[]' in tailcfg.encode(peer(tailnet(node), node))
 
 
-def test_online_is_always_said_and_last_seen_only_of_offline_nodes() -> None:
+def test_online_and_when_it_was_last_seen_are_always_said() -> None:
     seen = START + timedelta(days=1)
     never = peer(tailnet(), NODE)
     assert (never.online, never.last_seen) == (False, None)
     offline = peer(with_presence(tailnet(), Presence(last_seen=seen)), NODE)
     assert (offline.online, offline.last_seen) == (False, seen)
-    online = peer(with_presence(tailnet(), Presence(online=True, last_seen=seen)), NODE)
-    assert (online.online, online.last_seen) == (True, None)
+    later = seen + timedelta(hours=1)
+    presence = Presence(online=True, last_seen=later, online_since=seen)
+    online = peer(with_presence(tailnet(), presence), NODE)
+    assert (online.online, online.last_seen) == (True, seen)
 
 
 def test_expired_node_is_told_as_such_to_peers_and_itself() -> None:

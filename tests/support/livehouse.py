@@ -77,7 +77,7 @@ class House:
 
     async def enter(self, name: str) -> None:
         async with self.live.edit(by=SYSTEM, act="test.change") as edit:
-            presence.enter(edit, node_named(edit, name).id)
+            presence.enter(edit, node_named(edit, name).id, self.clock())
 
     async def leave(self, name: str) -> None:
         async with self.live.edit(by=SYSTEM, act="test.change") as edit:

@@ -34,18 +34,18 @@ def tick(edit: Edit, after: timedelta) -> Edit:
 
 
 def test_online_while_a_session_is_open(edit: Edit) -> None:
-    presence.enter(edit, FIRST)
-    presence.enter(edit, FIRST)
+    presence.enter(edit, FIRST, NOON)
+    presence.enter(edit, FIRST, NOON)
     presence.leave(edit, FIRST, NOON)
-    assert edit.presence_of(FIRST) == Presence(online=True, sessions=1)
+    assert edit.presence_of(FIRST) == Presence(online=True, sessions=1, online_since=NOON)
     edit = tick(edit, timedelta(days=1))
     assert edit.presence_of(FIRST).online
 
 
 def test_offline_after_the_grace_time(edit: Edit) -> None:
-    presence.enter(edit, FIRST)
+    presence.enter(edit, FIRST, NOON)
     presence.leave(edit, FIRST, NOON)
-    assert edit.presence_of(FIRST) == Presence(online=True, last_seen=NOON)
+    assert edit.presence_of(FIRST) == Presence(online=True, last_seen=NOON, online_since=NOON)
     edit = tick(edit, clockwork.OFFLINE_GRACE - SECOND)
     assert edit.presence_of(FIRST).online
     edit = tick(edit, clockwork.OFFLINE_GRACE)
@@ -53,11 +53,13 @@ def test_offline_after_the_grace_time(edit: Edit) -> None:
 
 
 def test_coming_back_within_the_grace_time_is_not_seen(edit: Edit) -> None:
-    presence.enter(edit, FIRST)
-    presence.leave(edit, FIRST, NOON)
-    presence.enter(edit, FIRST)
+    presence.enter(edit, FIRST, NOON)
+    presence.leave(edit, FIRST, NOON + SECOND)
+    presence.enter(edit, FIRST, NOON + 2 * SECOND)
     edit = tick(edit, timedelta(minutes=1))
-    assert edit.presence_of(FIRST) == Presence(online=True, sessions=1, last_seen=NOON)
+    assert edit.presence_of(FIRST) == Presence(
+        online=True, sessions=1, last_seen=NOON + SECOND, online_since=NOON
+    )
 
 
 def test_leaving_once_too_often_does_no_harm(edit: Edit) -> None:
@@ -67,7 +69,7 @@ def test_leaving_once_too_often_does_no_harm(edit: Edit) -> None:
 
 def test_presence_of_a_deleted_node_is_ignored(edit: Edit) -> None:
     edit.drop(edit.nodes[FIRST])
-    presence.enter(edit, FIRST)
+    presence.enter(edit, FIRST, NOON)
     presence.leave(edit, FIRST, NOON)
     assert edit.finish()[0].presence == {}
 
@@ -124,7 +126,7 @@ class TestEphemeral:
         return edit_of(build("alice: job~ laptop"))
 
     def test_after_the_last_session(self, edit: Edit) -> None:
-        presence.enter(edit, FIRST)
+        presence.enter(edit, FIRST, NOON)
         edit = tick(edit, timedelta(days=1))
         assert FIRST in edit.nodes, "still connected"
         presence.leave(edit, FIRST, NOON)

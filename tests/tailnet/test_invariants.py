@@ -136,7 +136,7 @@ class Tailnet(RuleBasedStateMachine):
         node = self._some_node(index)
         if node is not None:
             edit = self._edit()
-            presence.enter(edit, node.id)
+            presence.enter(edit, node.id, self.now)
             if leave:
                 presence.leave(edit, node.id, self.now)
             self._publish(edit)

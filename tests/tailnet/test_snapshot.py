@@ -194,12 +194,12 @@ def test_a_finished_draft_takes_nothing_more(edit: Edit) -> None:
 
 
 def test_carried_over_changes_count_on(edit: Edit) -> None:
-    presence.enter(edit, LAPTOP)
+    presence.enter(edit, LAPTOP, NOON)
     presence.leave(edit, PHONE, NOON)
     edit.put(replace(edit.nodes[LAPTOP], name="desk"))
     edit.finish()
     other = edit_of(edit.base)
-    presence.enter(other, LAPTOP)
+    presence.enter(other, LAPTOP, NOON)
     edit.carry_over(other)
     assert other.presence_of(LAPTOP).sessions == 3
     assert other.presence_of(PHONE) == Presence(last_seen=NOON)

@@ -25,6 +25,8 @@ Attributes = dict[str, tuple[msgspec.Raw, ...]]
 DISABLE_IPV4 = "disable-ipv4"
 RANDOMIZE_CLIENT_PORT = "randomize-client-port"
 SUGGEST_EXIT_NODE = "suggest-exit-node"
+DNS_SUBDOMAIN_RESOLVE = "dns-subdomain-resolve"
+"""Names below a node's own resolve to it. Its peers look for this in what they know of it."""
 FUNNEL = "funnel"
 FUNNEL_PORTS = "https://tailscale.com/cap/funnel-ports?ports=443,8443,10000"
 """The ports that Funnel may use, as the hosted service gives them with ``funnel``."""
@@ -112,6 +114,16 @@ def may_hide_ipv4(state: State) -> bool:
 def has_no_ipv4(state: State, node_id: NodeID) -> bool:
     """Return whether a node is to be without IPv4: it sees no such addresses, nobody sees its own."""
     return state.program.policy.disable_ipv4 or DISABLE_IPV4 in attributes(state, node_id)
+
+
+def may_resolve_subdomains(state: State) -> bool:
+    """Whether names below those of any node resolve to it."""
+    return any(DNS_SUBDOMAIN_RESOLVE in each.attributes for each in state.program.policy.attributes)
+
+
+def resolves_subdomains(state: State, node_id: NodeID) -> bool:
+    """Whether names below a node's own resolve to it."""
+    return DNS_SUBDOMAIN_RESOLVE in attributes(state, node_id)
 
 
 def hides_ipv4(state: State, viewer: NodeID, peer: NodeID) -> bool:
