@@ -119,12 +119,12 @@ _NO_CHANGES = Changes(frozenset(), frozenset(), {}, frozenset(), frozenset())
 
 
 def touched(old: Snapshot, new: Snapshot) -> frozenset[NodeID]:
-    """Give all nodes that came, went, or have another record or presence."""
+    """Return all nodes that came, went, or have another record or presence."""
     return differing(old.nodes, new.nodes) | differing(old.presence, new.presence)
 
 
 def transition(was: Node, now: Node, before: Presence, after: Presence) -> Transition | None:
-    """Give what peers must be told of a node that changed; None if it looks the same to them."""
+    """Return what peers must be told of a node that changed; None if it looks the same to them."""
     if before.expired != after.expired or (was is not now and _needs_whole(was, now)):
         return Resend.WHOLE
     patch: dict[str, object] = {}
@@ -160,7 +160,7 @@ def _needs_whole(was: Node, now: Node) -> bool:
 
 
 def _forgets(was: Node, now: Node) -> bool:
-    """Tell whether a field becomes empty that clients then leave as it was.
+    """Return whether a field becomes empty that clients then leave as it was.
 
     Only a real difference in a field that cannot be patched makes a client take the whole node.
     """
@@ -172,7 +172,7 @@ def _forgets(was: Node, now: Node) -> bool:
 
 
 def _is_overlooked(before: Presence, after: Presence) -> bool:
-    """Whether clients of 1.98 to 1.102 overlook a patch with a disco key.
+    """Return whether clients of 1.98 to 1.102 overlook a patch with a disco key.
 
     They do if the node went offline, and was not seen later than they know: the key is from before.
     Source: tailscale v1.102.4 control/controlclient/map.go (removeUnwantedDiscoUpdates).

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from appliance.netmap.capver import Band
-from appliance.netmap.outlook import ALL_PLAIN, Faces, changed_faces, visible
+from appliance.netmap.outlook import ALL_PLAIN, Faces, changed_faces, shown, visible
 from appliance.netmap.scene import Basis, Scene
 from appliance.netmap.texts import Fragment, PeerTexts, compress, looks
 from appliance.policy.engine.compile import Sight
@@ -120,7 +120,7 @@ class ChunkTable:
                 self._count(now.owner_id, 1)
 
     def has_others(self, viewer: NodeID) -> bool:
-        """Tell whether there is any node but the viewer."""
+        """Return whether there is any node but the viewer."""
         return len(self._chunks) > 1 or (
             bool(self._chunks) and self._chunks[0].ids not in ([], [viewer])
         )
@@ -134,7 +134,7 @@ class ChunkTable:
         return known[2]
 
     def without(self, viewer: NodeID, *, zstd: bool) -> list[bytes]:
-        """Give all nodes but the viewer, as parts of a JSON list without its brackets."""
+        """Return all nodes but the viewer, as parts of a JSON list without its brackets."""
         parts: list[bytes] = []
         own = self._index(viewer)
         for index, chunk in enumerate(self._chunks):
@@ -159,7 +159,7 @@ class ChunkTable:
         self._starts = [chunk.ids[0] for chunk in self._chunks]
 
     def _index(self, node_id: NodeID) -> int:
-        """Give the index of the chunk that has the node, or would."""
+        """Return the index of the chunk that has the node, or would."""
         return max(0, bisect_right(self._starts, node_id) - 1)
 
     def _insert(self, node_id: NodeID) -> None:
@@ -216,10 +216,5 @@ class ChunkTable:
 def differing_nodes(
     old: Snapshot, seen_before: Sight, new: Snapshot, seen_now: Sight
 ) -> AbstractSet[NodeID]:
-    """Give the nodes that are seen in one of two snapshots only."""
-    return _shown(old, seen_before) ^ _shown(new, seen_now)
-
-
-def _shown(snapshot: Snapshot, sight: Sight) -> AbstractSet[NodeID]:
-    nodes = sight.nodes
-    return snapshot.nodes.keys() if nodes is None else nodes & snapshot.nodes.keys()
+    """Return the nodes that are seen in one of two snapshots only."""
+    return shown(old, seen_before) ^ shown(new, seen_now)

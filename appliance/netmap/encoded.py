@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from appliance.netmap import fields
 from appliance.netmap.capver import Band, band
@@ -21,7 +21,7 @@ from appliance.netmap.changes import changes, touched
 from appliance.netmap.chunks import CHUNK_PEERS, REBUILD_SHARE, ChunkTable, differing_nodes
 from appliance.netmap.messages import around_expiry, full_fields
 from appliance.netmap.outlook import Outlook, Outlooks, changed_faces, visible
-from appliance.netmap.ruletexts import LONG_LIST, RuleTexts, packed
+from appliance.netmap.ruletexts import LONG_LIST, MAX_FILTER_BYTES, RuleTexts, packed
 from appliance.netmap.scene import Scene
 from appliance.netmap.steps import Steps, own_owners, steps_between
 from appliance.netmap.texts import Fragment, PeerTexts, Pieces, compress, framed, message
@@ -42,6 +42,32 @@ MAX_PAIR_BYTES = 8 << 20
 """Shared deltas kept for one old version; real ones are some kB."""
 MAX_OUTLOOKS = 4
 """Policy versions whose outlooks are kept: the newest two serve nearly every session."""
+
+
+class Limits(NamedTuple):
+    """What an encoder keeps at most."""
+
+    table_bytes: int = MAX_TABLE_BYTES
+    pairs: int = MAX_PAIRS
+    pair_bytes: int = MAX_PAIR_BYTES
+    filter_bytes: int = MAX_FILTER_BYTES
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Kept(NamedTuple):
+    """What an encoder keeps: tables of peers (by sight), ways between versions, filters, texts."""
+
+    sights: frozenset[Sight]
+    table_bytes: int
+    pairs: int
+    shared_deltas: int
+    filters: int
+    filter_bytes: int
+    peers: int
+
+
 _CLOSE = Fragment(b"}")
 _COMMA = Fragment(b",")
 _END_OF_PEERS = Fragment(b"]}")
@@ -67,7 +93,7 @@ class _Shared:
         self.ready: dict[bool, list[bytes] | None] = {}
 
     def parts(self, *, zstd: bool) -> list[bytes] | None:
-        """Give what a viewer is sent that is told nothing else."""
+        """Return what a viewer is sent that is told nothing else."""
         if zstd not in self.ready:
             parts = [message(self.first, zstd=zstd)] if self.first else []
             if self.body.text:
@@ -129,11 +155,17 @@ class Encoder:
     Parts that are given out are shared: they must not be changed. Not for several threads.
     """
 
-    def __init__(self, chunk_peers: int = CHUNK_PEERS, long_list: int = LONG_LIST) -> None:
+    def __init__(
+        self,
+        chunk_peers: int = CHUNK_PEERS,
+        long_list: int = LONG_LIST,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._chunk_peers = chunk_peers
+        self._limits = limits
         self._texts = PeerTexts()
         self._tables: OrderedDict[Outlook, ChunkTable] = OrderedDict()
-        self._rules = RuleTexts(long_list)
+        self._rules = RuleTexts(long_list, limits.filter_bytes)
         self._compiled: Compiled | None = None
         self._sharers: Mapping[Sight, int] = {}
         self._outlooks: list[Outlooks] = []
@@ -152,8 +184,21 @@ class Encoder:
         self._pairs: OrderedDict[int, _Pair] = OrderedDict()
 
     def keep_alive(self, *, zstd: bool) -> bytes:
-        """Give the message that says nothing; always the same bytes, which clients know again."""
+        """Return the message that says nothing; always the same bytes, which clients know again."""
         return _KEEP_ALIVE_ZSTD if zstd else _KEEP_ALIVE
+
+    @property
+    def kept(self) -> Kept:
+        """How much of each kind is kept."""
+        return Kept(
+            sights=frozenset(outlook.sight for outlook in self._tables),
+            table_bytes=sum(table.held_bytes for table in self._tables.values()),
+            pairs=len(self._pairs),
+            shared_deltas=sum(len(pair.shared) for pair in self._pairs.values()),
+            filters=self._rules.filters,
+            filter_bytes=self._rules.filter_bytes,
+            peers=len(self._texts),
+        )
 
     @property
     def held_bytes(self) -> int:
@@ -176,7 +221,7 @@ class Encoder:
         zstd: bool,
         now: datetime | None = None,
     ) -> list[bytes]:
-        """Give the first message of a session; all parts, in order, are one message.
+        """Return the first message of a session; all parts, in order, are one message.
 
         Raises KeyError if there is no such node.
         """
@@ -215,7 +260,7 @@ class Encoder:
         return parts
 
     def _outlooks_of(self, snapshot: Snapshot) -> Outlooks:
-        """Give the outlooks of a snapshot; those of some versions are kept."""
+        """Return the outlooks of a snapshot; those of some versions are kept."""
         for known in self._outlooks:
             if known.is_of(snapshot):
                 return known
@@ -316,7 +361,7 @@ class Encoder:
     def _bound_tables(self) -> None:
         while (
             len(self._tables) > 1
-            and sum(table.held_bytes for table in self._tables.values()) > MAX_TABLE_BYTES
+            and sum(table.held_bytes for table in self._tables.values()) > self._limits.table_bytes
         ):
             self._tables.popitem(last=False)
 
@@ -348,7 +393,7 @@ class Encoder:
     def delta(
         self, old: Snapshot, new: Snapshot, viewer: NodeID, capver: int, *, zstd: bool
     ) -> list[bytes] | None:
-        """Give the message (now and then two) from ``old`` to ``new``; None: nothing to say.
+        """Return the message (now and then two) from ``old`` to ``new``; None: nothing to say.
 
         All parts, in order, are whole messages. Raises KeyError if the viewer is not in both.
         """
@@ -418,7 +463,7 @@ class Encoder:
             before, after = self._outlooks_of(old), self._outlooks_of(new)
             now = self._scene_of(new)
             pair = self._pairs[id(old)] = _Pair(Scene(old, now), now, before, after)
-            if len(self._pairs) > MAX_PAIRS:
+            if len(self._pairs) > self._limits.pairs:
                 self._pairs.popitem(last=False)
         self._pair = pair
         return pair
@@ -435,7 +480,7 @@ class Encoder:
             shared = self._make_shared(pair, steps, now, of)
             if self._is_shared(pair.new, now.sight):
                 pair.held_bytes += shared.held_bytes
-                if pair.held_bytes > MAX_PAIR_BYTES:
+                if pair.held_bytes > self._limits.pair_bytes:
                     pair.shared.clear()
                     pair.ready.clear()
                     pair.held_bytes = shared.held_bytes

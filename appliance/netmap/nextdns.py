@@ -3,7 +3,7 @@
 Not for what the policy says of it (``policy.nodeattrs``) nor for the other resolvers (``dns``).
 Sits on ``tailnet.snapshot``. Only where the settings name NextDNS does DNS differ by node.
 
-Source: control-protocol.md 8.2; tailscale net/dns/publicdns (DoHIPsOfBase: ``?query``).
+Source: tailscale net/dns/publicdns (DoHIPsOfBase: ``?query``); docs/protocol/map.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
 
-from appliance.netmap.outlook import own_face
+from appliance.netmap.outlook import own_attributes, own_face
 from appliance.netmap.peers import shown_addresses
 from appliance.policy.engine import nodeattrs
 from appliance.records import NodeID, Settings
@@ -34,26 +34,27 @@ class Asker(NamedTuple):
 
 
 def is_named(settings: Settings) -> bool:
-    """Tell whether any resolver of a tailnet is NextDNS."""
+    """Return whether any resolver of a tailnet is NextDNS."""
     return any(map(is_nextdns, settings.nameservers)) or any(
         is_nextdns(address) for _, servers in settings.split_dns for address in servers
     )
 
 
 def is_nextdns(address: str) -> bool:
-    """Tell whether a resolver is NextDNS itself, asked over https."""
+    """Return whether a resolver is NextDNS itself, asked over https."""
     return _split(address) is not None
 
 
 def asker(snapshot: Snapshot, viewer: NodeID) -> Asker:
-    """Give what NextDNS is to know of a node. Raises KeyError if there is no such node."""
+    """Return what NextDNS is to know of a node. Raises KeyError if there is no such node."""
     state, node = snapshot.compiled.state, snapshot.nodes[viewer]
     chosen = nodeattrs.DEFAULT_NEXTDNS
     if state is not None and viewer in state.standings:
         chosen = nodeattrs.nextdns(state, viewer)
     if not chosen.tells_device:
         return Asker(chosen.profile)
-    address = next(iter(shown_addresses(node, own_face(snapshot, viewer))), None)
+    given = own_attributes(snapshot, viewer)
+    address = next(iter(shown_addresses(node, own_face(snapshot, viewer, given))), None)
     told = {
         DEVICE_NAME: node.hostname,
         DEVICE_MODEL: node.hostinfo.os,
@@ -66,7 +67,7 @@ def asker(snapshot: Snapshot, viewer: NodeID) -> Asker:
 
 
 def fit(config: tailcfg.DNSConfig, of: Asker) -> tailcfg.DNSConfig:
-    """Give a tailnet's DNS configuration as one node is told it."""
+    """Return a tailnet's DNS configuration as one node is told it."""
 
     def each(resolvers: tuple[tailcfg.Resolver, ...]) -> tuple[tailcfg.Resolver, ...]:
         return tuple(
@@ -83,7 +84,7 @@ def fit(config: tailcfg.DNSConfig, of: Asker) -> tailcfg.DNSConfig:
 
 
 def address_for(address: str, of: Asker) -> str:
-    """Give a resolver's address as one node is told it; only that of NextDNS is another.
+    """Return a resolver's address as one node is told it; only that of NextDNS is another.
 
     A profile takes the place of the whole path. Of a query in the settings all stays but what
     says otherwise which device it is.

@@ -8,6 +8,7 @@ for deciding any of it (``policy``). Sits on ``tailnet.snapshot``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias
 
 from appliance.policy.engine import nodeattrs
@@ -73,7 +74,7 @@ class Outlooks:
             self._served = _served(snapshot, _NONE_SEEN if before is None else before._served)  # noqa: SLF001 - one of us
 
     def is_of(self, snapshot: Snapshot) -> bool:
-        """Tell whether these are still the outlooks of a snapshot."""
+        """Return whether these are still the outlooks of a snapshot."""
         return (
             snapshot.compiled is self._compiled
             and snapshot.routes is self._table
@@ -81,7 +82,7 @@ class Outlooks:
         )
 
     def of(self, viewer: NodeID) -> Outlook:
-        """Give the outlook of a viewer."""
+        """Return the outlook of a viewer."""
         made = self._made.get(viewer)
         if made is None:
             sight = self._compiled.sight(viewer)
@@ -89,7 +90,7 @@ class Outlooks:
         return made
 
     def faces(self, outlook: Outlook) -> Faces:
-        """Give the faces in an outlook of all nodes, seen or not, whose face is not plain."""
+        """Return the faces in an outlook of all nodes, seen or not, whose face is not plain."""
         key = outlook.routes, outlook.hides_ipv4
         made = self._faces.get(key)
         if made is None:
@@ -107,7 +108,7 @@ class Outlooks:
         return None if face == PLAIN else face
 
     def _hides(self, node_id: NodeID) -> bool:
-        """Tell whether a node neither shows nor sees IPv4 addresses."""
+        """Return whether a node neither shows nor sees IPv4 addresses."""
         if not self._may_hide or self._state is None:
             return False
         known = self._hiding.get(node_id)
@@ -116,7 +117,7 @@ class Outlooks:
         return known
 
     def _peculiar(self, outlook: Outlook) -> Iterable[NodeID]:
-        """Give the nodes whose face may be another than plain."""
+        """Return the nodes whose face may be another than plain."""
         if self._state is None:
             return outlook.routes.by_peer
         if self._may_hide:
@@ -142,22 +143,29 @@ class Outlooks:
 
 
 def changed_faces(before: Faces, now: Faces) -> frozenset[NodeID]:
-    """Give the nodes that show another face now."""
+    """Return the nodes that show another face now."""
     if before is now:
         return frozenset()
     near = before.keys() | now.keys()
     return frozenset(i for i in near if before.get(i, PLAIN) != now.get(i, PLAIN))
 
 
-def own_face(snapshot: Snapshot, viewer: NodeID) -> Face:
-    """Give what a node is told of its own routes and addresses."""
+def own_attributes(snapshot: Snapshot, node_id: NodeID) -> nodeattrs.Attributes:
+    """Return the attributes that the policy gives a node itself."""
+    state = snapshot.compiled.state
+    if state is None or node_id not in state.standings:
+        return {}
+    return nodeattrs.attributes(state, node_id)
+
+
+def own_face(snapshot: Snapshot, viewer: NodeID, given: nodeattrs.Attributes) -> Face:
+    """Return what a node is told of its own routes and addresses; ``given`` are its attributes."""
     state, table = snapshot.compiled.state, snapshot.routes
     if state is None or table is None:
         return Face(_all_routes(snapshot, viewer))
     if viewer not in state.standings:
         return PLAIN
-    hides = nodeattrs.may_hide_ipv4(state) and _has_no_ipv4(state, viewer)
-    return Face(table.own(viewer), hides)
+    return Face(table.own(viewer), nodeattrs.DISABLE_IPV4 in given)
 
 
 def _with_subdomains(state: State | None) -> frozenset[NodeID]:
@@ -171,7 +179,7 @@ def _has_no_ipv4(state: State, node_id: NodeID) -> bool:
 
 
 def _served(snapshot: Snapshot, before: SeenRoutes) -> SeenRoutes:
-    """Give the routes that all routers serve, for a snapshot in which nobody chose among them."""
+    """Return the routes that all routers serve, for a snapshot in which nobody chose among them."""
     routers = [node.id for node in snapshot.nodes.values() if node.approved_routes]
     found = {i: served for i in routers if (served := _all_routes(snapshot, i)).allowed}
     return before if before.by_peer == found else SeenRoutes(found)
@@ -182,11 +190,15 @@ def _all_routes(snapshot: Snapshot, node_id: NodeID) -> PeerRoutes:
     return PeerRoutes(served, tuple(route for route in served if not routes.is_exit(route)))
 
 
+def shown(snapshot: Snapshot, sight: Sight) -> AbstractSet[NodeID]:
+    """Return the ids of all nodes that a visibility class sees."""
+    nodes = sight.nodes
+    return snapshot.nodes.keys() if nodes is None else nodes & snapshot.nodes.keys()
+
+
 def visible(snapshot: Snapshot, sight: Sight) -> list[NodeID]:
     """Return the ids of all nodes that a visibility class sees, in order.
 
     A viewer's own id may be among them: it is never its own peer.
     """
-    if sight.nodes is None:
-        return sorted(snapshot.nodes)
-    return sorted(snapshot.nodes.keys() & sight.nodes)
+    return sorted(shown(snapshot, sight))

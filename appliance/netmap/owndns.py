@@ -25,7 +25,7 @@ def told_to_all(scene: Scene) -> tailcfg.DNSConfig | None:
 
 
 def may_differ(old: Scene, new: Scene, viewer: NodeID) -> bool:
-    """Whether a node's own DNS configuration may differ between two versions."""
+    """Return whether a node's own DNS configuration may differ between two versions."""
     if not (old.basis.is_dns_own or new.basis.is_dns_own):
         return False
     was, now = old.snapshot, new.snapshot
@@ -38,7 +38,7 @@ def may_differ(old: Scene, new: Scene, viewer: NodeID) -> bool:
 
 
 def concerns_all(old: Scene, new: Scene) -> bool:
-    """Whether the DNS configuration of every node may differ."""
+    """Return whether the DNS configuration of every node may differ."""
     if not (old.basis.is_dns_own or new.basis.is_dns_own):
         return False
     was, now = old.basis, new.basis

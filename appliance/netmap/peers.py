@@ -109,7 +109,7 @@ def shown_last_seen(presence: Presence) -> datetime | None:
 
 
 def peer_hostinfo(hostinfo: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
-    """Give the part of a Hostinfo that peers may see."""
+    """Return the part of a Hostinfo that peers may see."""
     return tailcfg.Hostinfo(
         os=hostinfo.os,
         hostname=hostinfo.hostname,
@@ -122,7 +122,7 @@ def peer_hostinfo(hostinfo: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
 
 
 def shown_addresses(node: Node, face: Face) -> tuple[Address, ...]:
-    """Give the addresses of a node that are shown with this face, IPv4 first."""
+    """Return the addresses of a node that are shown with this face, IPv4 first."""
     if face.hides_ipv4 and node.ipv6 is not None:
         return (node.ipv6,)
     return node.addresses

@@ -15,7 +15,7 @@ from appliance.wire import tailcfg
 
 
 def derp_map(snapshot: Snapshot) -> tailcfg.DERPMap:
-    """Give the whole DERP map of a tailnet's nodes."""
+    """Return the whole DERP map of a tailnet's nodes."""
     derps = snapshot.settings.derp_map
     scores = (derps.home_params and derps.home_params.region_score) or {}
     return msgspec.structs.replace(

@@ -36,9 +36,11 @@ _Part: TypeAlias = "tuple[object, tailcfg.Message] | bytes"
 class RuleTexts:
     """The texts of filters and SSH rules, by the objects that they are of."""
 
-    def __init__(self, long_list: int = LONG_LIST) -> None:
+    def __init__(
+        self, long_list: int = LONG_LIST, max_filter_bytes: int = MAX_FILTER_BYTES
+    ) -> None:
         self._long_list = long_list
-        self._filters = Fragments(MAX_FILTER_BYTES)
+        self._filters = Fragments(max_filter_bytes)
         self._ssh = Fragments(MAX_SSH_BYTES)
         self._lists = Fragments(MAX_LIST_BYTES)
 
@@ -48,7 +50,17 @@ class RuleTexts:
         return self._filters.held_bytes + self._ssh.held_bytes + self._lists.held_bytes
 
     def __len__(self) -> int:
-        return len(self._filters) + len(self._ssh)
+        return self.filters + len(self._ssh)
+
+    @property
+    def filters(self) -> int:
+        """How many packet filters are kept."""
+        return len(self._filters)
+
+    @property
+    def filter_bytes(self) -> int:
+        """What the packet filters cost, without their long lists."""
+        return self._filters.held_bytes
 
     def grow_older(self) -> None:
         """Forget what is of a policy before the last: to be called when there is another one."""
@@ -56,11 +68,11 @@ class RuleTexts:
             kept.grow_older()
 
     def filter(self, rules: tuple[tailcfg.FilterRule, ...], of: Band) -> Pieces:
-        """Give a packet filter as a field without a comma."""
+        """Return a packet filter as a field without a comma."""
         return self._filters.pieces_of(rules, of, lambda: self._joined(self._of_filter(rules, of)))
 
     def ssh(self, policy: tailcfg.SSHPolicy, _: Band) -> Pieces:
-        """Give SSH rules as a field without a comma."""
+        """Return SSH rules as a field without a comma."""
         return self._ssh.pieces_of(policy, 0, lambda: self._joined(self._of_ssh(policy)))
 
     def _of_filter(self, rules: tuple[tailcfg.FilterRule, ...], of: Band) -> Iterator[_Part]:
@@ -102,13 +114,13 @@ class RuleTexts:
         yield b"," + text[1:] if text != b"{}" else b"}"
 
     def _has_pieces(self, lists: Iterable[Sequence[object]]) -> bool:
-        """Tell whether long lists are to be pieces: not if one comes twice, for the second one is
+        """Return whether long lists are to be pieces: not if one comes twice, for the second one is
         nothing in a frame that holds the first."""
         long = [id(each) for each in lists if len(each) >= self._long_list]
         return bool(long) and len(long) == len(set(long))
 
     def _joined(self, parts: Iterator[_Part]) -> Pieces:
-        """Give texts and shared lists by turns."""
+        """Return texts and shared lists by turns."""
         pieces: list[Fragment] = []
         between = b""
         for part in parts:
@@ -123,7 +135,7 @@ class RuleTexts:
 
 
 def packed(pieces: Iterable[bytes | Fragment], *, zstd: bool) -> list[bytes]:
-    """Give pieces as parts of a message: large ones as the frames they have, all between as one."""
+    """Return pieces as parts of a message: large ones as the frames they have, all between as one."""
     parts: list[bytes] = []
     between: list[bytes] = []
     for piece in pieces:

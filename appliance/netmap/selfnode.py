@@ -12,7 +12,7 @@ from dataclasses import fields
 from functools import cache
 
 from appliance.netmap.changes import UNSEEN
-from appliance.netmap.outlook import own_face
+from appliance.netmap.outlook import own_attributes, own_face
 from appliance.netmap.peers import node_told
 from appliance.netmap.scene import Scene
 from appliance.policy.engine import nodeattrs
@@ -52,17 +52,18 @@ def self_node(snapshot: Snapshot, node: Node) -> tailcfg.Node:
     Who reads this is connected, so ``online`` is true. Endpoints, disco key and services are left
     out: the node knows them best, and every change of them would make it rebuild its netmap.
     """
+    given = own_attributes(snapshot, node.id)
     return node_told(
         snapshot,
         node,
-        own_face(snapshot, node.id),
+        own_face(snapshot, node.id, given),
         hostinfo=tailcfg.Hostinfo(
             os=node.hostinfo.os,
             hostname=node.hostinfo.hostname,
             routable_ips=node.hostinfo.routable_ips,
         ),
         online=True,
-        cap_map=_capabilities(snapshot, node),
+        cap_map=_capabilities(snapshot, node, given),
         stable_tailnet_id=snapshot.tailnet.stable_id,
     )
 
@@ -73,7 +74,7 @@ def told(scene: Scene, viewer: NodeID) -> tailcfg.Node:
 
 
 def may_differ(before: Scene, after: Scene, viewer: NodeID) -> bool:
-    """Whether a viewer's own node may look different to it."""
+    """Return whether a viewer's own node may look different to it."""
     old, new = before.snapshot, after.snapshot
     was, now = old.nodes[viewer], new.nodes[viewer]
     return (
@@ -81,14 +82,15 @@ def may_differ(before: Scene, after: Scene, viewer: NodeID) -> bool:
         or old.presence_of(viewer).expired != new.presence_of(viewer).expired
         or _changes_all(old, new)
         or _role(old, was) is not _role(new, now)
-        or (
-            (old.compiled is not new.compiled or old.routes is not new.routes)
-            and (
-                own_face(old, viewer) != own_face(new, viewer)
-                or own_attributes(old, viewer) != own_attributes(new, viewer)
-            )
-        )
+        or _differs_by_policy(old, new, viewer)
     )
+
+
+def _differs_by_policy(old: Snapshot, new: Snapshot, viewer: NodeID) -> bool:
+    if old.compiled is new.compiled and old.routes is new.routes:
+        return False
+    before, after = own_attributes(old, viewer), own_attributes(new, viewer)
+    return before != after or own_face(old, viewer, before) != own_face(new, viewer, after)
 
 
 _SELF_SEES = tuple(
@@ -99,7 +101,7 @@ _SELF_SEES = tuple(
 
 
 def concerns_all(before: Scene, after: Scene) -> bool:
-    """Whether nodes that are not touched themselves may look different to themselves."""
+    """Return whether nodes that are not touched themselves may look different to themselves."""
     old, new = before.snapshot, after.snapshot
     return _changes_all(old, new) or _have_roles_changed(old, new)
 
@@ -126,16 +128,7 @@ def _role(snapshot: Snapshot, node: Node) -> Role:
     return Role.MEMBER if user is None else user.role
 
 
-def own_attributes(snapshot: Snapshot, node_id: NodeID) -> nodeattrs.Attributes:
-    """Return the attributes that the policy gives a node itself."""
-    state = snapshot.compiled.state
-    if state is None or node_id not in state.standings:
-        return {}
-    return nodeattrs.attributes(state, node_id)
-
-
-def _capabilities(snapshot: Snapshot, node: Node) -> tailcfg.CapMap:
-    given = own_attributes(snapshot, node.id)
+def _capabilities(snapshot: Snapshot, node: Node, given: nodeattrs.Attributes) -> tailcfg.CapMap:
     everybody = _without_policy(snapshot.settings.file_sharing, _role(snapshot, node))
     return {**everybody, **given} if given else everybody
 

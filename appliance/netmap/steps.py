@@ -9,10 +9,11 @@ Source: tailscale tailcfg/tailcfg.go (MapResponse), control/controlclient/map.go
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from appliance.netmap.changes import Changes, Patch, Resend
-from appliance.netmap.outlook import ALL_PLAIN, PLAIN, Faces
+from appliance.netmap.outlook import ALL_PLAIN, PLAIN, Faces, shown
 from appliance.policy.engine.compile import Sight
 from appliance.records import NodeID, UserID
 from appliance.tailnet.snapshot import Snapshot
@@ -36,7 +37,7 @@ class Steps:
     owners: tuple[UserID, ...] = ()
 
     def without(self, viewer: NodeID) -> Steps:
-        """Give the steps for a viewer that is itself among the nodes concerned."""
+        """Return the steps for a viewer that is itself among the nodes concerned."""
         return Steps(
             gone=tuple(node_id for node_id in self.gone if node_id != viewer),
             again=tuple(node_id for node_id in self.again if node_id != viewer),
@@ -63,21 +64,20 @@ def steps_between(
     seen_before: Sight,
     seen_now: Sight,
     changed: Changes,
-    turned: frozenset[NodeID] = frozenset(),
+    turned: AbstractSet[NodeID] = frozenset(),
     faces: Faces = ALL_PLAIN,
 ) -> Steps:
-    """Give what viewers of one outlook are told of others; ``turned`` show another face now.
+    """Return what viewers of one outlook are told of others; ``turned`` show another face now.
 
     A viewer's own id may be in it: see ``Steps.without``.
     """
     if seen_before is seen_now:
-        gone: Iterable[NodeID] = shown_among(seen_now, changed.dropped)
-        whole = set(shown_among(seen_now, changed.added))
-        stayed = set(shown_among(seen_now, changed.transitions.keys()))
-        turned = shown_among(seen_now, turned) & old.nodes.keys() & new.nodes.keys()
+        gone: Iterable[NodeID] = seen_now.among(changed.dropped)
+        whole = set(seen_now.among(changed.added))
+        stayed = set(seen_now.among(changed.transitions.keys()))
+        turned = seen_now.among(turned) & old.nodes.keys() & new.nodes.keys()
     else:
-        before = shown_among(seen_before, old.nodes.keys())
-        now = shown_among(seen_now, new.nodes.keys())
+        before, now = shown(old, seen_before), shown(new, seen_now)
         gone = before - now
         whole = set(now - before)
         stayed = set(before & now & changed.transitions.keys())
@@ -102,7 +102,7 @@ def steps_between(
     whole |= turned
     owners = _owners_to_tell(old, new, whole, seen_before)
     if changed.users:
-        visible = shown_among(seen_now, new.nodes.keys())
+        visible = shown(new, seen_now)
         owners |= changed.users.intersection(new.nodes[node_id].owner_id for node_id in visible)
     return Steps(
         gone=tuple(sorted(gone)),
@@ -136,8 +136,3 @@ def own_owners(
     """Return the owner of a viewer if it needs the profile, which may be the owner's alone."""
     was, now = old.nodes[viewer].owner_id, new.nodes[viewer].owner_id
     return (now,) if was != now or now in changed.users else ()
-
-
-def shown_among(sight: Sight, ids: Iterable[NodeID]) -> frozenset[NodeID]:
-    """Return those of the nodes that a sight shows."""
-    return frozenset(ids) if sight.nodes is None else sight.nodes.intersection(ids)

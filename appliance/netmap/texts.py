@@ -31,7 +31,7 @@ _compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
 
 
 def compress(data: bytes) -> bytes:
-    """Give data as one zstd frame."""
+    """Return data as one zstd frame."""
     return _compressor.compress(data)
 
 
@@ -45,7 +45,7 @@ class Fragment:
         self._frame = b""
 
     def data(self, *, zstd: bool) -> bytes:
-        """Give the text, or its frame."""
+        """Return the text, or its frame."""
         if not zstd:
             return self.text
         if not self._frame:
@@ -80,11 +80,11 @@ class Fragments:
         return len(self._kept)
 
     def of(self, what: object, form: int, make: Callable[[], bytes]) -> Fragment:
-        """Give the fragment of an object in a form, made if it is not there."""
+        """Return the fragment of an object in a form, made if it is not there."""
         return self.pieces_of(what, form, lambda: (Fragment(make()),))[0]
 
     def pieces_of(self, what: object, form: int, make: Callable[[], Pieces]) -> Pieces:
-        """Give the pieces of an object in a form, made if they are not there."""
+        """Return the pieces of an object in a form, made if they are not there."""
         key = id(what), form
         known = self._kept.pop(key, None)
         pieces = make() if known is None else known[1]
@@ -96,7 +96,7 @@ class Fragments:
         return pieces
 
     def grow_older(self) -> None:
-        """Forget what nobody asked for since the last time but one that this was called.
+        """Evict entries unused for two calls.
 
         An old version of a large object would else be held by a small text of it.
         """
@@ -110,7 +110,7 @@ class Fragments:
 
 
 def _own_bytes(pieces: Pieces) -> int:
-    """Give what pieces cost at most: a frame is never longer than its text, or hardly."""
+    """Return what pieces cost at most: a frame is never longer than its text, or hardly."""
     return 2 * sum(len(piece.text) for piece in pieces[::2])
 
 
@@ -140,10 +140,13 @@ class PeerTexts:
         """What keeping the texts costs."""
         return sum(len(text) for _, _, text in self._texts.values())
 
+    def __len__(self) -> int:
+        return len(self._texts)
+
     def of_peers(
         self, snapshot: Snapshot, ids: Sequence[NodeID], faces: Faces = ALL_PLAIN
     ) -> list[bytes]:
-        """Give the texts of these nodes, which must be in the snapshot."""
+        """Return the texts of these nodes, which must be in the snapshot."""
         self._make_room(snapshot)
         texts, nodes, presences = self._texts, snapshot.nodes, snapshot.presence
         given = []
@@ -189,5 +192,5 @@ class PeerTexts:
 
 
 def looks(presence: Presence) -> tuple[bool, datetime | None, bool]:
-    """Give what peers see of a presence."""
+    """Return what peers see of a presence."""
     return presence.online, shown_last_seen(presence), presence.expired

@@ -12,15 +12,12 @@ from collections.abc import Iterable
 
 from appliance.records import TAGGED_USER_ID, User, UserID
 from appliance.tailnet.snapshot import Snapshot
+from appliance.tailnet.users import TAGGED_PROFILE
 from appliance.wire import tailcfg
-
-TAGGED_DEVICES = tailcfg.UserProfile(
-    id=TAGGED_USER_ID, login_name="tagged-devices", display_name="Tagged Devices"
-)
 
 
 def profile(user: User) -> tailcfg.UserProfile:
-    """Give a user as peers see them."""
+    """Return a user as peers see them."""
     return tailcfg.UserProfile(
         id=user.id,
         login_name=user.login_name,
@@ -30,14 +27,14 @@ def profile(user: User) -> tailcfg.UserProfile:
 
 
 def profile_of(snapshot: Snapshot, owner: UserID) -> tailcfg.UserProfile | None:
-    """Give the profile of a node's owner; None if there is no such user."""
+    """Return the profile of a node's owner; None if there is no such user."""
     if owner == TAGGED_USER_ID:
-        return TAGGED_DEVICES
+        return TAGGED_PROFILE
     user = snapshot.users.get(owner)
     return None if user is None else profile(user)
 
 
 def profiles(snapshot: Snapshot, owners: Iterable[UserID]) -> tuple[tailcfg.UserProfile, ...]:
-    """Give the profiles of these owners, by id."""
+    """Return the profiles of these owners, by id."""
     found = (profile_of(snapshot, owner) for owner in sorted(owners))
     return tuple(known for known in found if known is not None)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-import pytest
-
-from appliance.netmap import encoded, ruletexts
+from appliance.netmap import encoded
 from appliance.netmap.capver import Band
-from appliance.netmap.encoded import Encoder
+from appliance.netmap.encoded import Encoder, Limits
 from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import NodeID, Presence, User, UserID
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
@@ -127,8 +125,7 @@ def test_warm_encoder_has_the_chunks_made() -> None:
     held_bytes = encoder.held_bytes
     assert held_bytes > 0
     encoder.full(snapshot, NodeID(1), CAPVER, zstd=True)
-    (table,) = encoder._tables.values()
-    assert table.held_bytes < held_bytes
+    assert 0 < encoder.kept.table_bytes < held_bytes
     Encoder().warm(tailnet(1))
 
 
@@ -153,9 +150,9 @@ def test_old_versions_are_forgotten_when_a_newer_one_comes() -> None:
     new = online(first, *range(1, 13))
     for old in olds:
         encoder.delta(old, new, NodeID(1), CAPVER, zstd=True)
-    assert len(encoder._pairs) == len(olds)
+    assert encoder.kept.pairs == len(olds)
     encoder.delta(new, first, NodeID(1), CAPVER, zstd=True)
-    assert len(encoder._pairs) == 1
+    assert encoder.kept.pairs == 1
 
 
 def test_ways_from_old_versions_are_bounded() -> None:
@@ -163,19 +160,19 @@ def test_ways_from_old_versions_are_bounded() -> None:
     new = online(first, *range(1, 41))
     for i in range(1, 41):
         encoder.delta(online(first, i), new, NodeID(1), CAPVER, zstd=True)
-    assert len(encoder._pairs) == encoded.MAX_PAIRS
+    assert encoder.kept.pairs == encoded.MAX_PAIRS
 
 
-def test_tables_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoded, "MAX_TABLE_BYTES", 4_000)
-    encoder, first = Encoder(chunk_peers=3), tailnet(40)
+def test_tables_are_bounded_in_bytes() -> None:
+    encoder = Encoder(chunk_peers=3, limits=Limits(table_bytes=4_000))
+    first = tailnet(40)
     ids = list(first.nodes)
     sights = [Sight(frozenset(ids[start:])) for start in range(10)]
     snapshot = seeing(first, {node_id: sights[node_id % 10] for node_id in ids})
     for viewer in ids:
         encoder.full(snapshot, viewer, CAPVER, zstd=True)
-        assert len(encoder._tables) == 1 or encoder.held_bytes < 100_000
-    assert sum(table.held_bytes for table in encoder._tables.values()) < 12_000
+        assert len(encoder.kept.sights) == 1 or encoder.held_bytes < 100_000
+    assert 0 < encoder.kept.table_bytes < 12_000
 
 
 def test_tables_of_a_policy_go_with_it() -> None:
@@ -183,9 +180,9 @@ def test_tables_of_a_policy_go_with_it() -> None:
     everyone = Sight(frozenset(first.nodes))
     snapshot = seeing(first, dict.fromkeys(first.nodes, everyone))
     encoder.full(snapshot, NodeID(1), CAPVER, zstd=True)
-    assert {outlook.sight for outlook in encoder._tables} == {everyone}
+    assert encoder.kept.sights == {everyone}
     encoder.full(first, NodeID(1), CAPVER, zstd=True)
-    assert {outlook.sight for outlook in encoder._tables} == {first.compiled.default_sight}
+    assert encoder.kept.sights == {first.compiled.default_sight}
 
 
 def test_distinct_views_leave_nothing_behind() -> None:
@@ -196,23 +193,20 @@ def test_distinct_views_leave_nothing_behind() -> None:
     for viewer in ids:
         encoder.full(after, viewer, CAPVER, zstd=True)
         encoder.delta(before, after, viewer, CAPVER, zstd=True)
-    assert not encoder._tables
-    assert not encoder._pair or not encoder._pair.shared
+    assert not encoder.kept.sights
+    assert not encoder.kept.shared_deltas
 
 
-def test_shared_deltas_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoded, "MAX_PAIR_BYTES", 1_000)
-    encoder, old = Encoder(), tailnet()
+def test_shared_deltas_are_bounded_in_bytes() -> None:
+    encoder, old = Encoder(limits=Limits(pair_bytes=1_000)), tailnet()
     new = online(old, *range(1, 12))
     for of in Band:
         assert encoder.delta(old, new, NodeID(12), of, zstd=True)
-    assert encoder._pair
-    assert 0 < len(encoder._pair.shared) < len(Band)
+    assert 0 < encoder.kept.shared_deltas < len(Band)
 
 
-def test_filters_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ruletexts, "MAX_FILTER_BYTES", 300)
-    encoder, first = Encoder(), tailnet()
+def test_filters_are_bounded_in_bytes() -> None:
+    encoder, first = Encoder(limits=Limits(filter_bytes=300)), tailnet()
     edit = Edit(first, Sequences())
     filters: dict[NodeID, tuple[tailcfg.FilterRule, ...]] = {
         i: (tailcfg.FilterRule(src_ips=(str(i),)),) for i in first.nodes
@@ -222,8 +216,8 @@ def test_filters_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     for viewer in first.nodes:
         (full,) = read_messages(encoder.full(snapshot, viewer, CAPVER, zstd=True), zstd=True)
         assert full.packet_filters == {"base": filters[viewer]}
-    assert 0 < len(encoder._rules._filters) < 6
-    assert encoder._rules._filters.held_bytes <= 300
+    assert 0 < encoder.kept.filters < 6
+    assert encoder.kept.filter_bytes <= 300
 
 
 def test_texts_of_nodes_that_are_gone_are_dropped() -> None:
@@ -237,4 +231,4 @@ def test_texts_of_nodes_that_are_gone_are_dropped() -> None:
             edit.drop(edit.nodes[NodeID(number - 1)])
         snapshot = edit.finish()[0]
         encoder.full(snapshot, NodeID(1), CAPVER, zstd=True)
-    assert len(encoder._texts._texts) <= 2 * len(snapshot.nodes) + 257
+    assert encoder.kept.peers <= 2 * len(snapshot.nodes) + 257

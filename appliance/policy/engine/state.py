@@ -81,6 +81,11 @@ class Sight:
         nodes = self.nodes
         return nodes is None or node_id in nodes
 
+    def among(self, ids: Iterable[NodeID]) -> frozenset[NodeID]:
+        """Return those of the nodes that the class sees."""
+        nodes = self.nodes
+        return frozenset(ids) if nodes is None else nodes.intersection(ids)
+
     def __repr__(self) -> str:
         return f"Sight({'everyone' if self.nodes is None else sorted(self.nodes)})"
 

@@ -82,7 +82,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_to_text)
 
 
 def encode(message: Message) -> bytes:
-    """Give the JSON of a message (8 us for a peer with a dozen addresses)."""
+    """Return the JSON of a message (8 us for a peer with a dozen addresses)."""
     return _encoder.encode(message)
 
 
@@ -92,7 +92,7 @@ def encode_into(message: Message, buffer: bytearray) -> None:
 
 
 def raw(value: object) -> Raw:
-    """Give any plain value (or message) as kept JSON, for the values of a capability."""
+    """Return any plain value (or message) as kept JSON, for the values of a capability."""
     return Raw(_encoder.encode(value))
 
 

@@ -102,7 +102,7 @@ class DisplayMessage(Message, frozen=True, kw_only=True):
 
 
 class ClientVersion(Message, frozen=True, kw_only=True):
-    """Whether the client's software is current."""
+    """Return whether the client's software is current."""
 
     running_latest: bool = False
     latest_version: str = ""

@@ -167,11 +167,11 @@ def parse_prefix(text: str) -> Prefix:
 
 @lru_cache(maxsize=TEXT_CACHE_ENTRIES)
 def address_text(address: Address) -> str:
-    """Give the text form of an address, remembered: making it costs 10 times a look-up."""
+    """Return the text form of an address, remembered: making it costs 10 times a look-up."""
     return str(address)
 
 
 @lru_cache(maxsize=TEXT_CACHE_ENTRIES)
 def prefix_text(prefix: Prefix) -> str:
-    """Give the text form of a prefix, remembered."""
+    """Return the text form of a prefix, remembered."""
     return str(prefix)
