@@ -1,12 +1,14 @@
 """The DNS configuration where it differs from node to node, and where it does not.
 
-It differs where the settings name NextDNS, which is told which node asks. Not for what the
-settings say (``dns``). Sits on ``scene``.
+It differs where the settings name NextDNS, which is told which node asks, and where there are app
+connectors, which only some may ask. Not for what the settings say (``dns``). Sits on ``scene``.
 """
 
 from __future__ import annotations
 
-from appliance.netmap import nextdns
+import msgspec
+
+from appliance.netmap import connectors, nextdns
 from appliance.netmap.scene import Scene
 from appliance.records import NodeID
 from appliance.wire import tailcfg
@@ -16,7 +18,14 @@ def told(scene: Scene, viewer: NodeID) -> tailcfg.DNSConfig | None:
     """Return the DNS configuration of one node; None if all are told the same."""
     if not scene.basis.is_dns_own:
         return None
-    return nextdns.fit(scene.basis.dns, nextdns.asker(scene.snapshot, viewer))
+    config = scene.basis.dns
+    if nextdns.is_named(scene.snapshot.settings):
+        config = nextdns.fit(config, nextdns.asker(scene.snapshot, viewer))
+    if not scene.connectors:
+        return config
+    asked = connectors.routes(scene.snapshot, viewer, scene.connectors)
+    # What the settings say of a domain goes first.
+    return msgspec.structs.replace(config, routes={**asked, **config.routes})
 
 
 def told_to_all(scene: Scene) -> tailcfg.DNSConfig | None:
@@ -42,4 +51,6 @@ def concerns_all(old: Scene, new: Scene) -> bool:
     if not (old.basis.is_dns_own or new.basis.is_dns_own):
         return False
     was, now = old.basis, new.basis
-    return was is not now and (was.is_dns_own != now.is_dns_own or was.dns != now.dns)
+    if was is not now and (was.is_dns_own != now.is_dns_own or was.dns != now.dns):
+        return True
+    return old.connectors is not new.connectors and old.connectors != new.connectors

@@ -6,6 +6,7 @@ Not for what differs between viewers (``outlook``). Sits on ``tailnet.snapshot``
 from __future__ import annotations
 
 from appliance.netmap import nextdns
+from appliance.netmap.connectors import Connector, connectors
 from appliance.netmap.dns import dns_config
 from appliance.records import Settings, Tailnet
 from appliance.tailnet.snapshot import Snapshot
@@ -29,17 +30,37 @@ class Basis:
 class Scene:
     """A snapshot, its DNS configuration, and whether that differs from node to node.
 
-    ``before`` is the scene of another version, from which the basis is taken if it is the same.
+    ``connectors`` are the app connectors, which only some may ask. ``before`` is the scene of
+    another version, from which all is taken that is the same.
     """
 
-    __slots__ = ("basis", "snapshot")
+    __slots__ = ("basis", "connectors", "snapshot")
 
     def __init__(self, snapshot: Snapshot, before: Scene | None = None) -> None:
         self.snapshot = snapshot
-        if before is not None and _has_same_settings(snapshot, before.basis):
+        self.connectors = _connectors(snapshot, before)
+        is_dns_own = bool(self.connectors) or nextdns.is_named(snapshot.settings)
+        if (
+            before is not None
+            and is_dns_own == before.basis.is_dns_own
+            and _has_same_settings(snapshot, before.basis)
+        ):
             self.basis: Basis = before.basis
         else:
-            self.basis = Basis(snapshot, is_dns_own=nextdns.is_named(snapshot.settings))
+            self.basis = Basis(snapshot, is_dns_own=is_dns_own)
+
+
+def _connectors(snapshot: Snapshot, before: Scene | None) -> tuple[Connector, ...]:
+    if before is None:
+        return connectors(snapshot)
+    old = before.snapshot
+    if (
+        snapshot.compiled is old.compiled
+        and snapshot.nodes is old.nodes
+        and snapshot.expired is old.expired
+    ):
+        return before.connectors
+    return connectors(snapshot, before.connectors)
 
 
 def _has_same_settings(snapshot: Snapshot, basis: Basis) -> bool:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance import netmap
+from appliance.netmap.connectors import APP_CONNECTORS
 from appliance.netmap.encoded import Encoder
 from appliance.policy.answers.admission import admit
 from appliance.policy.engine.compile import OPEN, compile  # noqa: A004 - its name
@@ -133,10 +134,20 @@ def document(rng: Random) -> Document:
         target = [rng.choice((*TAGS, "*", "autogroup:member"))]
         made["nodeAttrs"].append({"target": target, "attr": rng.sample(NEXTDNS, rng.randint(1, 2))})
     if rng.random() < 0.4:
+        made["nodeAttrs"].append({"target": ["*"], "app": {APP_CONNECTORS: [_app(rng)]}})
+        made.setdefault("grants", []).append({"src": [rng.choice(TAGS)], "dst": ["*"], "ip": ["*"]})
+    if rng.random() < 0.4:
         made["autoApprovers"] = {"routes": {"10.0.0.0/8": [rng.choice(TAGS)]}}
     if rng.random() < 0.2:
         made["randomizeClientPort"] = True
     return made
+
+
+def _app(rng: Random) -> Document:
+    return {
+        "domains": rng.sample(("wiki.example.com", "*.example.org", "corp.example"), 2),
+        "connectors": [rng.choice((*TAGS, "*"))],
+    }
 
 
 def fitted(rng: Random, snapshot: Snapshot) -> Snapshot:
