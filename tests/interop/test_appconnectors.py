@@ -23,10 +23,10 @@ HEARD_S = 10.0
 POLL_S = 0.05
 
 
-def policy(ports: str) -> dict[str, Any]:
-    app = {"domains": [DOMAIN], "connectors": ["tag:connector"]}
+def policy(ports: str, tag: str) -> dict[str, Any]:
+    app = {"domains": [DOMAIN], "connectors": [tag]}
     return {
-        "tagOwners": {"tag:connector": []},
+        "tagOwners": {tag: []},
         "grants": [{"src": ["*"], "dst": ["*"], "ip": [ports]}],
         "nodeAttrs": [{"target": ["*"], "app": {"tailscale.com/app-connectors": [app]}}],
     }
@@ -52,13 +52,14 @@ async def test_others_are_told_to_ask_the_connector_while_it_would_answer(
 ) -> None:
     """Real clients 6: the domains reached the connector alone."""
     file = lab.directory / "policy.hujson"
+    tag = f"tag:connector-{client.replace('.', '-')}"
 
     async def put(ports: str) -> None:
-        file.write_text(json.dumps(policy(ports)))
-        await lab.server.cli("policy", "set", "-f", str(file))
+        file.write_text(json.dumps(policy(ports, tag)))
+        await lab.server.said("policy", "set", "-f", str(file))
 
     await put("*")
-    key = await lab.auth_key("--reusable", "--tags", "tag:connector")
+    key = await lab.auth_key("--reusable", "--tags", tag)
     connector = await lab.join("connector", client=client, key=key)
     laptop = await lab.join("laptop", client=client)
     assert await route(laptop) is None

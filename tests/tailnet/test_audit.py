@@ -153,7 +153,7 @@ def test_a_fail_over_is_told() -> None:
         node = node_named(edit, name)
         hostinfo = tailcfg.Hostinfo(routable_ips=(route,))
         edit.put(replace(node, hostinfo=hostinfo, approved_routes=(route,)))
-        presence.enter(edit, node.id)
+        presence.enter(edit, node.id, NOON)
     before = policies.settle(Snapshot(edit.tailnet), edit.finish()[0])
     edit = Edit(before, Sequences())
     one = node_named(edit, "one")
