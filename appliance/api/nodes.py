@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from msgspec import Struct
 
 from appliance.api import shapes
-from appliance.api.routes import Context, Nothing, Route, parse_moment
+from appliance.api.routes import Context, Nothing, Route, number, parse_moment
 from appliance.errors import Invalid, NotFound
 from appliance.identity.scopes import Scope
 from appliance.records import Network, Node, UserID
@@ -167,7 +167,7 @@ def _owner_named(snapshot: Snapshot, name: str) -> UserID:
 def _user_meant(edit: Edit, text: str) -> UserID:
     """Find the user whom an id or a name means. Raises Invalid, NotFound."""
     if text.isascii() and text.isdigit():
-        return users.get(edit, UserID(int(text[:20]))).id
+        return users.get(edit, UserID(number(text, "user"))).id
     return users.find_one(edit, name=text).id
 
 

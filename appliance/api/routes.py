@@ -33,6 +33,8 @@ S = TypeVar("S", bound=Struct)
 R = TypeVar("R")
 
 _MAX_ID = 2**63 - 1
+MAX_ID_DIGITS = 19
+"""Of the largest one; int() refuses 4,300 digits and more with an error of its own."""
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -126,8 +128,9 @@ AnyRoute = Route[Any, Any]
 
 def number(text: str, what: str) -> int:
     """Read a decimal id. Raises Invalid."""
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) > _MAX_ID:
-        raise Invalid("id-invalid", f"{text!r} is no {what} id: ids are numbers", concerns=text)
+    if len(text) > MAX_ID_DIGITS or not (text.isascii() and text.isdigit()) or int(text) > _MAX_ID:
+        shown = text[: 2 * MAX_ID_DIGITS]
+        raise Invalid("id-invalid", f"{shown!r} is no {what} id: ids are numbers", concerns=shown)
     return int(text)
 
 

@@ -77,7 +77,10 @@ class Endpoint(NamedTuple):
     def parse(cls, text: str) -> Endpoint:
         """Read the text form. Raises ValueError with what is wrong."""
         host, colon, digits = text.rpartition(":")
-        if not colon or not digits.isascii() or not digits.isdigit() or int(digits) > 65535:
+        is_port = (
+            digits.isascii() and digits.isdigit() and len(digits) <= 5
+        )  # int() is for few digits
+        if not colon or not is_port or int(digits) > 65535:
             raise ValueError("HOST:PORT with a port up to 65535, like 0.0.0.0:443 or [::]:443")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]

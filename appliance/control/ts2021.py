@@ -50,6 +50,8 @@ SWITCHING = (
 # Ours, each with its reason.
 MAX_INITIATION_TEXT = 1_024
 """The true text has 136 characters."""
+MAX_QUERY_FIELDS = 16
+"""Of a WebSocket's URL; clients send one, and parse_qsl raises ValueError for more than it is told."""
 MAX_STRANGERS = 4_000
 """Links whose machine key nobody knows, at about 50 KB each; the oldest idle one makes room."""
 MAX_STRANGERS_BYTES = 32 << 20
@@ -245,13 +247,16 @@ class Ts2021:
 
     def _open_websocket(self, head: Head, stream: Stream) -> Sink | Answer:
         try:
+            fields = dict(parse_qsl(head.query, max_num_fields=MAX_QUERY_FIELDS))
             switching = websocket.answer_handshake(head, UPGRADE)
         except websocket.WebSocketError as error:
             self.counters.refused += 1
             return _refusal(str(error))
+        except ValueError:
+            self.counters.refused += 1
+            return _refusal(f"the query has more than {MAX_QUERY_FIELDS} fields")
         if not self._admit(stream):
             return _THROTTLED
-        fields = dict(parse_qsl(head.query, max_num_fields=16))
         lowered = {name.lower(): value for name, value in fields.items()}
         initiation = _decode_initiation(lowered.get(HANDSHAKE_FIELD))
         goodbye = Farewell(switching + websocket.encode_close(websocket.CloseCode.POLICY))
