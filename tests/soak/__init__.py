@@ -1,0 +1,1 @@
+"""Runs that are too long for the suite, each with a short form in it."""
