@@ -31,9 +31,11 @@ One file says everything. Its ending chooses the form: `.yaml`, `.toml` or `.jso
 same. `headwater serve -c FILE` reads it, and without `-c` the first of `/etc/headwater/config.yaml`,
 `.toml` and `.json` that is there. No environment variable overrides it.
 
-* `headwater config check FILE` names every mistake at once, with the way out; it needs no server.
+* `headwater config check FILE` names every mistake at once, with the way out; it needs no server. What
+  it calls fine starts, and a client comes up on it. Warnings say what works, but not as one may think.
 * `headwater config show FILE` prints the file with every default filled in.
-* `headwater config convert FILE` turns Headscale's configuration into ours.
+* `headwater config convert FILE` turns Headscale's configuration (0.12 and later) into ours, lists what has
+  no counterpart, and checks the result.
 
 Unknown keys are refused. Durations are text like `30d`, `12h`, `1h30m` or `90s`. Secrets are never in
 the file: keys that end in `_file` name a file; a relative name means a credential that systemd hands

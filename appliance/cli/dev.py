@@ -56,7 +56,12 @@ USER = "dev"
 @click.option(
     "--pinned", is_flag=True, help="One self-signed certificate, pinned in the relay map."
 )
-@click.option("--http", "plain", is_flag=True, help="No TLS at all.")
+@click.option(
+    "--http",
+    "plain",
+    is_flag=True,
+    help="No TLS at all: the relay serves nobody, and only a private or loopback address will do.",
+)
 @click.option("--stun-port", type=click.IntRange(0, 65535), default=0, help="UDP port of STUN.")
 @click.option("--log-level", default="", help="debug, info, warning… (default: info; -o: warning)")
 @click.pass_obj
@@ -92,7 +97,10 @@ def dev(
     from appliance.cli.serve import run_loop
     from appliance.serve.server import Server
 
-    settings = config.build(plan, source="headwater dev")
+    try:
+        settings = config.build(plan, source="headwater dev")
+    except config.ConfigError as error:
+        raise CommandFailed(str(error), "choose other --host, --name or ports") from error
     log.set_up(settings.log.level, settings.log.format)
     names = [name] if name else []
     names += [*(a for a in addresses if a != "any"), "localhost", "127.0.0.1", "::1"]
@@ -119,9 +127,13 @@ def _settings(
     stun = ports["stun"] or port
     _remember(home, "ports", {"port": port, "stun": stun})
     binds = ["0.0.0.0", "::"] if "any" in addresses else addresses  # noqa: S104  # asked for
-    host = name or (addresses[0] if addresses[0] != "any" else "127.0.0.1")
+    # Nobody can dial the address that stands for all.
+    host = name or {"any": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104
+        addresses[0], addresses[0]
+    )
     shown = f"[{host}]" if ":" in host else host
-    by_version = {ip_address(a).version: a for a in addresses if _is_address(a)}
+    literals = [ip_address(a) for a in addresses if _is_address(a)]
+    by_version = {each.version: str(each) for each in literals if not each.is_unspecified}
     server: dict[str, object] = {
         "region_code": "dev",
         "region_name": "Headwater dev",
@@ -158,13 +170,28 @@ async def _announce(server: Server, home: Path, output: str) -> None:
     if output:
         click.echo(json.dumps(about, separators=(",", ":")))
         return
-    trust = f"SSL_CERT_FILE={server.ca_file} " if server.ca_file else ""
-    click.echo(
+    click.echo(words(url, server.ca_file, auth_key, home, server.settings.socket.path))
+
+
+def words(url: str, ca_file: Path | None, auth_key: str, home: Path, socket_path: Path) -> str:
+    """Write for people how a node joins, and what it cannot expect."""
+    if url.startswith("http:"):
+        how = "there is no TLS, so there is no certificate to trust"
+        limits = (
+            "Without TLS the relay serves nobody, as clients dial relays with TLS only: nodes that"
+            " find no\ndirect way to each other are not connected. A public name or address will"
+            " not do either: clients\ninsist on TLS there after the first interruption.\n\n"
+        )
+    else:
+        how, limits = "tailscaled must trust the certificate, so start it like this", ""
+    trust = f"SSL_CERT_FILE={ca_file} " if ca_file else ""
+    return (
         f"Headwater is up at {url} and keeps its state in {home}.\n\n"
-        "Join a node (tailscaled must trust the certificate, so start it like this):\n"
+        f"Join a node ({how}):\n"
         f"  {trust}tailscaled\n"
         f"  tailscale up --login-server {url} --auth-key {auth_key}\n\n"
-        f"Look at it:\n  {program()} --socket {about['socket']} nodes list\n\n"
+        f"{limits}"
+        f"Look at it:\n  {program()} --socket {socket_path} nodes list\n\n"
         "Ctrl-C ends it."
     )
 

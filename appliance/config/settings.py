@@ -77,7 +77,7 @@ class ExtraRecord(Struct, frozen=True, kw_only=True):
     """One static DNS record that every node's MagicDNS answers."""
 
     name: str
-    """The whole name, without a dot at its end."""
+    """The whole name in lower case, without a dot at its end; clients know no wildcards."""
     type: Literal["A", "AAAA"] = "A"
     """Kind of record; clients answer only these two."""
     value: str
@@ -88,10 +88,13 @@ class Nameservers(Struct, frozen=True, kw_only=True, rename={"global_": "global"
     """Which resolvers nodes ask for names outside the tailnet."""
 
     global_: tuple[str, ...] = ()
-    """Resolvers for everything: an IP address, `ip:port`, or a DNS-over-HTTPS URL. NextDNS
-    (`https://dns.nextdns.io/PROFILE`) is told which node asks; the policy can change that by node."""
+    """Resolvers for everything: an IP address, `ip:port`, or the URL of a DNS-over-HTTPS service
+    whose addresses clients know by heart (Cloudflare, Google, Quad9, Mullvad, Wikimedia, Control D,
+    CIRA, NextDNS); they ask no other service, no name and nothing over TLS (`tls://`). For a known
+    address they use HTTPS by themselves. NextDNS (`https://dns.nextdns.io/PROFILE`) is told which
+    node asks; the policy can change that by node."""
     split: dict[str, tuple[str, ...]] = {}
-    """Resolvers by domain suffix."""
+    """Resolvers by domain suffix, at least one for each."""
 
 
 class Dns(Struct, frozen=True, kw_only=True):
@@ -133,11 +136,13 @@ class Tailnet(Struct, frozen=True, kw_only=True):
     key_expiry: timedelta | None = None
     """How long a user's node may stay before it must log in again; null means for ever."""
     ephemeral_timeout: timedelta = timedelta(minutes=30)
-    """How long an ephemeral node may be away before it is removed."""
+    """How long an ephemeral node may be away before it is removed; at least 2s, a minute is safe."""
     file_sharing: bool = True
     """Let nodes of one user send files to each other (Taildrop)."""
     client_logs: bool = False
-    """Let clients send their logs to Tailscale's log service."""
+    """Let clients send their logs to Tailscale's log service. They are told so with their first
+    map and go on trying to send what they noted before it, for some minutes; only
+    `tailscaled --no-logs-no-support` keeps a client from that, too."""
     policy: Policy = Policy()
     email_domains: tuple[str, ...] = ()
     """The e-mail domains that the tailnet owns: `user:*@example.com` in a policy means their users."""
@@ -168,7 +173,7 @@ class RelayServer(Struct, frozen=True, kw_only=True):
     region_name: str = "Headwater"
     """Name of its region for people."""
     host: str = ""
-    """Name or address that nodes dial; empty means the host of `server_url`."""
+    """Name or address that nodes dial, without port; empty means the host of `server_url`."""
     port: Port | None = None
     """Port that nodes dial; null means the port of `server_url`."""
     ipv4: IPv4Address | None = None
@@ -205,7 +210,7 @@ class RelayNode(Struct, frozen=True, kw_only=True):
     """One relay of a further region."""
 
     host: str
-    """Name or address that nodes dial."""
+    """Name or address that nodes dial, always with TLS; without `https://` and port."""
     name: str = ""
     """Unique over all regions; empty means made from the region's code and the position."""
     cert_name: str = ""
@@ -278,7 +283,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The whole site file."""
 
     server_url: str
-    """The URL that clients are given: `https://host` or `https://host:port`, without a path."""
+    """The URL that clients are given: `https://host` or `https://host:port`, without a path.
+    `http://` only with a private or loopback address or `localhost`, for trying things out: elsewhere
+    clients insist on TLS after an interruption, and a relay is always dialled with TLS."""
     listen: tuple[Endpoint, ...] = (Endpoint("0.0.0.0", 443), Endpoint("::", 443))  # noqa: S104  # a public server
     """Addresses for clients: control, relay and API share them."""
     listen_plain: tuple[Endpoint, ...] = ()
@@ -291,7 +298,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     state_dir: Path = Path("/var/lib/headwater")
     """Keys and the embedded database; mode 0700."""
     database_url: str = ""
-    """`sqlite:///PATH` or `postgresql://user@host/name`; empty means SQLite in `state_dir`."""
+    """`sqlite:///PATH` or `postgresql://user@host/name` as libpq reads it, with its parameters behind
+    `?` (a socket: `postgresql:///name?host=/run/postgresql`); empty means SQLite in `state_dir`."""
     database_password_file: Path | None = None
     """File with the password of a PostgreSQL database."""
     tls: Tls = Tls()

@@ -10,7 +10,7 @@ import pytest
 from appliance.config import read_document
 from tests.soak import sitefiles
 
-SHORT = 12
+SHORT = 8
 """Files that are started; a start takes a third of a second of CPU."""
 CHECKED = 150
 
