@@ -1,4 +1,4 @@
-"""What passes between systemd and us: sockets at the start; that we are ready, reload, stop, live.
+"""systemd's side of a service: inherited sockets, notifications, the watchdog.
 
 Not for units (``deploy``). Does nothing where no systemd is.
 Source: systemd sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
@@ -19,10 +19,10 @@ FIRST_DESCRIPTOR = 3
 MAX_DESCRIPTORS = 256
 """Far more sockets than a site has addresses; a larger number is damage."""
 EXTENSION_S = 60.0
-"""How much time we ask for at a time while something long goes on."""
+"""By how much the start timeout is extended at a time."""
 
 Inherited = Mapping[str, tuple[socket.socket, ...]]
-"""Sockets that somebody else has made and bound, by the names of their purposes."""
+"""Sockets that systemd made and bound, by purpose (``FileDescriptorName=``)."""
 
 
 def inherited(
@@ -47,7 +47,7 @@ def inherited(
 
 
 def notify(*assignments: str) -> bool:
-    """Send assignments such as ``READY=1``; tell whether somebody was there to hear them."""
+    """Send assignments such as ``READY=1``; return whether a service manager got them."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -63,22 +63,22 @@ def notify(*assignments: str) -> bool:
 
 
 def ready(status: str) -> bool:
-    """Say that start or reload is done."""
+    """Notify that start or reload is done."""
     return notify("READY=1", f"STATUS={status}")
 
 
 def reloading() -> bool:
-    """Say that a reload begins; ``ready`` ends it."""
+    """Notify that a reload begins; ``ready`` ends it."""
     return notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def stopping() -> bool:
-    """Say that the server stops."""
+    """Notify that the process stops."""
     return notify("STOPPING=1", "STATUS=stopping")
 
 
 def watchdog_s() -> float | None:
-    """Give how often systemd wants to hear from us; None if it does not watch."""
+    """Return the watchdog's interval in seconds; None without a watchdog."""
     interval = os.environ.get("WATCHDOG_USEC", "")
     if not interval.isdecimal() or int(interval) == 0:
         return None
@@ -104,7 +104,7 @@ def ping() -> None:
 async def extend_start_timeout(
     status: str, *, every_s: float = EXTENSION_S / 4
 ) -> AsyncIterator[None]:
-    """Ask for more time, again and again, while the block lasts: it may outlast a start's limit."""
+    """Extend the start timeout for as long as the block runs."""
 
     async def ask() -> None:
         while True:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.records import Presence
-from appliance.serve import relay as relaying
+from appliance.serve.relay import gone_keys, read_mesh_key
 from appliance.serve.statedir import StateError
 from appliance.tailnet import nodes
 from appliance.tailnet.snapshot import Edit
@@ -48,18 +48,18 @@ def test_keys_that_stop_being_good_are_named(change: Callable[[Edit], None], is_
     edit = edit_of(old)
     change(edit)
     new, _ = edit.finish()
-    assert relaying.gone_keys(old, new) == ([node_key("phone")] if is_gone else [])
-    assert relaying.gone_keys(new, new) == []
+    assert gone_keys(old, new) == ([node_key("phone")] if is_gone else [])
+    assert gone_keys(new, new) == []
 
 
 def test_mesh_key_file_is_read_or_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "mesh.key"
     settings = plan(tmp_path, derp={"server": {"mesh": {"key_file": str(path)}}})
     with pytest.raises(StateError, match="generate mesh-key"):
-        relaying.read_mesh_key(settings)
+        read_mesh_key(settings)
     path.write_text("ab" * 31)
     with pytest.raises(StateError, match="generate mesh-key"):
-        relaying.read_mesh_key(settings)
+        read_mesh_key(settings)
     path.write_text("ab" * 32 + "\n")
-    assert relaying.read_mesh_key(settings) is not None
-    assert relaying.read_mesh_key(plan(tmp_path)) is None
+    assert read_mesh_key(settings) is not None
+    assert read_mesh_key(plan(tmp_path)) is None
