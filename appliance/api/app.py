@@ -9,6 +9,7 @@ from aiohttp import web
 
 from appliance.api import (
     attributes,
+    audit,
     document,
     health,
     nodes,
@@ -31,6 +32,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     *attributes.ROUTES,
     *policy.ROUTES,
     *ssh.ROUTES,
+    *audit.ROUTES,
 )
 """The route table of version 1."""
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
 
 from aiohttp import web
 
@@ -15,8 +17,27 @@ from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.live.policy import PolicyKeeper
 from appliance.loops import Failing
-from appliance.records import TailnetID
+from appliance.records import AuditEntry, TailnetID
 from appliance.tailnet.addresses import Rng
+
+
+class AuditReader(Protocol):
+    """Reads a page of the audit log, newest first; see ``store.Database.audit``."""
+
+    def __call__(
+        self,
+        tailnet: TailnetID,
+        /,
+        *,
+        before: int | None,
+        limit: int,
+        act: str,
+        by: str,
+        kind: str,
+        target: int | None,
+        since: datetime | None,
+    ) -> Awaitable[Sequence[tuple[int, AuditEntry]]]:
+        """Give entries with their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +51,7 @@ class Door:
     rng: Rng
     metrics: Callable[[], bytes]
     ssh_checks: SSHChecks
+    audit: AuditReader
     release: str = "0.29"
     """The release of Headscale as whose API this one answers."""
     failing: Callable[[], Sequence[Failing]] = tuple

@@ -16,6 +16,7 @@ from aiohttp import web
 from appliance.api.conditions import with_etag
 from appliance.errors import Kind, Rejected
 from appliance.live import CommitFailed
+from appliance.store.errors import is_databases, reason
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,11 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem(answer.status, f"{request.method} {request.path}: {answer.reason}")
     except (ConnectionError, web.RequestPayloadError):
         return problem(400, "the body did not arrive whole")
-    except Exception:
+    except Exception as failure:
+        if is_databases(failure):
+            why = {"path": request.path, "reason": reason(failure)}
+            log.warning("database did not answer the API", extra=why)
+            return problem(503, "the database does not answer", code="database-away")
         log.exception("API handler failed", extra={"path": request.path})
         return problem(500, "the server failed at this request; its log has the reason")
 

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "policy": ("policy", "policy", "Say who may reach whom: check, compare, explain, set."),
     "ssh": ("ssh", "ssh", "Approve or deny SSH logins that the policy has checked."),
     "auth": ("ssh", "auth", "Decide about logins that wait, as Headscale spells it."),
+    "audit": ("audit", "audit", "List who changed what, newest first."),
     "health": ("health", "health", "Ask the server whether it is well."),
     "version": ("health", "version", "Print the version."),
     "generate": ("generate", "generate", "Make keys."),

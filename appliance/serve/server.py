@@ -242,6 +242,7 @@ class Server(Process):
             rng=random.SystemRandom(),
             metrics=metrics.render,
             ssh_checks=self.ssh_checks,
+            audit=database.audit,
             release=self.settings.api.release,
             failing=lambda: self.supervisor.failing,
             warnings=self.site_warnings,

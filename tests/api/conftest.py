@@ -112,6 +112,7 @@ async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
         rng=SystemRandom(),
         metrics=lambda: b"headwater_build_info 1\n",
         ssh_checks=SSHChecks(secrets.token_bytes),
+        audit=database.audit,
         warnings=lambda: warnings,
     )
     async with TestClient(TestServer(app.build(door))) as client:

@@ -37,6 +37,7 @@ ROUTES = [
     "/api/v1/node/1/attributes", "/api/v1/node/{}/attributes", "/api/v1/node/2/attributes/{}",
     "/api/v1/node/{}/user", "/api/v1/node/1/user", "/api/v1/node/1/expire",
     "/api/v1/node/backfillips", "/api/v1/device-attributes", "/api/v1/openapi.json", "/api/v1/docs",
+    "/api/v1/audit",
 ]  # fmt: skip
 VALUES: list[object] = [
     None, 0, 1, 2, -1, 2**63, 1e400, True, "", "1", "2", "alice", "x" * 300, "\0", "a\0b", "\u202e",
@@ -51,6 +52,7 @@ FIELDS = [
     "expiry", "aclTags", "id", "tags", "routes", "NodePublic", "disableExpiry", "policy",
     "against", "src", "dst", "protocol", "role", "x", "value", "comment", "disable_expiry",
     "acl_tags", "display_name", "picture_url", "key", "nodes", "plan", "confirmed", "authId",
+    "act", "by", "kind", "target", "since", "before", "limit",
 ]  # fmt: skip
 NO_POLICY_YET = ("GET", "/api/v1/policy")
 """Headscale answers this with a 500, and so consoles know what it means."""
@@ -80,6 +82,10 @@ def body(data: bytes) -> StreamReader:
 
 async def no_trouble() -> str:
     return ""
+
+
+async def nothing(_tailnet: TailnetID, /, **_asked: object) -> list[tuple[int, AuditEntry]]:
+    return []
 
 
 def call(rng: random.Random, site: web.Application) -> web.Request:
@@ -113,6 +119,7 @@ async def attack(rng: random.Random, live: LiveTailnet) -> None:
         fixed_rng(),
         lambda: b"metrics",
         SSHChecks(rng.randbytes),
+        nothing,
     )
     site = app.build(door)
     site.freeze()
