@@ -1,4 +1,4 @@
-"""Files that somebody else writes: noticed when they change; a text read whole, and again then.
+"""Files: those that somebody else writes, noticed when they change, and our own, written whole.
 
 Not for what a file means. Knows replaced files, switched links and files written in place. Blocking:
 call it in a thread where a disk may be slow.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,3 +119,35 @@ def _explain(error: OSError | ValueError) -> str:
     if isinstance(error, PermissionError):
         return "the server may not read it; make it readable for the server's user"
     return error.strerror or str(error)
+
+
+def write_whole(path: Path, data: bytes, *, mode: int = 0o600, is_new: bool = False) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut.
+
+    ``is_new`` raises FileExistsError instead of replacing one that somebody made meanwhile. Raises
+    OSError.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    trial = Path(name)
+    try:
+        with open(handle, "wb") as file:  # noqa: PTH123 - a file that is open already
+            os.fchmod(handle, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        if is_new:
+            path.hardlink_to(trial)
+        else:
+            trial.replace(path)
+        sync_directory(path.parent)
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a new name in a directory survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

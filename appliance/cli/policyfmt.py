@@ -14,6 +14,7 @@ from appliance.cli.output import emit
 from appliance.cli.policydesk import lay_out
 from appliance.cli.policyfile import PATHS, STDIN, PolicyFile, PolicyRefused, complain, read
 from appliance.cli.root import Command, Invocation
+from appliance.files import write_whole
 
 
 @click.command("fmt", cls=Command)
@@ -58,13 +59,9 @@ def _laid_out(file: PolicyFile, output: str) -> str:
 def _rewrite(path: Path, text: str) -> None:
     """Replace a file at once, so that no reader finds half of it."""
     path = path.resolve()
-    trial = path.with_name(f".{path.name}.new")
     try:
-        trial.write_text(text, encoding="utf-8", newline="")
-        trial.chmod(path.stat().st_mode & 0o777)
-        trial.replace(path)
+        write_whole(path, text.encode(), mode=path.stat().st_mode & 0o777)
     except OSError as error:
-        trial.unlink(missing_ok=True)
         raise CommandFailed(f"{path}: {error.strerror}") from error
 
 

@@ -103,8 +103,16 @@ class Server(Process):
 
     async def _start(self, ending: AsyncExitStack) -> None:
         settings = self.settings
-        noise_key = statedir.private_key(settings.state_dir / "noise.key", secrets.token_bytes)
-        database = await self._open_database(ending)
+        key_path = settings.state_dir / "noise.key"
+        known = statedir.known_key(key_path)
+        database = await self._open_database(ending, may_be_new=known is None)
+        # Made under the database's lock: else one of two servers may overwrite the other's.
+        noise_key = known or statedir.private_key(key_path, secrets.token_bytes)
+        if known is None and not database.is_new:
+            log.warning(
+                "the server's key was missing, and a new one is made: every node must log in again",
+                extra={"path": str(key_path)},
+            )
         tls = await self._open_certificate(self._certificate_names)
         sockets = await self._bind(resolved.server_places(settings), ending)
         self.ports = resolved.Ports(
@@ -136,13 +144,13 @@ class Server(Process):
         await self._open_local_socket(door, ending)
         await self._open_metrics(sockets, door, ending)
 
-    async def _open_database(self, ending: AsyncExitStack) -> Database:
+    async def _open_database(self, ending: AsyncExitStack, *, may_be_new: bool) -> Database:
         database = self.database = Database.open(
             database_url(self.settings), take_over=self._take_over_database
         )
         ending.push_async_callback(self._close_database, database)
         async with systemd.extend_start_timeout("bringing the database to a new form"):
-            await database.migrate()
+            await database.migrate(may_be_new=may_be_new)
         return database
 
     async def _close_database(self, database: Database) -> None:

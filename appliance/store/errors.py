@@ -24,6 +24,10 @@ class DatabaseDamaged(StoreError):
     """The records contradict each other, or the file is not whole."""
 
 
+class DatabaseMissing(StoreError):
+    """The database is empty, though there is more that belongs to it."""
+
+
 class DatabaseAway(StoreError):
     """The database does not answer, or does not take what it is sent; it may by itself."""
 

@@ -37,6 +37,7 @@ def load(connection: Connection) -> tuple[list[Snapshot], dict[str, int]]:
 
     Raises DatabaseDamaged if a row cannot be read or contradicts another one.
     """
+    _check_whole(connection)
     _drop_orphans(connection)
     tailnets = [
         _read(row_to_tailnet, row, schema.tailnets) for row in _rows(connection, schema.tailnets)
@@ -77,6 +78,25 @@ def _counters(connection: Connection) -> dict[str, int]:
     return counters
 
 
+def _check_whole(connection: Connection) -> None:
+    """Raise DatabaseDamaged for a SQLite file that is not whole, or has rows without their owner.
+
+    PostgreSQL keeps both itself.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if verdict != "ok":
+        raise DatabaseDamaged(f"the database is not whole ({verdict}); restore a backup")
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+    if broken:
+        table, number, parent = broken[0][:3]
+        raise DatabaseDamaged(
+            f"{table}, id {number}: its row of {parent} is missing, and {len(broken) - 1} more such "
+            "rows; restore a backup, or delete these rows"
+        )
+
+
 def _drop_orphans(connection: Connection) -> None:
     """Delete last-seen times of nodes that never made it into the database."""
     known = select(schema.nodes.c.id)
@@ -85,7 +105,12 @@ def _drop_orphans(connection: Connection) -> None:
 
 def _rows(connection: Connection, table: Table) -> list[Loaded]:
     key = next(iter(table.primary_key.columns))
-    return [dict(row) for row in connection.execute(select(table).order_by(key)).mappings()]
+    try:
+        return [dict(row) for row in connection.execute(select(table).order_by(key)).mappings()]
+    except (ValueError, TypeError) as error:  # a time that is none, for one
+        raise DatabaseDamaged(
+            f"{table.name}: a row cannot be read: {error}; restore a backup"
+        ) from error
 
 
 def _by_tailnet(connection: Connection, table: Table) -> dict[TailnetID, list[Loaded]]:

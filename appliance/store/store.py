@@ -33,7 +33,14 @@ from sqlalchemy.exc import DBAPIError
 
 from appliance.records import AuditEntry, NodeID, Tailnet, TailnetID
 from appliance.store import auditlog, engine, loading, schema, upgrade
-from appliance.store.errors import DatabaseAway, DatabaseClosed, NotOurs, StoreError, reason
+from appliance.store.errors import (
+    DatabaseAway,
+    DatabaseClosed,
+    DatabaseMissing,
+    NotOurs,
+    StoreError,
+    reason,
+)
 from appliance.store.owned import OwnConnection, Patience
 from appliance.store.rows import Row, audit_entry_to_row, last_seen_to_row
 from appliance.store.writer import Changes, Writer
@@ -49,6 +56,11 @@ FORGET_PERIOD_S = 3600.0
 """How often the audit log is looked through for what is too old."""
 MOST_NOTED = 10_000
 """Entries that wait for a database that is away; of more the newest are kept."""
+MISSING: Final = (
+    "the database is empty, and the server's key (noise.key) is older: the nodes that know this "
+    "server would be strangers to it. Restore the database from a backup, or correct database_url; "
+    "to begin anew, move noise.key away"
+)
 PING_S = 1.0
 """A health check must answer soon, also when the database does not."""
 PATIENCE: Final = Patience()
@@ -102,6 +114,7 @@ class Database:
         self._counters: dict[str, int] = {}
         self._is_closed = False
         self._is_unwell = False
+        self.is_new = False
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
 
@@ -124,12 +137,13 @@ class Database:
         opened = engine.open_engine(url, busy_timeout_s=busy_timeout_s, take_over=take_over)
         return cls(opened, last_seen_period_s=last_seen_period_s, patience=patience)
 
-    async def migrate(self) -> Path | None:
+    async def migrate(self, *, may_be_new: bool = True) -> Path | None:
         """Bring the database to this program's schema; give the copy made before, if any.
 
+        ``is_new`` tells afterwards whether it was empty. If it must not be, DatabaseMissing.
         Raises DatabaseTooNew, DatabaseDamaged or DatabaseInUse, saying what to do.
         """
-        return await self._call(self._migrate)
+        return await self._call(lambda: self._migrate(may_be_new=may_be_new))
 
     async def load(self) -> tuple[list[Snapshot], Sequences]:
         """Read everything: a snapshot per tailnet, oldest tailnet first, and the id counters.
@@ -416,8 +430,11 @@ class Database:
             ) from error
         return self._own.journal.heads != before
 
-    def _migrate(self) -> Path | None:
+    def _migrate(self, *, may_be_new: bool) -> Path | None:
         try:
+            self.is_new = upgrade.is_empty(self._own.get())
+            if self.is_new and not may_be_new:
+                raise DatabaseMissing(MISSING)
             return upgrade.migrate(self._opened, self._own.get(), datetime.now(UTC))
         except DBAPIError as error:
             raise engine.translated(error, self._opened.file) from error

@@ -63,6 +63,12 @@ def migrate(
     return copy
 
 
+def is_empty(connection: Connection) -> bool:
+    """Tell whether nobody has made a table yet."""
+    with connection.begin():
+        return not inspect(connection).get_table_names()
+
+
 def _read_state(connection: Connection) -> State | None:
     tables = inspect(connection).get_table_names()
     if schema.schema_state.name not in tables:

@@ -6,9 +6,10 @@ whole or not at all; leaf and key share one file, so that a reader never sees ha
 
 from __future__ import annotations
 
+import fcntl
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from appliance.files import write_whole
 from appliance.tls.certificates import CertificateError, pin
 
 Clock = Callable[[], datetime]
@@ -72,8 +74,12 @@ class LocalCa:
         return Pair(self.leaf_file, pin(leaf))
 
     def _ensure_ca(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-        if self.ca_file.exists() and self._key_file.exists():
-            return _read_ca(self.ca_file, self._key_file)
+        with _alone(self.directory):  # a relay of its own process may share the directory
+            if self.ca_file.exists() and self._key_file.exists():
+                return _read_ca(self.ca_file, self._key_file)
+            return self._make_ca()
+
+    def _make_ca(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "headwater local CA")])
         certificate = (
@@ -85,8 +91,8 @@ class LocalCa:
             )
             .sign(key, hashes.SHA256())
         )
-        write_private(self._key_file, _key_pem(key))
-        write_private(self.ca_file, _pem(certificate), mode=0o644)
+        write_whole(self._key_file, _key_pem(key))
+        write_whole(self.ca_file, _pem(certificate), mode=0o644)
         return certificate, key
 
     def _make_leaf(
@@ -101,7 +107,7 @@ class LocalCa:
             .add_extension(issuer_id, critical=False)
             .sign(ca_key, hashes.SHA256())
         )
-        write_private(self.leaf_file, _pem(leaf) + _pem(ca) + _key_pem(key))
+        write_whole(self.leaf_file, _pem(leaf) + _pem(ca) + _key_pem(key))
         return leaf
 
     def _is_good(self, leaf: x509.Certificate, ca: x509.Certificate, names: Sequence[str]) -> bool:
@@ -137,23 +143,19 @@ def ensure_self_signed(path: Path, names: Sequence[str], *, now: Clock = _utc_no
         leaf = _for_names(
             _builder(subject, subject, key.public_key(), now(), PINNED_DAYS), names
         ).sign(key, hashes.SHA256())
-        write_private(path, _pem(leaf) + _key_pem(key))
+        write_whole(path, _pem(leaf) + _key_pem(key))
     return Pair(path, pin(leaf))
 
 
-def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a file whole or not at all; nobody else may read it unless ``mode`` says so."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other processes from making the same keys at the same time."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _builder(

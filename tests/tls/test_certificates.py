@@ -13,8 +13,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from appliance.files import write_whole
 from appliance.tls.certificates import Certificate, CertificateError, read_facts, server_context
-from appliance.tls.localca import LocalCa, ensure_self_signed, write_private
+from appliance.tls.localca import LocalCa, ensure_self_signed
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str | None) -> ssl.SSLObject:
@@ -145,11 +146,11 @@ def test_missing_and_encrypted_files_are_named(tmp_path: Path) -> None:
 def test_private_files_are_whole_or_absent(tmp_path: Path) -> None:
     target = tmp_path / "there" / "file"
     with pytest.raises(FileNotFoundError):
-        write_private(target, b"x")
+        write_whole(target, b"x")
     target.parent.mkdir()
-    write_private(target, b"old")
+    write_whole(target, b"old")
     target.chmod(0o644)
-    write_private(target, b"new")
+    write_whole(target, b"new")
     assert target.read_bytes() == b"new"
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert [path.name for path in target.parent.iterdir()] == ["file"]
