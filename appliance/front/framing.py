@@ -144,10 +144,8 @@ class Body:
             raise ProtocolError("request body: a trailer that only a head may have")
 
 
-_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ")
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})\r\n", re.IGNORECASE)
-_CODED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
-_CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
+_STATUS = slice(9, 12)
+_LENGTH = b"\r\ncontent-length: "
 _NEVER_ENDS = 1 << 62
 """Left to come of an answer that only the end of the connection ends."""
 
@@ -193,21 +191,21 @@ class AnswerFollower:
         if end < 0:
             self._head = data[:MAX_ANSWER_HEAD_BYTES]
             return None
-        head, rest = data[: end + 2], data[end + 4 :]
-        status = _STATUS.match(head)
-        code = int(status[1]) if status else 0
-        if 100 <= code < 200:
+        status, head, rest = data[_STATUS], data[: end + 2].lower(), data[end + 4 :]
+        if status.startswith(b"1"):
             self._head = b""
             return self._follow_head(rest)
         self._head = None
-        self.closes = _CLOSE.search(head) is not None
-        length = _LENGTH.search(head)
-        if self._no_body or code in (204, 304):
+        self.closes = b"\r\nconnection: close\r\n" in head
+        length = head.find(_LENGTH)
+        if self._no_body or status in (b"204", b"304"):
             self._left = 0
-        elif _CODED.search(head):
+        elif length >= 0:
+            self._left = int(head[length + len(_LENGTH) : head.find(b"\r\n", length + 2)])
+        elif b"\r\ntransfer-encoding: chunked\r\n" in head:
             self._chunked = True
         else:
-            self._left = int(length[1]) if length else _NEVER_ENDS
+            self._left = _NEVER_ENDS
         return rest
 
     def _follow_chunks(self, data: bytes) -> None:

@@ -61,6 +61,7 @@ class Head:
     """
 
     __slots__ = (
+        "_first",
         "authority",
         "chunked",
         "fields",
@@ -79,23 +80,26 @@ class Head:
         self.target = target
         self.minor = minor
         self.fields = fields
+        self._first = dict(reversed(fields))
+        """The first value of each name: every request is asked for a dozen of them."""
         self.path, self.query, self.authority = _split_target(method, target)
         self.chunked = self._is_chunked()
         self.length = None if self.chunked else self._stated_length()
 
     def get(self, name: str) -> str | None:
         """Give the first field of this (lower-case) name, or None."""
-        for key, value in self.fields:
-            if key == name:
-                return value
-        return None
+        return self._first.get(name)
 
     def all(self, name: str) -> list[str]:
         """Give every field of this (lower-case) name, in order."""
+        if name not in self._first:
+            return []
         return [value for key, value in self.fields if key == name]
 
     def tokens(self, name: str) -> frozenset[str]:
         """Give the comma-separated members of all fields of this name, in lower case."""
+        if name not in self._first:
+            return frozenset()
         joined = ",".join(self.all(name)).lower()
         return frozenset(part for part in (item.strip() for item in joined.split(",")) if part)
 
@@ -209,14 +213,16 @@ def _split_target(method: str, target: str) -> tuple[str, str, str | None]:
     if method == "CONNECT":
         return "", "", None
     authority = None
-    if target[:7].lower() == "http://" or target[:8].lower() == "https://":
+    if target.startswith("/"):
+        pass
+    elif target[:7].lower() == "http://" or target[:8].lower() == "https://":
         rest = target.partition("://")[2]
         end = next((at for at, sign in enumerate(rest) if sign in "/?#"), len(rest))
         authority, target = rest[:end], rest[end:]
         target = target if target.startswith("/") else f"/{target}"
         if not authority or not _AUTHORITY.fullmatch(authority):
             raise ProtocolError("request head: the URL has no proper host")
-    elif not target.startswith("/") and (target, method) != ("*", "OPTIONS"):
+    elif (target, method) != ("*", "OPTIONS"):
         raise ProtocolError("request head: the target is neither a path nor a URL")
     if "#" in target:
         raise ProtocolError("request head: the target has a fragment")
