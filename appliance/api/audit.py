@@ -6,12 +6,11 @@ Read from the database, page by page. Not for writing entries (``live``) nor for
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 from msgspec import Struct
 
 from appliance.api.routes import Context, Route, number, optional_number, parse_moment
+from appliance.api.shapes import Moment
 from appliance.errors import Invalid
 from appliance.identity.scopes import Scope
 from appliance.records import AuditEntry
@@ -41,7 +40,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     """One change of one record: what differs, as it was and as it is."""
 
     id: str
-    at: datetime
+    at: Moment
     door: str
     by: str
     act: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from datetime import datetime
 
 import msgspec
 from aiohttp import web
@@ -12,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from appliance import __version__
 from appliance.api.door import DOOR, Door
 from appliance.api.routes import Context, Nothing, Reply, Route
+from appliance.api.shapes import Moment
 from appliance.metrics import CONTENT_TYPE
 
 
@@ -21,7 +21,7 @@ class FailingLoop(Struct, frozen=True, kw_only=True, rename="camel"):
     name: str
     about: str
     """What tells it from others of its kind, such as a tailnet; may be empty."""
-    since: datetime
+    since: Moment
     failures: int
     reason: str
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from datetime import datetime
 from functools import partial
 
 import msgspec
@@ -17,6 +16,7 @@ from msgspec import Struct
 from appliance.api.conditions import ANY, etag_of
 from appliance.api.problem import Refusal
 from appliance.api.routes import Context, Nothing, Reply, Route
+from appliance.api.shapes import Moment
 from appliance.errors import Conflict, Forbidden, Invalid, NotFound, Rejected
 from appliance.identity.scopes import Scope
 from appliance.live.policy import NOT_WRITTEN, PolicyKeeper, changed_meanwhile
@@ -70,7 +70,7 @@ class Shown(Struct, frozen=True, kw_only=True, rename="camel"):
     """A policy; ``updated_at`` null means that it cannot be set here (consoles read it so)."""
 
     policy: str
-    updated_at: datetime | None
+    updated_at: Moment | None
 
 
 class Status(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -81,12 +81,12 @@ class Status(Struct, frozen=True, kw_only=True, rename="camel"):
 
     source: str
     file: str
-    since: datetime | None
+    since: Moment | None
     by: str
     etag: str
     denies_all: bool
     trouble: str
-    trouble_since: datetime | None
+    trouble_since: Moment | None
 
 
 UNWRITTEN_ETAG = "ts-default"

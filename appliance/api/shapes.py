@@ -8,14 +8,18 @@ what it does not have is shaped as in the hosted service's API.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from appliance import records
 from appliance.policy.text.postures import attributes_of
 from appliance.tailnet.keys import TEXT_PREFIX
 from appliance.tailnet.snapshot import Snapshot
 from appliance.wire.keys import DiscoKey
+
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A time as the OpenAPI document describes it: RFC 3339, with its zone."""
 
 UNSET_TIME = datetime(1, 1, 1, tzinfo=UTC)
 """What Go's clients read as "no time" where the member must not be null."""
@@ -35,7 +39,7 @@ class User(Struct, frozen=True, kw_only=True, rename="camel"):
 
     id: str
     name: str
-    created_at: datetime
+    created_at: Moment
     display_name: str = ""
     email: str = ""
     provider_id: str = ""
@@ -54,8 +58,8 @@ class PreAuthKey(Struct, frozen=True, kw_only=True, rename="camel"):
     reusable: bool
     ephemeral: bool
     used: bool
-    expiration: datetime | None
-    created_at: datetime
+    expiration: Moment | None
+    created_at: Moment
     acl_tags: tuple[str, ...]
 
 
@@ -69,10 +73,10 @@ class Node(Struct, frozen=True, kw_only=True, rename="camel"):
     ip_addresses: tuple[str, ...]
     name: str
     user: User | None
-    last_seen: datetime | None
-    expiry: datetime | None
+    last_seen: Moment | None
+    expiry: Moment | None
     pre_auth_key: PreAuthKey | None
-    created_at: datetime
+    created_at: Moment
     register_method: str
     given_name: str
     online: bool
@@ -128,7 +132,7 @@ class Attributes(Struct, frozen=True, kw_only=True):
     """What is known of a node, by name, and until when. Source: the hosted service's API."""
 
     attributes: dict[str, records.AttributeValue]
-    expiries: dict[str, datetime]
+    expiries: dict[str, Moment]
 
 
 TAGGED = User(id=str(records.TAGGED_USER_ID), name="tagged-devices", created_at=UNSET_TIME)

@@ -6,11 +6,11 @@ Also ``/api/v1/auth/approve`` and ``reject``, by which tools for Headscale decid
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 
 from msgspec import Struct
 
 from appliance.api.routes import Context, Nothing, Route
+from appliance.api.shapes import Moment
 from appliance.identity.scopes import Scope
 from appliance.identity.sshchecks import SSHCheck, Verdict
 from appliance.records import TAGGED_USER_ID, NodeID
@@ -30,8 +30,8 @@ class Check(Struct, frozen=True, kw_only=True, rename="camel"):
     destination: str
     destination_id: str
     local_user: str
-    asked_at: datetime
-    expires_at: datetime
+    asked_at: Moment
+    expires_at: Moment
 
 
 class Checks(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,8 @@ from appliance.cli.root import Command, Invocation
 
 PAGE = 1000
 """Entries that one call gives; more are asked for in pages."""
+_DOORS = ("system:", "local:", "node:")
+"""Of ``identity.principals.PrincipalKind``, written out so that --help need not import it."""
 MAX_CELL_CHARS = 120
 """Of what differs, in one row of the table; -o json has it whole."""
 
@@ -24,7 +26,7 @@ MAX_CELL_CHARS = 120
 @click.option(
     "--act", default="", help="Only this: node.rename, or all that was done to a noun: node."
 )
-@click.option("--by", default="", help="Only what this one did, by the name after the colon of By.")
+@click.option("--by", default="", help="Only what this one did, as By has it.")
 @click.option("--node", default="", help="Only what was done to this node, by id or name.")
 @click.option("--user", default="", help="Only what was done to this user, by id or name.")
 @click.option("--key", default="", help="Only what was done to the pre-auth key with this id.")
@@ -56,6 +58,8 @@ def audit(
         raise click.UsageError("name one of --node, --user and --key")
     client = invocation.client()
     kind, target = _record(client, node, user, key)
+    # The table shows the door before the name; the name is what entries are chosen by.
+    by = by.partition(":")[2] if by.startswith(_DOORS) else by
     query = {"act": act, "by": by, "kind": kind, "target": target, "since": _since(since)}
     entries = _pages(client, query, limit)
     emit(invocation.output, entries, lambda: table(_COLUMNS, map(_row, entries)))

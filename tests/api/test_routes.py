@@ -42,6 +42,7 @@ def test_document_refers_to_nothing_that_is_not_there() -> None:
         return set().union(*map(references, part)) if isinstance(part, list) else set()
 
     schemas = document["components"]["schemas"]
+    assert schemas["Node"]["properties"]["createdAt"]["format"] == "date-time"
     names = {reference.rpartition("/")[2] for reference in references(document)}
     assert names <= set(schemas)
     operations = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from appliance.cli import audit
+from appliance.identity.principals import PrincipalKind
 from tests.cli.conftest import Terminal
 
 
@@ -28,7 +30,15 @@ def test_filters_name_records_also_when_they_are_gone(terminal: Terminal) -> Non
     assert acts == ["node.delete", "node.rename"]
     assert [each["name"] for each in terminal.json("audit", "--user", "bob")] == ["bob"]
     assert terminal.json("audit", "--since", "1h", "--act", "node.rename", "--by", "socket")
+    assert terminal.json("audit", "--by", "local:socket", "-n", "1") == terminal.json(
+        "audit", "--by", "socket", "-n", "1"
+    )
+    assert terminal.json("audit", "--by", "node:socket:x") == []
     assert terminal.json("audit", "--key", "99") == []
     assert "'desk'" in terminal.fails("audit", "--node", "desk")
     assert "one of" in terminal.fails("audit", "--node", "1", "--key", "1")
     assert "30d" in terminal.fails("audit", "--since", "soon")
+
+
+def test_doors_are_those_of_principals() -> None:
+    assert {f"{kind}:" for kind in PrincipalKind} == set(audit._DOORS)
