@@ -314,7 +314,7 @@ class MapSessions:
         try:
             async with self.live.edit(by=SYSTEM, act="node.connect") as edit:
                 if edit.by_node_key.get(node_key) == node_id:
-                    presence.enter(edit, node_id, self.live.clock())
+                    presence.session_opened(edit, node_id, self.live.clock())
                     is_counted = True
         except BaseException:
             if is_counted:
@@ -345,7 +345,7 @@ class MapSessions:
             async with self.live.edit(by=SYSTEM, act="node.disconnect") as edit:
                 now = self.live.clock()
                 for node_id in left:
-                    presence.leave(edit, node_id, now)
+                    presence.session_closed(edit, node_id, now)
         except CommitFailed:
             raise
         except Exception:

@@ -24,7 +24,7 @@ from appliance.live import told
 from appliance.loops import Loop, run_all
 from appliance.records import AuditEntry, Node, NodeID, TailnetID
 from appliance.store.errors import is_databases, reason
-from appliance.tailnet import clockwork, nodes, policies
+from appliance.tailnet import expiry, nodes, policies
 from appliance.tailnet.audit import entries as entries_of
 from appliance.tailnet.audit import moved_routes
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
@@ -391,11 +391,11 @@ class LiveTailnet:
         """
         now = self.clock()
         since = self._watching_since = self._watching_since or now
-        if not clockwork.is_due(self.snapshot, now, since=since):
+        if not expiry.is_due(self.snapshot, now, since=since):
             return
         try:
             async with self.edit(by=SYSTEM, act="clock.tick") as edit:
-                clockwork.tick(edit, now, since=since)
+                expiry.tick(edit, now, since=since)
         except CommitFailed:
             return  # logged where it happened; the next tick tries again
 

@@ -1,6 +1,6 @@
 """Presence: a node is online while one of its map sessions is open, and for a grace time after.
 
-The grace time after the last session hides a reconnect from the peers. The grace ends in ``clockwork``. No clock here: ``now`` is given.
+The grace time after the last session hides a reconnect from the peers. The grace ends in ``expiry``. No clock here: ``now`` is given.
 """
 
 from __future__ import annotations

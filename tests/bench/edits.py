@@ -15,7 +15,7 @@ from statistics import median
 from appliance.identity.principals import SYSTEM
 from appliance.live import LiveTailnet
 from appliance.records import AuditEntry, NodeID, TailnetID
-from appliance.tailnet import checkin, clockwork, enrolment, presence
+from appliance.tailnet import checkin, enrolment, expiry, presence
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from appliance.wire import tailcfg
 from tests.support.builder import disco_key, empty, key_for, machine_key, node_key
@@ -128,13 +128,13 @@ class _House:
 
     def enter(self, node_id: NodeID) -> None:
         edit = self._edit()
-        presence.enter(edit, node_id, NOON)
+        presence.session_opened(edit, node_id, NOON)
         self._publish(edit)
 
     def tick(self) -> None:
         edit = self._edit()
-        if clockwork.is_due(self.snapshot, NOON):
-            clockwork.tick(edit, NOON)
+        if expiry.is_due(self.snapshot, NOON):
+            expiry.tick(edit, NOON)
         self._publish(edit)
 
     async def storm(self, count: int) -> float:

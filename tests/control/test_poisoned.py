@@ -252,7 +252,7 @@ async def test_leaving_that_a_bug_is_in_the_way_of_keeps_nobody_else_online(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """D2: the third loop of the map sessions."""
-    leave: Callable[..., None] = presence.leave
+    leave: Callable[..., None] = presence.session_closed
 
     def flawed(edit: object, node_id: NodeID, now: datetime) -> None:
         if node_id == POISONED:

@@ -8,7 +8,7 @@ import time
 import pytest
 import pytest_asyncio
 
-from appliance.tailnet.clockwork import OFFLINE_GRACE
+from appliance.tailnet.expiry import OFFLINE_GRACE
 from tests.interop import build
 from tests.interop.conftest import Figure
 from tests.interop.lab import Lab

@@ -13,7 +13,7 @@ from appliance.identity.principals import SYSTEM
 from appliance.live import MOST_TURNS, CommitFailed, LiveCounters, LiveTailnet, LiveTailnets
 from appliance.records import NodeID, Settings, TailnetID, User
 from appliance.tailnet import nodes, presence
-from appliance.tailnet.clockwork import OFFLINE_GRACE
+from appliance.tailnet.expiry import OFFLINE_GRACE
 from appliance.tailnet.snapshot import Edit, Rows, Sequences, Snapshot
 from tests.support.builder import (
     build,
@@ -224,7 +224,7 @@ async def test_an_edit_open_during_a_failure_fails_too(house: House) -> None:
     opened.clear()
     go_on.clear()
     async with house.held():
-        (task,) = await start(slow(lambda edit: presence.enter(edit, NodeID(1), house.clock())))
+        (task,) = await start(slow(lambda edit: presence.session_opened(edit, NodeID(1), house.clock())))
         await opened.wait()
     go_on.set()
     await task

@@ -125,7 +125,7 @@ def drop(edit: Edit, rng: Random) -> None:
 
 
 def enter(edit: Edit, rng: Random) -> None:
-    presence.enter(edit, some_node(edit, rng).id, NOON)
+    presence.session_opened(edit, some_node(edit, rng).id, NOON)
 
 
 def create(edit: Edit, _rng: Random) -> None:

@@ -17,7 +17,7 @@ from appliance.netmap.selfnode import BY_ROLE, CAP_IS_ADMIN, CAP_IS_OWNER
 from appliance.policy.answers.admission import admit
 from appliance.policy.text.language import Background
 from appliance.records import NodeID, Presence, Role, Settings, User, UserID
-from appliance.tailnet import clockwork, policies, presence
+from appliance.tailnet import expiry, policies, presence
 from appliance.tailnet.routes import EXIT_ROUTES
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
@@ -162,9 +162,9 @@ def test_node_that_is_valid_again_is_told_all_that_a_full_map_tells() -> None:
 def test_every_peer_says_when_it_was_seen() -> None:
     """Apple's apps take a peer without it for one that was never online."""
     edit = Edit(tailnet(), Sequences())
-    presence.enter(edit, TAGGED, START)
-    presence.leave(edit, TWO, START + timedelta(hours=1))
-    presence.enter(edit, TWO, START + timedelta(hours=2))
+    presence.session_opened(edit, TAGGED, START)
+    presence.session_closed(edit, TWO, START + timedelta(hours=1))
+    presence.session_opened(edit, TWO, START + timedelta(hours=2))
     seen = {
         peer.id: (peer.online, peer.last_seen) for peer in full(edit.finish()[0], ONE).peers or ()
     }
@@ -174,13 +174,13 @@ def test_every_peer_says_when_it_was_seen() -> None:
 def test_coming_and_going_say_when() -> None:
     first = tailnet()
     edit = Edit(first, Sequences())
-    presence.enter(edit, TAGGED, START)
+    presence.session_opened(edit, TAGGED, START)
     second = edit.finish()[0]
     edit = Edit(second, Sequences())
-    presence.leave(edit, TAGGED, START + timedelta(hours=1))
+    presence.session_closed(edit, TAGGED, START + timedelta(hours=1))
     third = edit.finish()[0]
     edit = Edit(third, Sequences())
-    clockwork.tick(edit, START + timedelta(hours=2))
+    expiry.tick(edit, START + timedelta(hours=2))
     fourth = edit.finish()[0]
     (came,) = delta(first, second, ONE)
     assert came.peers_changed_patch == (
@@ -197,8 +197,8 @@ def test_reconnecting_is_no_news() -> None:
     old = tailnet()
     edit = Edit(old, Sequences())
     for minute in range(3):
-        presence.leave(edit, TWO, START + timedelta(minutes=minute))
-        presence.enter(edit, TWO, START + timedelta(minutes=minute, seconds=1))
+        presence.session_closed(edit, TWO, START + timedelta(minutes=minute))
+        presence.session_opened(edit, TWO, START + timedelta(minutes=minute, seconds=1))
     assert delta(old, edit.finish()[0], ONE) == []
 
 

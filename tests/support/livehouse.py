@@ -77,11 +77,11 @@ class House:
 
     async def enter(self, name: str) -> None:
         async with self.live.edit(by=SYSTEM, act="test.change") as edit:
-            presence.enter(edit, node_named(edit, name).id, self.clock())
+            presence.session_opened(edit, node_named(edit, name).id, self.clock())
 
     async def leave(self, name: str) -> None:
         async with self.live.edit(by=SYSTEM, act="test.change") as edit:
-            presence.leave(edit, node_named(edit, name).id, self.clock())
+            presence.session_closed(edit, node_named(edit, name).id, self.clock())
 
     def sessions(self, name: str) -> int:
         return self.snapshot.presence_of(node_named(self.snapshot, name).id).sessions

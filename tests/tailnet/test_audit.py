@@ -8,7 +8,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 from appliance.records import Attribute, AuditEntry, PolicyText, PolicyTextID
-from appliance.tailnet import audit, checkin, clockwork, keys, nodes, policies, presence, users
+from appliance.tailnet import audit, checkin, expiry, keys, nodes, policies, presence, users
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from tests.support.builder import build, node_named, sequences_after
@@ -133,7 +133,7 @@ def test_time_ends_with_a_reason() -> None:
     edit.put(replace(tablet, attributes=(Attribute("custom:a", 1, NOON),)))
     snapshot, _ = edit.finish()
     edit = Edit(snapshot, Sequences())
-    clockwork.tick(edit, NOON + timedelta(hours=1))
+    expiry.tick(edit, NOON + timedelta(hours=1))
     found = {entry.name: entry for entry in entries(edit, "clock.tick")}
     assert {name: entry.act for name, entry in found.items()} == {
         "laptop": "node.remove",
@@ -153,7 +153,7 @@ def test_a_fail_over_is_told() -> None:
         node = node_named(edit, name)
         hostinfo = tailcfg.Hostinfo(routable_ips=(route,))
         edit.put(replace(node, hostinfo=hostinfo, approved_routes=(route,)))
-        presence.enter(edit, node.id, NOON)
+        presence.session_opened(edit, node.id, NOON)
     before = policies.settle(Snapshot(edit.tailnet), edit.finish()[0])
     edit = Edit(before, Sequences())
     one = node_named(edit, "one")

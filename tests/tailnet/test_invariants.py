@@ -19,8 +19,8 @@ from appliance.tailnet import (
     addresses,
     attributes,
     checkin,
-    clockwork,
     enrolment,
+    expiry,
     keys,
     names,
     nodes,
@@ -136,21 +136,21 @@ class Tailnet(RuleBasedStateMachine):
         node = self._some_node(index)
         if node is not None:
             edit = self._edit()
-            presence.enter(edit, node.id, self.now)
+            presence.session_opened(edit, node.id, self.now)
             if leave:
-                presence.leave(edit, node.id, self.now)
+                presence.session_closed(edit, node.id, self.now)
             self._publish(edit)
 
     @rule(minutes=st.sampled_from([1, 40, 1500]))
     def time_passes(self, minutes: int) -> None:
         self.now += timedelta(minutes=minutes)
-        due = clockwork.is_due(self.snapshot, self.now)
+        due = expiry.is_due(self.snapshot, self.now)
         before = self.snapshot
         edit = self._edit()
-        clockwork.tick(edit, self.now)
+        expiry.tick(edit, self.now)
         self._publish(edit)
         assert due == (self.snapshot is not before)
-        assert not clockwork.is_due(self.snapshot, self.now)
+        assert not expiry.is_due(self.snapshot, self.now)
         for node in self.snapshot.nodes.values():
             assert self.snapshot.presence_of(node.id).expired == node.is_expired(self.now)
             assert not any(attributes.has_expired(each, self.now) for each in node.attributes)

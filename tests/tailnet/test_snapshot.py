@@ -164,7 +164,7 @@ def test_presence_of_a_stranger_means_nothing(edit: Edit) -> None:
 
 
 def test_leaving_is_worth_a_row_but_not_a_wait(edit: Edit) -> None:
-    presence.leave(edit, LAPTOP, NOON)
+    presence.session_closed(edit, LAPTOP, NOON)
     rows = edit.finish()[1]
     assert rows.last_seen == ((LAPTOP, NOON),)
     assert not rows.is_durable
@@ -194,12 +194,12 @@ def test_a_finished_draft_takes_nothing_more(edit: Edit) -> None:
 
 
 def test_carried_over_changes_count_on(edit: Edit) -> None:
-    presence.enter(edit, LAPTOP, NOON)
-    presence.leave(edit, PHONE, NOON)
+    presence.session_opened(edit, LAPTOP, NOON)
+    presence.session_closed(edit, PHONE, NOON)
     edit.put(replace(edit.nodes[LAPTOP], name="desk"))
     edit.finish()
     other = edit_of(edit.base)
-    presence.enter(other, LAPTOP, NOON)
+    presence.session_opened(other, LAPTOP, NOON)
     edit.carry_over(other)
     assert other.presence_of(LAPTOP).sessions == 3
     assert other.presence_of(PHONE) == Presence(last_seen=NOON)
@@ -234,7 +234,7 @@ def test_private_mappings_are_written_in_place_and_can_be_taken_back(edit: Edit)
 def test_a_finished_draft_can_be_repeated(edit: Edit) -> None:
     edit.put(replace(edit.nodes[LAPTOP], name="desk"))
     edit.drop(edit.nodes[PHONE])
-    presence.leave(edit, LAPTOP, NOON)
+    presence.session_closed(edit, LAPTOP, NOON)
     snapshot, rows = edit.finish()
     other = edit_of(edit.base)
     edit.replay(other)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from appliance.records import Attribute, NodeID, Presence
-from appliance.tailnet import attributes, clockwork, presence
+from appliance.tailnet import attributes, expiry, presence
 from appliance.tailnet.snapshot import Edit
 from tests.support.builder import build, edit_of, node_named
 from tests.support.clock import NOON
@@ -25,37 +25,37 @@ def edit() -> Edit:
 def tick(edit: Edit, after: timedelta) -> Edit:
     """Let time pass in a fresh draft of what is there."""
     snapshot = edit.finish()[0]
-    due = clockwork.is_due(snapshot, NOON + after)
+    due = expiry.is_due(snapshot, NOON + after)
     fresh = edit_of(snapshot)
-    clockwork.tick(fresh, NOON + after)
+    expiry.tick(fresh, NOON + after)
     again = fresh.finish()[0]
     assert due == (again is not snapshot)
     return edit_of(again)
 
 
 def test_online_while_a_session_is_open(edit: Edit) -> None:
-    presence.enter(edit, FIRST, NOON)
-    presence.enter(edit, FIRST, NOON)
-    presence.leave(edit, FIRST, NOON)
+    presence.session_opened(edit, FIRST, NOON)
+    presence.session_opened(edit, FIRST, NOON)
+    presence.session_closed(edit, FIRST, NOON)
     assert edit.presence_of(FIRST) == Presence(online=True, sessions=1, online_since=NOON)
     edit = tick(edit, timedelta(days=1))
     assert edit.presence_of(FIRST).online
 
 
 def test_offline_after_the_grace_time(edit: Edit) -> None:
-    presence.enter(edit, FIRST, NOON)
-    presence.leave(edit, FIRST, NOON)
+    presence.session_opened(edit, FIRST, NOON)
+    presence.session_closed(edit, FIRST, NOON)
     assert edit.presence_of(FIRST) == Presence(online=True, last_seen=NOON, online_since=NOON)
-    edit = tick(edit, clockwork.OFFLINE_GRACE - SECOND)
+    edit = tick(edit, expiry.OFFLINE_GRACE - SECOND)
     assert edit.presence_of(FIRST).online
-    edit = tick(edit, clockwork.OFFLINE_GRACE)
+    edit = tick(edit, expiry.OFFLINE_GRACE)
     assert edit.presence_of(FIRST) == Presence(last_seen=NOON)
 
 
 def test_coming_back_within_the_grace_time_is_not_seen(edit: Edit) -> None:
-    presence.enter(edit, FIRST, NOON)
-    presence.leave(edit, FIRST, NOON + SECOND)
-    presence.enter(edit, FIRST, NOON + 2 * SECOND)
+    presence.session_opened(edit, FIRST, NOON)
+    presence.session_closed(edit, FIRST, NOON + SECOND)
+    presence.session_opened(edit, FIRST, NOON + 2 * SECOND)
     edit = tick(edit, timedelta(minutes=1))
     assert edit.presence_of(FIRST) == Presence(
         online=True, sessions=1, last_seen=NOON + SECOND, online_since=NOON
@@ -63,14 +63,14 @@ def test_coming_back_within_the_grace_time_is_not_seen(edit: Edit) -> None:
 
 
 def test_leaving_once_too_often_does_no_harm(edit: Edit) -> None:
-    presence.leave(edit, FIRST, NOON)
+    presence.session_closed(edit, FIRST, NOON)
     assert edit.presence_of(FIRST).sessions == 0
 
 
 def test_presence_of_a_deleted_node_is_ignored(edit: Edit) -> None:
     edit.drop(edit.nodes[FIRST])
-    presence.enter(edit, FIRST, NOON)
-    presence.leave(edit, FIRST, NOON)
+    presence.session_opened(edit, FIRST, NOON)
+    presence.session_closed(edit, FIRST, NOON)
     assert edit.finish()[0].presence == {}
 
 
@@ -126,10 +126,10 @@ class TestEphemeral:
         return edit_of(build("alice: job~ laptop"))
 
     def test_after_the_last_session(self, edit: Edit) -> None:
-        presence.enter(edit, FIRST, NOON)
+        presence.session_opened(edit, FIRST, NOON)
         edit = tick(edit, timedelta(days=1))
         assert FIRST in edit.nodes, "still connected"
-        presence.leave(edit, FIRST, NOON)
+        presence.session_closed(edit, FIRST, NOON)
         edit = tick(edit, self.timeout - SECOND)
         assert FIRST in edit.nodes
         edit = tick(edit, self.timeout)
@@ -140,7 +140,7 @@ class TestEphemeral:
 
     def test_are_not_blamed_for_our_absence(self, edit: Edit) -> None:
         started = NOON + timedelta(days=1)
-        clockwork.tick(edit, started, since=started)
+        expiry.tick(edit, started, since=started)
         assert FIRST in edit.nodes
-        clockwork.tick(edit, started + self.timeout, since=started)
+        expiry.tick(edit, started + self.timeout, since=started)
         assert FIRST not in edit.nodes
