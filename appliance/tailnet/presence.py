@@ -12,7 +12,7 @@ from appliance.records import Node, NodeID
 from appliance.tailnet.snapshot import Edit
 
 
-def enter(edit: Edit, node_id: NodeID, now: datetime) -> None:
+def session_opened(edit: Edit, node_id: NodeID, now: datetime) -> None:
     """Count a new map session of the node; it is online from now on."""
     old = edit.presence_of(node_id)
     since = old.online_since if old.online else now
@@ -21,7 +21,7 @@ def enter(edit: Edit, node_id: NodeID, now: datetime) -> None:
     )
 
 
-def leave(edit: Edit, node_id: NodeID, now: datetime) -> None:
+def session_closed(edit: Edit, node_id: NodeID, now: datetime) -> None:
     """Count one map session less; the last one starts the grace time."""
     old = edit.presence_of(node_id)
     sessions = max(0, old.sessions - 1)
