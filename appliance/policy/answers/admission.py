@@ -14,7 +14,7 @@ from appliance.errors import Invalid
 from appliance.policy.answers import selftest
 from appliance.policy.answers.selftest import Failure
 from appliance.policy.engine.compile import Compiled, compile  # noqa: A004 - its name
-from appliance.policy.engine.weight import MAX_LOGINS_TOLD, MAX_TOLD, heaviest, heaviest_logins
+from appliance.policy.engine.limits import MAX_LOGINS_TOLD, MAX_TOLD, heaviest, heaviest_logins
 from appliance.policy.text.document import decode
 from appliance.policy.text.language import Background, Policy
 from appliance.records import Node, NodeID, User, UserID

@@ -20,10 +20,10 @@ from typing import TypeAlias
 from appliance.policy.answers.notes import tested_users
 from appliance.policy.engine import reach
 from appliance.policy.engine.filters import Kept
+from appliance.policy.engine.limits import MAX_LOGINS_TOLD, heaviest_logins
 from appliance.policy.engine.ssh import first_action, ssh_policy
 from appliance.policy.engine.standing import Key, Program, names_of, spans_of
 from appliance.policy.engine.state import first_state
-from appliance.policy.engine.weight import MAX_LOGINS_TOLD, heaviest_logins
 from appliance.policy.text import spans
 from appliance.policy.text.language import Background, Claim, Place, Policy, SSHClaim
 from appliance.policy.text.mistakes import Reader

@@ -16,7 +16,7 @@ from ipaddress import ip_network
 from itertools import groupby
 from typing import Final, TypeVar
 
-from appliance.policy.engine import nodeattrs, weight
+from appliance.policy.engine import limits, nodeattrs
 from appliance.policy.text import loginsections, postures, rulesections, spans
 from appliance.policy.text.language import Approvers, NodeAttribute, Place, Policy
 from appliance.policy.text.mistakes import Mistake, PolicyError, Reader, name_in, parse
@@ -38,8 +38,8 @@ MAX_TEXT_CHARS = 1 << 20
 MAX_VALUES = 60_000
 """Commas in the text: bounds the parts that a short text can consist of, and so the memory."""
 MAX_ENTRIES = {
-    "acls": weight.MAX_RULES,
-    "grants": weight.MAX_RULES,
+    "acls": limits.MAX_RULES,
+    "grants": limits.MAX_RULES,
     "ssh": 1000,
     "nodeAttrs": 1000,
     "tests": 20_000,
@@ -121,7 +121,7 @@ def decode(text: str | bytes, *, domains: frozenset[str] = frozenset()) -> Polic
     reader = Reader(document)
     policy = _Document(reader, document.value, domains).read()
     reader.finish()
-    too_large = [Mistake(spot, text) for spot, text in weight.problems(policy)]
+    too_large = [Mistake(spot, text) for spot, text in limits.problems(policy)]
     if too_large:
         raise PolicyError(too_large)
     return policy

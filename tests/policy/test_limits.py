@@ -12,7 +12,7 @@ import pytest
 
 from appliance.errors import Invalid
 from appliance.policy.answers.admission import admit
-from appliance.policy.engine import weight
+from appliance.policy.engine import limits
 from appliance.policy.engine.routes import RouteTable, elect
 from appliance.policy.text.document import MAX_TEXT_CHARS, decode
 from appliance.policy.text.language import Background
@@ -209,7 +209,7 @@ def test_expensive_texts_are_bounded(name: str) -> None:
     ("document", "part"),
     [
         (
-            {"acls": [accept(["*"], [f"*:{n + 1}" for n in range(weight.MAX_RULES + 1)])]},
+            {"acls": [accept(["*"], [f"*:{n + 1}" for n in range(limits.MAX_RULES + 1)])]},
             "more than 8192 rules",
         ),
         (
@@ -244,7 +244,7 @@ def test_products_are_refused_with_their_place(document: dict[str, Any], part: s
 
 
 def test_a_rule_list_that_no_node_could_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight, "MAX_TOLD", 3)
+    monkeypatch.setattr(limits, "MAX_TOLD", 3)
     monkeypatch.setattr("appliance.policy.answers.admission.MAX_TOLD", 3)
     document = {"tagOwners": {"tag:a": []}, "acls": [accept(["tag:a"], ["tag:a:22"])]}
     one = {each.id: each for each in [node(1, tags=("tag:a",))]}
@@ -257,7 +257,7 @@ def test_a_rule_list_that_no_node_could_be_told_is_refused(monkeypatch: pytest.M
 
 
 def test_ssh_rules_that_no_node_could_be_told_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appliance.policy.engine.weight.MAX_LOGINS_TOLD", 11)
+    monkeypatch.setattr("appliance.policy.engine.limits.MAX_LOGINS_TOLD", 11)
     monkeypatch.setattr("appliance.policy.answers.admission.MAX_LOGINS_TOLD", 11)
     rule = {"action": "accept", "src": ["tag:a"], "dst": ["tag:b"], "users": ["root"]}
     own = {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self"]}
