@@ -25,7 +25,7 @@ from appliance.policy.engine.ssh import first_action, ssh_policy
 from appliance.policy.engine.standing import Key, Program, names_of, spans_of
 from appliance.policy.engine.state import first_state
 from appliance.policy.text import spans
-from appliance.policy.text.language import Background, Claim, Place, Policy, SSHClaim
+from appliance.policy.text.language import Background, Place, Policy, PolicyTest, SSHTest
 from appliance.policy.text.mistakes import Reader
 from appliance.policy.text.ports import PortError, parse_ports, parse_protocol
 from appliance.policy.text.rulesections import split_target
@@ -91,9 +91,9 @@ def run(
     found: list[Failure] = []
     if policy.ssh_tests and bench.is_told_too_much:
         return (Failure(policy.ssh_tests[0].place, _TOO_MUCH_TOLD),)
-    claims: tuple[Claim | SSHClaim, ...] = (*policy.tests, *policy.ssh_tests)
+    claims: tuple[PolicyTest | SSHTest, ...] = (*policy.tests, *policy.ssh_tests)
     for claim in claims:
-        found += bench.claim(claim) if isinstance(claim, Claim) else bench.ssh_claim(claim)
+        found += bench.claim(claim) if isinstance(claim, PolicyTest) else bench.ssh_claim(claim)
         if bench.is_tired:
             return *found, Failure(claim.place, _TOO_MUCH)
     return tuple(found)
@@ -217,7 +217,7 @@ class _Bench:
 
     # ── tests ───────────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, claim: Claim) -> Iterator[Failure]:
+    def claim(self, claim: PolicyTest) -> Iterator[Failure]:
         """Test one claim of ``tests``."""
         sources, problem = self._sources(claim.src)
         if problem:
@@ -250,7 +250,7 @@ class _Bench:
 
     def _test(
         self,
-        claim: Claim,
+        claim: PolicyTest,
         word: str,
         kinds: list[_Ends],
         others: list[_Ends],
@@ -453,7 +453,7 @@ class _Bench:
 
     # ── sshTests ────────────────────────────────────────────────────────────────────────────────
 
-    def ssh_claim(self, claim: SSHClaim) -> Iterator[Failure]:
+    def ssh_claim(self, claim: SSHTest) -> Iterator[Failure]:
         """Test one claim of ``sshTests``: every login name, from every source, at every device."""
         sources, problem = self._sources(claim.src)
         if problem:
@@ -501,7 +501,7 @@ class _Bench:
         return [end.node.id for end in ends if end.node is not None]
 
     def _logins_of(
-        self, claim: SSHClaim, sources: list[reach.End], rules: SSHRules, name: str
+        self, claim: SSHTest, sources: list[reach.End], rules: SSHRules, name: str
     ) -> Iterator[str]:
         ends = self._matches(sources, rules)
         wanted = (

@@ -68,7 +68,7 @@ class Acl:
 
 
 @dataclass(frozen=True, slots=True)
-class Internet:
+class ProtoPorts:
     """One element of a grant's ``ip``: protocols () are the default ones."""
 
     protocols: tuple[int, ...]
@@ -82,7 +82,7 @@ class Grant:
     place: Place
     src: tuple[Selector, ...]
     dst: tuple[Selector, ...]
-    ip: tuple[Internet, ...] = ()
+    ip: tuple[ProtoPorts, ...] = ()
     app: Mapping[str, tuple[msgspec.Raw, ...]] = field(default_factory=dict)
     via: tuple[str, ...] = ()
     postures: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ class Approvers:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PolicyTest:
     """One entry of ``tests``, with words as written: they are read when the test runs."""
 
     place: Place
@@ -140,7 +140,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class SSHClaim:
+class SSHTest:
     """One entry of ``sshTests``; ``accept``, ``deny`` and ``check`` are login names."""
 
     place: Place
@@ -170,8 +170,8 @@ class Policy:
     approvers: Approvers = Approvers()
     ssh: tuple[SSHRule, ...] = ()
     attributes: tuple[NodeAttribute, ...] = ()
-    tests: tuple[Claim, ...] = ()
-    ssh_tests: tuple[SSHClaim, ...] = ()
+    tests: tuple[PolicyTest, ...] = ()
+    ssh_tests: tuple[SSHTest, ...] = ()
     randomize_client_port: bool = False
     disable_ipv4: bool = False
     one_cgnat_route: str = ""

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from appliance import durations
 from appliance.policy.text import spans
-from appliance.policy.text.language import Claim, Place, SSHClaim, SSHRule
+from appliance.policy.text.language import Place, PolicyTest, SSHRule, SSHTest
 from appliance.policy.text.mistakes import Reader, name_in
 from appliance.policy.text.rulesections import postures, selectors
 from appliance.policy.text.selectors import (
@@ -217,7 +217,7 @@ def _check_period(reader: Reader, value: JSON, path: Path) -> timedelta | None:
     return period
 
 
-def tests(reader: Reader, _names: Names, value: JSON, path: Path) -> tuple[Claim, ...]:
+def tests(reader: Reader, _names: Names, value: JSON, path: Path) -> tuple[PolicyTest, ...]:
     """Read ``tests``; their words are not looked up yet: an unknown one fails its test."""
     known = ("src", "accept", "deny", "proto", "srcPostureAttrs", "user", "allow")
     found = []
@@ -235,7 +235,7 @@ def tests(reader: Reader, _names: Names, value: JSON, path: Path) -> tuple[Claim
             else:
                 reader.note((*extra, name), "want a string, a number, true or false")
         found.append(
-            Claim(
+            PolicyTest(
                 Place("tests", index, reader.spot(where)),
                 reader.text(fields.get(source), here[source]),
                 tuple(word for word, _ in reader.texts(fields.get(accept), here[accept])),
@@ -247,7 +247,7 @@ def tests(reader: Reader, _names: Names, value: JSON, path: Path) -> tuple[Claim
     return tuple(found)
 
 
-def ssh_tests(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SSHClaim, ...]:
+def ssh_tests(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SSHTest, ...]:
     """Read ``sshTests``; destinations that no node can be are mistakes, not failures."""
     known = ("src", "dst", "accept", "deny", "check")
     found = []
@@ -266,7 +266,7 @@ def ssh_tests(reader: Reader, names: Names, value: JSON, path: Path) -> tuple[SS
         if not dst:
             reader.note(where, f"{_FAILED}: SSH tests entry must have at least one dst")
         found.append(
-            SSHClaim(
+            SSHTest(
                 Place("sshTests", index, reader.spot(where)),
                 src,
                 tuple(dst),

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from appliance.policy.text.language import Acl, Grant, Internet, Place, Target
+from appliance.policy.text.language import Acl, Grant, Place, ProtoPorts, Target
 from appliance.policy.text.mistakes import Reader, name_in
 from appliance.policy.text.ports import (
     ALL_PORTS,
@@ -263,7 +263,7 @@ def _protocol(
     return protocols
 
 
-def _internet(reader: Reader, value: JSON, path: Path) -> tuple[Internet, ...]:
+def _internet(reader: Reader, value: JSON, path: Path) -> tuple[ProtoPorts, ...]:
     found = []
     for word, where in reader.texts(value, path):
         protocol, colon, ports = word.rpartition(":")
@@ -284,7 +284,7 @@ def _internet(reader: Reader, value: JSON, path: Path) -> tuple[Internet, ...]:
             reader.note(where, "empty string: want ports, such as 443, tcp:443 or *")
             continue
         try:
-            found.append(Internet(protocols, parse_ports(ports)))
+            found.append(ProtoPorts(protocols, parse_ports(ports)))
         except PortError as error:
             reader.note(where, str(error))
             continue
