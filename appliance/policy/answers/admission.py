@@ -21,7 +21,7 @@ from appliance.records import Node, NodeID, User, UserID
 
 
 class TestsFailed(Invalid):
-    """A policy whose own claims do not hold."""
+    """A policy whose own tests do not hold."""
 
     __test__ = False
     """Not a test, whatever a test runner makes of the name."""

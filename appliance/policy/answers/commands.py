@@ -27,7 +27,7 @@ from appliance.records import Node, NodeID, User, UserID
 from appliance.wire.hujson import Spot
 
 MAX_MISTAKES = 500
-"""Mistakes and failed claims in one answer; a person mends the first few and asks again."""
+"""Mistakes and failed tests in one answer; a person mends the first few and asks again."""
 MAX_WORDS = 40
 """Words of one kind that are listed for one node; the rest is counted."""
 
@@ -49,7 +49,7 @@ class Mistake(Struct, frozen=True, kw_only=True):
 
 
 class Tested(Struct, frozen=True, kw_only=True):
-    """Which of the policy's own claims do not hold, out of how many."""
+    """Which of the policy's own tests do not hold, out of how many."""
 
     ok: bool
     tests: int
@@ -121,7 +121,7 @@ def check_written(text: str) -> None:
 
 
 def test(text: str, subjects: Subjects) -> Tested:
-    """Run the claims of a text against it. Raises PolicyError if it cannot be read."""
+    """Run the tests of a text against it. Raises PolicyError if it cannot be read."""
     policy = read(text, subjects.background)
     failures = selftest.run(policy, *subjects)
     return Tested(

@@ -95,9 +95,9 @@ def _unknown_users(
 
 def tested_users(policy: Policy) -> Iterator[str]:
     """List the words of ``tests`` and ``sshTests`` that mean one user each, folded as users are."""
-    for claim in policy.tests:
-        words = [claim.src]
-        for target in (*claim.accept, *claim.deny):
+    for test in policy.tests:
+        words = [test.src]
+        for target in (*test.accept, *test.deny):
             try:
                 words.append(split_target(target)[0])
             except PortError:

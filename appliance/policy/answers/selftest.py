@@ -1,4 +1,4 @@
-"""The policy's own ``tests`` and ``sshTests``: claims that must hold before it is applied.
+"""The policy's own ``tests`` and ``sshTests``, which must hold before it is applied.
 
 Not for refusing (the verb that sets a policy does). A user or tag without any device is tested with
 a device that is made up for it, and so is a user who has not logged in yet, so that a policy can be
@@ -39,8 +39,8 @@ from appliance.wire.tailcfg.message import address_text
 SSHRules: TypeAlias = "tuple[tailcfg.SSHRule, ...]"
 
 MAX_WORK = 500_000
-"""Comparisons that all claims together may take; half a second of work. Sources that the rules do
-not tell apart count once, so a policy would need thousands of claims about every device."""
+"""Comparisons that all tests together may take; half a second of work. Sources that the rules do
+not tell apart count once, so a policy would need thousands of tests about every device."""
 KINDS_A_STEP = 4
 """Ends whose rules are looked at in the time of one comparison."""
 HITS_A_STEP = 8
@@ -65,7 +65,7 @@ _SIDE = Side(bare)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A claim that does not hold, and why."""
+    """A test that failed, and why."""
 
     place: Place
     text: str
@@ -81,7 +81,7 @@ def run(
     background: Background,
     program: Program | None = None,
 ) -> tuple[Failure, ...]:
-    """Test every claim of a policy against it; () means that all hold.
+    """Run every test of a policy against it; () means that all hold.
 
     ``program`` is what was made of this policy and background already, if anything was.
     """
@@ -91,11 +91,11 @@ def run(
     found: list[Failure] = []
     if policy.ssh_tests and bench.is_told_too_much:
         return (Failure(policy.ssh_tests[0].place, _TOO_MUCH_TOLD),)
-    claims: tuple[PolicyTest | SSHTest, ...] = (*policy.tests, *policy.ssh_tests)
-    for claim in claims:
-        found += bench.claim(claim) if isinstance(claim, PolicyTest) else bench.ssh_claim(claim)
+    tests: tuple[PolicyTest | SSHTest, ...] = (*policy.tests, *policy.ssh_tests)
+    for test in tests:
+        found += bench.run_test(test) if isinstance(test, PolicyTest) else bench.run_ssh_test(test)
         if bench.is_tired:
-            return *found, Failure(claim.place, _TOO_MUCH)
+            return *found, Failure(test.place, _TOO_MUCH)
     return tuple(found)
 
 
@@ -207,7 +207,7 @@ class _Bench:
 
     @property
     def is_tired(self) -> bool:
-        """Return whether the claims asked for too much; then the rest is not tested."""
+        """Return whether the tests asked for too much; then the rest is not tested."""
         return self._work > MAX_WORK
 
     @property
@@ -217,40 +217,40 @@ class _Bench:
 
     # ── tests ───────────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, claim: PolicyTest) -> Iterator[Failure]:
-        """Test one claim of ``tests``."""
-        sources, problem = self._sources(claim.src)
+    def run_test(self, test: PolicyTest) -> Iterator[Failure]:
+        """Run one entry of ``tests``."""
+        sources, problem = self._sources(test.src)
         if problem:
-            yield Failure(claim.place, problem)
+            yield Failure(test.place, problem)
             return
         try:
-            protocols = parse_protocol(claim.protocol)
+            protocols = parse_protocol(test.protocol)
         except PortError as error:
-            yield Failure(claim.place, str(error))
+            yield Failure(test.place, str(error))
             return
         if not TESTED_PROTOCOLS.issuperset(protocols):
-            text = f'"{claim.protocol}" has no ports: a test is for tcp, udp or sctp'
-            yield Failure(claim.place, text)
+            text = f'"{test.protocol}" has no ports: a test is for tcp, udp or sctp'
+            yield Failure(test.place, text)
             return
-        if not claim.accept and not claim.deny:
-            yield Failure(claim.place, "neither accept nor deny: nothing is tested")
+        if not test.accept and not test.deny:
+            yield Failure(test.place, "neither accept nor deny: nothing is tested")
         kinds = self._kinds(sources)
-        if claim.attributes:
-            kinds = self._kinds_with(sources, claim.attributes)
-        for is_accept, words in ((True, claim.accept), (False, claim.deny)):
+        if test.attributes:
+            kinds = self._kinds_with(sources, test.attributes)
+        for is_accept, words in ((True, test.accept), (False, test.deny)):
             for word in words:
                 ends, port, problem = self._destinations(word, sources)
                 if problem:
-                    yield Failure(claim.place, f'"{word}": {problem}')
+                    yield Failure(test.place, f'"{word}": {problem}')
                     continue
                 others, opened = self._kinds(ends), self._opened(port, protocols)
-                problem = self._test(claim, word, kinds, others, opened, is_accept=is_accept)
+                problem = self._test(test, word, kinds, others, opened, is_accept=is_accept)
                 if problem:
-                    yield Failure(claim.place, problem)
+                    yield Failure(test.place, problem)
 
     def _test(
         self,
-        claim: PolicyTest,
+        test: PolicyTest,
         word: str,
         kinds: list[_Ends],
         others: list[_Ends],
@@ -265,9 +265,9 @@ class _Bench:
         if self.is_tired:
             return ""
         if is_accept and answers != {True}:
-            return f"{claim.src} -> {word}: expected ALLOWED, got DENIED"
+            return f"{test.src} -> {word}: expected ALLOWED, got DENIED"
         if not is_accept and True in answers:
-            return f"{claim.src} -> {word}: expected DENIED, got ALLOWED"
+            return f"{test.src} -> {word}: expected DENIED, got ALLOWED"
         return ""
 
     def _answered(self, kinds: list[_Ends], others: list[_Ends], opened: int) -> set[bool]:
@@ -453,20 +453,20 @@ class _Bench:
 
     # ── sshTests ────────────────────────────────────────────────────────────────────────────────
 
-    def ssh_claim(self, claim: SSHTest) -> Iterator[Failure]:
-        """Test one claim of ``sshTests``: every login name, from every source, at every device."""
-        sources, problem = self._sources(claim.src)
+    def run_ssh_test(self, test: SSHTest) -> Iterator[Failure]:
+        """Run one entry of ``sshTests``: every login name, from every source, at every device."""
+        sources, problem = self._sources(test.src)
         if problem:
-            yield Failure(claim.place, problem)
+            yield Failure(test.place, problem)
             return
-        if not (claim.accept or claim.deny or claim.check):
-            yield Failure(claim.place, "neither accept, deny nor check: nothing is tested")
-        told, strange = self._told_at(claim.dst, sources)
+        if not (test.accept or test.deny or test.check):
+            yield Failure(test.place, "neither accept, deny nor check: nothing is tested")
+        told, strange = self._told_at(test.dst, sources)
         for word in strange:
-            yield Failure(claim.place, f'destination "{word}" is no device')
+            yield Failure(test.place, f'destination "{word}" is no device')
         for rules, name in told:
-            for problem in self._logins_of(claim, sources, rules, name):
-                yield Failure(claim.place, problem)
+            for problem in self._logins_of(test, sources, rules, name):
+                yield Failure(test.place, problem)
 
     def _told_at(
         self, words: tuple[str, ...], sources: list[reach.End]
@@ -501,13 +501,13 @@ class _Bench:
         return [end.node.id for end in ends if end.node is not None]
 
     def _logins_of(
-        self, claim: SSHTest, sources: list[reach.End], rules: SSHRules, name: str
+        self, test: SSHTest, sources: list[reach.End], rules: SSHRules, name: str
     ) -> Iterator[str]:
         ends = self._matches(sources, rules)
         wanted = (
-            *(("ALLOWED", user) for user in claim.accept),
-            *(("DENIED", user) for user in claim.deny),
-            *(("ALLOWED via check", user) for user in claim.check),
+            *(("ALLOWED", user) for user in test.accept),
+            *(("DENIED", user) for user in test.deny),
+            *(("ALLOWED via check", user) for user in test.check),
         )
         for numbers in ends:
             self._work += len(wanted) * (1 + len(numbers) // RULES_A_STEP)
@@ -520,7 +520,7 @@ class _Bench:
                 if action is not None and action.hold_and_delegate:
                     got = "ALLOWED via check"
                 if got != expected and not (expected == "ALLOWED" and action is not None):
-                    yield f"{claim.src}/{user or chr(34) * 2} -> {name}: expected {expected}, got {got}"
+                    yield f"{test.src}/{user or chr(34) * 2} -> {name}: expected {expected}, got {got}"
 
     def _matches(self, sources: list[reach.End], rules: SSHRules) -> list[tuple[int, ...]]:
         """Return which rules name a source, by their numbers, for every kind of source there is."""
