@@ -205,4 +205,4 @@ async def test_a_posture_guards_ssh_too(tmp_path: Path) -> None:
 def _program(live: LiveTailnet) -> object:
     state = live.snapshot.compiled.state
     assert state is not None
-    return state.program
+    return state.rule_index

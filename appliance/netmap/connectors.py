@@ -71,13 +71,13 @@ def connectors(snapshot: Snapshot, before: tuple[Connector, ...] = ()) -> tuple[
     """Return the connectors of a tailnet, by id; those of ``before`` that are as they were."""
     state = snapshot.compiled.state
     if state is None or not any(
-        APP_CONNECTORS in entry.app for entry in state.program.policy.attributes
+        APP_CONNECTORS in entry.app for entry in state.rule_index.policy.attributes
     ):
         return ()
     known = {connector.node.id: connector for connector in before}
     found = []
     for node in snapshot.nodes.values():
-        if not node.hostinfo.app_connector or node.id not in state.standings:
+        if not node.hostinfo.app_connector or node.id not in state.matches:
             continue
         if node.id in snapshot.expired:
             continue

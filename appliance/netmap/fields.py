@@ -111,7 +111,7 @@ def ssh_rules(scene: Scene, viewer: NodeID) -> tailcfg.SSHPolicy:
     Rules that went away must be said, so a node without any is told an empty list from the start.
     """
     state = scene.snapshot.compiled.state
-    if state is None or not state.program.logins or viewer not in state.standings:
+    if state is None or not state.rule_index.logins or viewer not in state.matches:
         return NO_SSH_RULES
     return ssh.ssh_policy(state, viewer)
 

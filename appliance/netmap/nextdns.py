@@ -49,7 +49,7 @@ def asker(snapshot: Snapshot, viewer: NodeID) -> Asker:
     """Return what NextDNS is to know of a node. Raises KeyError if there is no such node."""
     state, node = snapshot.compiled.state, snapshot.nodes[viewer]
     chosen = nodeattrs.DEFAULT_NEXTDNS
-    if state is not None and viewer in state.standings:
+    if state is not None and viewer in state.matches:
         chosen = nodeattrs.nextdns(state, viewer)
     if not chosen.tells_device:
         return Asker(chosen.profile)

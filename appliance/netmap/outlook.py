@@ -153,7 +153,7 @@ def changed_faces(before: Faces, now: Faces) -> frozenset[NodeID]:
 def own_attributes(snapshot: Snapshot, node_id: NodeID) -> nodeattrs.Attributes:
     """Return the attributes that the policy gives a node itself."""
     state = snapshot.compiled.state
-    if state is None or node_id not in state.standings:
+    if state is None or node_id not in state.matches:
         return {}
     return nodeattrs.attributes(state, node_id)
 
@@ -163,7 +163,7 @@ def own_face(snapshot: Snapshot, viewer: NodeID, given: nodeattrs.Attributes) ->
     state, table = snapshot.compiled.state, snapshot.routes
     if state is None or table is None:
         return Face(_all_routes(snapshot, viewer))
-    if viewer not in state.standings:
+    if viewer not in state.matches:
         return PLAIN
     return Face(table.own(viewer), nodeattrs.DISABLE_IPV4 in given)
 
@@ -175,7 +175,7 @@ def _with_subdomains(state: State | None) -> frozenset[NodeID]:
 
 
 def _has_no_ipv4(state: State, node_id: NodeID) -> bool:
-    return node_id in state.standings and nodeattrs.has_no_ipv4(state, node_id)
+    return node_id in state.matches and nodeattrs.has_no_ipv4(state, node_id)
 
 
 def _served(snapshot: Snapshot, before: SeenRoutes) -> SeenRoutes:

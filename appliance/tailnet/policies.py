@@ -119,7 +119,7 @@ def _compiled(old: Snapshot, new: Snapshot) -> Compiled:
         base, nodes, users = new.compiled, new.compiled.state.nodes, new.compiled.state.users
     else:
         return compile(new.policy, new.users, new.nodes, background(new))
-    known = base.state.program.background if base.state is not None else _NOTHING
+    known = base.state.rule_index.background if base.state is not None else _NOTHING
     if users is not new.users or known.domains != new.settings.email_domains:
         known = background(new)
     elif nodes is new.nodes:
@@ -129,7 +129,7 @@ def _compiled(old: Snapshot, new: Snapshot) -> Compiled:
 
 
 def _is_of(compiled: Compiled, policy: Policy) -> bool:
-    return compiled.state is not None and compiled.state.program.policy is policy
+    return compiled.state is not None and compiled.state.rule_index.policy is policy
 
 
 def _routes(old: Snapshot, new: Snapshot, compiled: Compiled) -> RouteTable | None:
@@ -152,4 +152,4 @@ def _routes(old: Snapshot, new: Snapshot, compiled: Compiled) -> RouteTable | No
 
 
 def _has_same_routers(old: State, new: State) -> bool:
-    return old is new or (old.program is new.program and old.routers is new.routers)
+    return old is new or (old.rule_index is new.rule_index and old.routers is new.routers)

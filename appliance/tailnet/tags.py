@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from appliance.errors import Invalid
-from appliance.policy.engine.standing import groups_by_login, user_keys
+from appliance.policy.engine.matches import groups_by_login, user_keys
 from appliance.policy.text.language import UNWRITTEN
 from appliance.policy.text.selectors import Kind
 from appliance.records import User

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from appliance.errors import Conflict, Invalid, NotFound
-from appliance.policy.engine.standing import names_of
+from appliance.policy.engine.matches import names_of
 from appliance.records import TAGGED_USER_ID, Node, Role, User, UserID
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Snapshot

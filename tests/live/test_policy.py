@@ -375,7 +375,7 @@ async def test_routes_that_the_policy_approves_are_compiled_before_the_draft(hou
     state, expected = house.snapshot.compiled.state, scratch.compiled.state
     assert state is not None
     assert expected is not None
-    assert state.standings.keys() == expected.standings.keys()
+    assert state.matches.keys() == expected.matches.keys()
 
 
 async def test_a_bug_while_looking_is_trouble_and_left_to_the_supervisor(

@@ -121,7 +121,7 @@ def test_posture_follows_the_version_that_a_node_reports() -> None:
     assert not sources(compiled, 3)
     assert compiled.state is not None
     nodes = {new.id: new, web.id: web}
-    policy = compiled.state.program.policy
+    policy = compiled.state.rule_index.policy
     after = recompile(compiled, policy, USERS, nodes, [new.id], background=Background(DOMAINS))
     assert sources(after, 3) == [("100.64.0.1", "fd7a:115c:a1e0::1")]
 
@@ -203,7 +203,7 @@ def test_no_session_without_a_recorder_that_is_not_there(kind: str) -> None:
     assert action.on_recording_failure.reject_session_with_message
     recorder = node(3, tags=("tag:rec",))
     more = {each.id: each for each in (*nodes, recorder)}
-    policy = compiled.state.program.policy
+    policy = compiled.state.rule_index.policy
     compiled = recompile(compiled, policy, USERS, more, {recorder.id}, (), Background(DOMAINS))
     assert compiled.state is not None
     action = ssh_policy(compiled.state, NodeID(2)).rules[0].action
@@ -282,7 +282,7 @@ def test_attributes_merge_and_ipv4_is_hidden() -> None:
     assert nodeattrs.hides_ipv4(state, NodeID(2), NodeID(1))
     assert nodeattrs.hides_ipv4(state, NodeID(1), NodeID(2))
     assert not nodeattrs.hides_ipv4(state, NodeID(2), NodeID(2))
-    known = state.program.policy, state.program.background, state.users
+    known = state.rule_index.policy, state.rule_index.background, state.users
     pool = ip_network("100.81.0.0/16")
     assert nodeattrs.address_pools(*known, state.nodes[NodeID(2)]) == ((pool,), ())
     assert nodeattrs.address_pools(*known, state.nodes[NodeID(1)]) == ((), (pool,))

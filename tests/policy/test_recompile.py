@@ -205,7 +205,7 @@ def test_an_attribute_matters_to_postures_only() -> None:
     assert not opened.sight(NodeID(2)).shows(NodeID(4))
     assert opened.state is not None
     assert shut.state is not None
-    assert opened.state.program is shut.state.program, "from scratch"
+    assert opened.state.rule_index is shut.state.rule_index, "from scratch"
     again = recompile(opened, policy, world.users, world.nodes, [given.id])
     assert told(again) == told(shut)
 

@@ -59,8 +59,8 @@ def admit(
     # A policy that is in force already stays, though the tailnet may have grown.
     if with_tests:
         _check_weight(compiled)
-        program = compiled.state.program if compiled.state is not None else None
-        failures = selftest.run(policy, users, nodes, background, program)
+        rule_index = compiled.state.rule_index if compiled.state is not None else None
+        failures = selftest.run(policy, users, nodes, background, rule_index)
         if failures:
             raise TestsFailed(failures)
     return Admitted(text, policy, compiled)

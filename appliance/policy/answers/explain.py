@@ -139,7 +139,7 @@ class _Question:
             return [end_of(state, address, node) for address in node.addresses]
         address = _address(text)
         if address is None:
-            host = state.program.policy.hosts.get(text)
+            host = state.rule_index.policy.hosts.get(text)
             if host is None or host.low != host.high:
                 sentence = f"{text} is no node, host or address"
                 raise NotFound("node-unknown", sentence, concerns=text)

@@ -79,7 +79,7 @@ def nearest(state: State, src: Node, dst: Node, user: str = "") -> tuple[Reason,
     one, other = (end_of(state, node.addresses[0], node) for node in (src, dst))
     near = [
         (verdict, login)
-        for login in state.program.logins
+        for login in state.rule_index.logins
         if (verdict := _verdict(login, one, other)) is not None
         # As for packets: of those that miss the source only those that end at the destination.
         if verdict.miss is not Miss.SOURCE or verdict.is_end
@@ -106,8 +106,8 @@ def arrives(state: State, src: Node, dst: Node) -> bool:
 def _told(state: State, src: Node, dst: Node) -> Iterator[tuple[Login, tailcfg.SSHRule]]:
     """Return what the destination is told of the source, with the rules of the policy behind it."""
     texts = {address_text(address) for address in src.addresses}
-    standing = state.standings[src.id]
-    starts = standing.src | standing.self_src
+    matches = state.matches[src.id]
+    starts = matches.src | matches.self_src
     # Rules that name the same nodes share one list; beside its id it is kept, so that this stays.
     named: dict[int, tuple[bool, tuple[tailcfg.SSHPrincipal, ...]]] = {}
     for login in in_order(state):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from appliance.policy.engine.standing import names_of
+from appliance.policy.engine.matches import names_of
 from appliance.policy.text.language import Policy
 from appliance.policy.text.mistakes import Mistake, parse, suggestion
 from appliance.policy.text.ports import PortError

@@ -22,9 +22,9 @@ from appliance.policy.answers import explain as engine
 from appliance.policy.answers import loginreasons
 from appliance.policy.answers.commands import Subjects
 from appliance.policy.engine.compile import Compiled
+from appliance.policy.engine.matches import Key
 from appliance.policy.engine.reach import Miss
 from appliance.policy.engine.routes import RouteTable, elect
-from appliance.policy.engine.standing import Key
 from appliance.policy.engine.state import State
 from appliance.policy.text import spans
 from appliance.policy.text.language import Place
@@ -236,11 +236,11 @@ class _Question:
 
     def _unmet(self, place: Place, node: Node) -> Iterator[str]:
         """Return which conditions of a rule's postures a node does not meet."""
-        program = self._state.program
+        rule_index = self._state.rule_index
         known = attributes_of(node)
-        names = {name for flow in program.flows if flow.place == place for name in flow.postures}
+        names = {name for flow in rule_index.flows if flow.place == place for name in flow.postures}
         for name in sorted(names):
-            for each in program.policy.postures[name]:
+            for each in rule_index.policy.postures[name]:
                 if not each.holds(known):
                     wanted = ", ".join(map(_shown, each.values))
                     found = _shown(known.get(each.name, "not set"))
@@ -258,7 +258,7 @@ class _Question:
 
     def _ends(self, word: str) -> list[str]:
         """Return the nodes that a word names, or the host or address that it is."""
-        if word in self._names or word in self._state.program.policy.hosts:
+        if word in self._names or word in self._state.rule_index.policy.hosts:
             return [word]
         if _address(word) is not None:
             return [word]
@@ -282,7 +282,7 @@ class _Question:
         owner = node.tags or node.user_id
         known = self._keys.get(owner)
         if known is None:
-            known = frozenset(self._state.program.keys_of(node, self._subjects.users))
+            known = frozenset(self._state.rule_index.keys_of(node, self._subjects.users))
             self._keys[owner] = known
         return known
 
@@ -303,7 +303,7 @@ class _Question:
         return (Kind.USER, f"{login}@") if is_user else None
 
     def _words(self) -> Iterator[str]:
-        policy = self._state.program.policy
+        policy = self._state.rule_index.policy
         yield from self._names
         for user in self._subjects.users.values():
             yield user.name
@@ -417,7 +417,7 @@ def _address(text: str) -> Address | None:
 
 def _address_of(state: State, word: str) -> Address | None:
     """Return the address that a word is, or the one that the policy gives a host."""
-    host = state.program.policy.hosts.get(word)
+    host = state.rule_index.policy.hosts.get(word)
     if host is not None and host.low == host.high:
         return ip_network(host.text).network_address
     return _address(word)

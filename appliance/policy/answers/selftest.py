@@ -21,8 +21,8 @@ from appliance.policy.answers.notes import tested_users
 from appliance.policy.engine import reach
 from appliance.policy.engine.filters import Kept
 from appliance.policy.engine.limits import MAX_LOGINS_TOLD, heaviest_logins
+from appliance.policy.engine.matches import Key, RuleIndex, names_of, spans_of
 from appliance.policy.engine.ssh import first_action, ssh_policy
-from appliance.policy.engine.standing import Key, Program, names_of, spans_of
 from appliance.policy.engine.state import first_state
 from appliance.policy.text import spans
 from appliance.policy.text.language import Background, Place, Policy, PolicyTest, SSHTest
@@ -79,15 +79,15 @@ def run(
     users: Mapping[UserID, User],
     nodes: Mapping[NodeID, Node],
     background: Background,
-    program: Program | None = None,
+    rule_index: RuleIndex | None = None,
 ) -> tuple[Failure, ...]:
     """Run every test of a policy against it; () means that all hold.
 
-    ``program`` is what was made of this policy and background already, if anything was.
+    ``rule_index`` is what was made of this policy and background already, if anything was.
     """
     if not policy.tests and not policy.ssh_tests:
         return ()
-    bench = _Bench(policy, users, nodes, background, program)
+    bench = _Bench(policy, users, nodes, background, rule_index)
     found: list[Failure] = []
     if policy.ssh_tests and bench.is_told_too_much:
         return (Failure(policy.ssh_tests[0].place, _TOO_MUCH_TOLD),)
@@ -121,7 +121,7 @@ class _Bench:
         users: Mapping[UserID, User],
         nodes: Mapping[NodeID, Node],
         background: Background,
-        program: Program | None,
+        rule_index: RuleIndex | None,
     ) -> None:
         self._names = Names(
             groups=dict(policy.groups),
@@ -133,14 +133,14 @@ class _Bench:
         self._reader = Reader(decode_document("{}"))
         self._users, self._nodes = dict(users), dict(nodes)
         self._make_up(policy)
-        self._state = first_state(policy, background, self._users, self._nodes, program)
+        self._state = first_state(policy, background, self._users, self._nodes, rule_index)
         self._state.kept = Kept()
         self._by_address: dict[Address, Node] = {
             address: node for node in self._nodes.values() for address in node.addresses
         }
         self._by_key: defaultdict[Key, list[Node]] = defaultdict(list)
         for node in self._nodes.values():
-            for key in self._state.program.keys_of(node, self._users):
+            for key in self._state.rule_index.keys_of(node, self._users):
                 self._by_key[key].append(node)
         self._owned: defaultdict[UserID, list[NodeID]] = defaultdict(list)
         for node in self._nodes.values():
@@ -260,7 +260,7 @@ class _Bench:
     ) -> str:
         answers = self._answered(kinds, others, opened)
         is_open = answers != {True} if is_accept else True not in answers
-        if is_open and opened & self._state.program.selves:
+        if is_open and opened & self._state.rule_index.selves:
             answers = self._answered_by_owner(kinds, others, opened, is_accept=is_accept)
         if self.is_tired:
             return ""
@@ -291,7 +291,7 @@ class _Bench:
         known = self._left.get(key)
         if known is None:
             self._work += len(kinds) // KINDS_A_STEP
-            mask = opened & ~self._state.program.selves
+            mask = opened & ~self._state.rule_index.selves
             found: set[tuple[int, int]] = {
                 (end.address.version, (end.starts & ~end.missed if is_src else end.ends) & mask)
                 for end in (kind.end for kind in kinds)
@@ -315,7 +315,7 @@ class _Bench:
                 if src.end.address.version == dst.end.address.version
                 for answer in self._answers(src, dst, opened)
             }
-        mask = opened & self._state.program.selves
+        mask = opened & self._state.rule_index.selves
         starts: defaultdict[tuple[int, UserID | None], int] = defaultdict(int)
         for kind in kinds:
             self._work += len(kind.owners) // KINDS_A_STEP
@@ -332,7 +332,7 @@ class _Bench:
     def _answers(self, src: _Ends, dst: _Ends, opened: int) -> set[bool]:
         """Return whether ends of one kind reach ends of another: all, none, or each its own."""
         found = src.end.starts & ~src.end.missed & dst.end.ends & opened
-        selves = self._state.program.selves
+        selves = self._state.rule_index.selves
         if found & ~selves:
             return {True}
         if not found or src.owners.isdisjoint(dst.owners):
@@ -344,12 +344,12 @@ class _Bench:
         known = self._kinds_of.get(id(ends))
         if known is None:
             self._work += len(ends)
-            by_standing: dict[tuple[int, int, int, int], _Ends] = {}
+            by_matches: dict[tuple[int, int, int, int], _Ends] = {}
             for end in ends:
-                kind = by_standing.setdefault(end.standing, _Ends(end, set()))
+                kind = by_matches.setdefault(end.matches, _Ends(end, set()))
                 kind.owners.add(end.owner)
             # Kept with its list, so that no other gets its id.
-            known = self._kinds_of[id(ends)] = ends, list(by_standing.values())
+            known = self._kinds_of[id(ends)] = ends, list(by_matches.values())
         return known[1]
 
     def _kinds_with(
@@ -364,10 +364,12 @@ class _Bench:
                 key = (end.address.version, end.starts, end.ends, self._asked_of(end.node))
                 alike.setdefault(key, _Ends(end, set())).owners.add(end.owner)
             known = self._alike[id(ends)] = ends, list(alike.values())
-        program = self._state.program
-        self._work += len(known[1]) * (1 + program.conditions)
+        rule_index = self._state.rule_index
+        self._work += len(known[1]) * (1 + rule_index.conditions)
         return [
-            _Ends(replace(kind.end, missed=program.missed(kind.end.node, attributes)), kind.owners)
+            _Ends(
+                replace(kind.end, missed=rule_index.missed(kind.end.node, attributes)), kind.owners
+            )
             for kind in known[1]
         ]
 
@@ -376,7 +378,7 @@ class _Bench:
         if node is None:
             return None
         if node.id not in self._asked:
-            self._asked[node.id] = self._state.program.asked_of(node)
+            self._asked[node.id] = self._state.rule_index.asked_of(node)
         return self._asked[node.id]
 
     def _opened(self, port: int, protocols: tuple[int, ...]) -> int:
@@ -427,7 +429,7 @@ class _Bench:
 
     def _addresses(self, selector: Selector) -> list[Address]:
         if selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
-            known = spans_of(selector, self._state.program.background)
+            known = spans_of(selector, self._state.rule_index.background)
             return [network.network_address for span in known for network in span.networks()]
         if selector.kind is Kind.EVERYONE:
             return list(self._by_address)
@@ -567,7 +569,7 @@ class _Bench:
         rules = self._told.get(node_id)
         if rules is None:
             rules = self._told[node_id] = ssh_policy(self._state, node_id).rules
-            self._work += len(self._state.program.logins) + len(rules)
+            self._work += len(self._state.rule_index.logins) + len(rules)
         return rules
 
 

@@ -1,7 +1,7 @@
 """Auto approval: which of a node's offered routes need no administrator.
 
 Not for storing the approval (a verb of ``tailnet`` does) nor for taking one back: a route that was
-approved stays so when the rule goes. Sits on ``standing``.
+approved stays so when the rule goes. Sits on ``matches``.
 Source: the recorded answers: a prefix in ``routes`` covers itself and all in it, but never an exit
 route; only ``exitNode`` approves those.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from appliance.policy.engine.standing import Key, groups_by_login, user_keys
+from appliance.policy.engine.matches import Key, groups_by_login, user_keys
 from appliance.policy.text.language import Background, Policy
 from appliance.policy.text.selectors import Kind, Selector
 from appliance.records import Network, Node, User, UserID

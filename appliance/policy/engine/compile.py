@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from appliance.policy.engine.filters import NO_RULES, Kept, Rules
-from appliance.policy.engine.standing import names_of
+from appliance.policy.engine.matches import names_of
 from appliance.policy.engine.state import EVERYONE, NOBODY, Sight, State, first_state, next_state
 from appliance.policy.text.language import UNWRITTEN, Background, Policy
 from appliance.policy.text.postures import attributes_of
@@ -61,11 +61,11 @@ class Compiled:
     def sizes(self) -> Mapping[Sight, int]:
         """Count the viewers of each visibility class, without those that ``sights`` leaves out."""
         found: Counter[Sight] = Counter()
-        if self.state is None or self.state.program.policy is UNWRITTEN:
+        if self.state is None or self.state.rule_index.policy is UNWRITTEN:
             found.update(self.sights.values())
             return found
-        for standing, count in self.state.sizes.items():
-            found[self.state.sights[standing]] += count
+        for matches, count in self.state.sizes.items():
+            found[self.state.sights[matches]] += count
         return found
 
     def packet_filter(self, viewer: NodeID) -> tuple[tailcfg.FilterRule, ...]:
@@ -88,13 +88,13 @@ class _Sights(Mapping[NodeID, Sight]):
         self._state = state
 
     def __getitem__(self, node_id: NodeID) -> Sight:
-        return self._state.sights[self._state.standings[node_id]]
+        return self._state.sights[self._state.matches[node_id]]
 
     def __iter__(self) -> Iterator[NodeID]:
-        return iter(self._state.standings)
+        return iter(self._state.matches)
 
     def __len__(self) -> int:
-        return len(self._state.standings)
+        return len(self._state.matches)
 
 
 class _Filters(Mapping[NodeID, Rules]):
@@ -110,10 +110,10 @@ class _Filters(Mapping[NodeID, Rules]):
         return self._kept.rules(self._state, node_id)
 
     def __iter__(self) -> Iterator[NodeID]:
-        return iter(self._state.standings)
+        return iter(self._state.matches)
 
     def __len__(self) -> int:
-        return len(self._state.standings)
+        return len(self._state.matches)
 
 
 def compile(  # noqa: A001 - the word for it; nobody needs the builtin beside it
@@ -143,7 +143,7 @@ def recompile(
     background (roles, domains).
     """
     state = old.state
-    if state is None or state.program.policy is not policy or not _is_same(state, background):
+    if state is None or state.rule_index.policy is not policy or not _is_same(state, background):
         return compile(policy, users, nodes, background)
     known = state.nodes
     moved = {each for each in changed_nodes if _matters(state, known.get(each), nodes.get(each))}
@@ -162,8 +162,8 @@ def recompile(
 
 def _logs_in(state: State, moved: Collection[NodeID]) -> bool:
     """Return whether an SSH rule names one of these nodes, or may have an owner among theirs."""
-    rest = ~state.program.packets
-    found = (state.standings.get(each) for each in moved)
+    rest = ~state.rule_index.packets
+    found = (state.matches.get(each) for each in moved)
     return any((s.src | s.dst | s.self_src | s.self_dst) & rest for s in found if s is not None)
 
 
@@ -183,7 +183,7 @@ def _matters(state: State, was: Node | None, now: Node | None) -> bool:
         or (here is not there and here.routable_ips != there.routable_ips)
         or here.os != there.os
         or (
-            bool(state.program.policy.postures)
+            bool(state.rule_index.policy.postures)
             and (was.attributes != now.attributes or attributes_of(was) != attributes_of(now))
         )
     )
@@ -194,12 +194,12 @@ def _names(user: User | None) -> set[str]:
 
 
 def _is_same(state: State, background: Background) -> bool:
-    known = state.program.background
+    known = state.rule_index.background
     return known is background or known == background
 
 
 def _compiled(state: State, kept: Kept) -> Compiled:
     state.kept = kept
-    if state.program.policy is UNWRITTEN:
+    if state.rule_index.policy is UNWRITTEN:
         return Compiled(state=state)
     return Compiled(NOBODY, _Sights(state), NO_RULES, _Filters(state, kept), state)

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from appliance.policy.engine.bits import ones
 from appliance.policy.engine.flows import Flow
+from appliance.policy.engine.matches import Matches, spans_of, via_spans
 from appliance.policy.engine.sources import Sources
 from appliance.policy.engine.spantable import is_internet
-from appliance.policy.engine.standing import Standing, spans_of, via_spans
 from appliance.policy.engine.state import State
 from appliance.policy.text import spans
 from appliance.policy.text.ports import Ports
@@ -100,20 +100,20 @@ class Kept:
 
     def _parts(self, state: State, node_id: NodeID) -> tuple[object, ...]:
         """Return everything that a node's filter is made from, its order as a number at the end."""
-        standing, node = state.standings[node_id], state.nodes[node_id]
+        matches, node = state.matches[node_id], state.nodes[node_id]
         owner = state.users.get(node.user_id) if node.user_id is not None else None
         routes = state.routers.get(node_id)
-        parts: list[object] = [standing, node.ipv4, node.ipv6, node.tags, owner, routes]
+        parts: list[object] = [matches, node.ipv4, node.ipv6, node.tags, owner, routes]
         order = 0
-        for number in ones(standing.dst & state.program.packets):
-            flow = state.program.flows[number]
+        for number in ones(matches.dst & state.rule_index.packets):
+            flow = state.rule_index.flows[number]
             sources = state.sources[flow.source]
             parts.append(sources)
             order |= 1 << self._order.get((sources, flow.protocols), 0)
-        if standing.owner is not None:
-            for other in state.owned.get(standing.owner, ()):
+        if matches.owner is not None:
+            for other in state.owned.get(matches.owner, ()):
                 record = state.nodes[other]
-                parts += (state.standings[other], record.ipv4, record.ipv6)
+                parts += (state.matches[other], record.ipv4, record.ipv6)
         return (*parts, order)
 
     def _make(self, state: State, node_id: NodeID) -> Rules:
@@ -128,13 +128,13 @@ class Kept:
         Packets from the same sources with the same protocols are one rule, which stands where the
         policy first has such a pair, whether or not that first one ends at this node.
         """
-        node, standing = state.nodes[node_id], state.standings[node_id]
+        node, matches = state.nodes[node_id], state.matches[node_id]
         me = _Me(state, node)
         merged: dict[tuple[Sources, tuple[int, ...]], list[tuple[str, tuple[Ports, ...]]]] = {}
         places: dict[tuple[Sources, tuple[int, ...]], int] = {}
-        for number in ones((standing.dst | standing.self_dst) & state.program.packets):
-            flow = state.program.flows[number]
-            sources = self._sources(state, flow, standing)
+        for number in ones((matches.dst | matches.self_dst) & state.rule_index.packets):
+            flow = state.rule_index.flows[number]
+            sources = self._sources(state, flow, matches)
             if sources is None:
                 continue
             if flow.capabilities is not None:
@@ -154,17 +154,17 @@ class Kept:
             if destinations:
                 yield (places[key], 0), self._packets(*key, tuple(destinations))
 
-    def _sources(self, state: State, flow: Flow, standing: Standing) -> Sources | None:
+    def _sources(self, state: State, flow: Flow, matches: Matches) -> Sources | None:
         """Return who a flow lets in: for ``autogroup:self`` the owner's nodes that may start it."""
         if not flow.is_self:
             return state.sources[flow.source]
-        if standing.owner is None:
+        if matches.owner is None:
             return None
         bit = 1 << flow.number
         starters = [
             other
-            for other in state.owned.get(standing.owner, ())
-            if state.standings[other].self_src & bit
+            for other in state.owned.get(matches.owner, ())
+            if state.matches[other].self_src & bit
         ]
         if not starters:
             return None
@@ -215,7 +215,7 @@ def _is_same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
 
 def _order(state: State) -> dict[tuple[Sources, tuple[int, ...]], int]:
     first: dict[tuple[Sources, tuple[int, ...]], int] = {}
-    for flow in state.program.flows:
+    for flow in state.rule_index.flows:
         if flow.capabilities is None and not (flow.is_self or flow.via or flow.is_login):
             first.setdefault((state.sources[flow.source], flow.protocols), flow.number)
     return first
@@ -230,19 +230,19 @@ class _Me:
         self.state = state
         self.node = node
         self.routes = state.routes(node.id)
-        self.keys = frozenset(state.program.keys_of(node, state.users))
+        self.keys = frozenset(state.rule_index.keys_of(node, state.users))
         self.own = sorted(address_text(address) for address in node.addresses)
         self._spans: set[Span] | None = None
 
     def leads_to(self, span: Span) -> bool:
         """Return whether the node has an address in a span, or carries packets to it."""
         if self._spans is None:
-            self._spans = self.state.program.spans_at(self.node, self.routes)
+            self._spans = self.state.rule_index.spans_at(self.node, self.routes)
         return span in self._spans or (bool(self.routes.exits) and is_internet(span))
 
     def spans_of(self, selector: Selector) -> tuple[Span, ...]:
         """Return the spans of a selector, whether or not they lead here."""
-        return spans_of(selector, self.state.program.background)
+        return spans_of(selector, self.state.rule_index.background)
 
 
 def _destinations(state: State, flow: Flow, me: _Me) -> list[str]:
@@ -252,7 +252,7 @@ def _destinations(state: State, flow: Flow, me: _Me) -> list[str]:
     found: list[str] = []
     for selector in flow.dst:
         if flow.via:
-            found += via_spans(selector, me.routes, state.program.background)
+            found += via_spans(selector, me.routes, state.rule_index.background)
         elif selector.kind in (Kind.EVERYONE, Kind.DANGER_ALL):
             found.append("*")
         elif selector.kind is Kind.INTERNET:

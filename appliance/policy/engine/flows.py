@@ -2,7 +2,7 @@
 
 A flow is one set of sources, one list of destinations and either ports with protocols or
 capabilities. Flows know no nodes: they change only with the policy. Not for who matches
-(``standing``). Sits on ``language``.
+(``matches``). Sits on ``language``.
 
 The cut follows what the hosted service sends, learned from its recorded answers: grants come before
 ACLs; a grant's ports are grouped by protocol; an ACL's destinations are grouped by the text of

@@ -89,7 +89,7 @@ def heaviest(state: State) -> int:
 
     Cheap if all rules together list no more than one node may be told of: then it is their sum.
     """
-    packets = state.program.packets
+    packets = state.rule_index.packets
     picked = (
         v4.bit_count() + v6.bit_count() for v4, v6 in zip(state.picked4, state.picked6, strict=True)
     )
@@ -98,7 +98,7 @@ def heaviest(state: State) -> int:
     ]
     sizes = [
         listed[flow.source] + len(state.words[flow.source]) if flow.source >= 0 else 0
-        for flow in state.program.flows
+        for flow in state.rule_index.flows
     ]
     total = sum(sizes)
     if total <= MAX_TOLD:
@@ -111,9 +111,9 @@ def heaviest(state: State) -> int:
 
 def heaviest_logins(state: State) -> int:
     """Return what the SSH rules of a node come to, in addresses, for the node with most."""
-    program = state.program
+    rule_index = state.rule_index
     sizes: dict[int, int] = {}
-    for login in program.logins:
+    for login in rule_index.logins:
         more = ADDRESSES_A_RULE
         if login.recorders is not None:
             more += 2 * state.dst_nodes[login.recorders.number].bit_count()
@@ -121,7 +121,7 @@ def heaviest_logins(state: State) -> int:
             number = login.others.number
             nodes = state.src_nodes[number].bit_count()
             # Cut by user there may be two rules for every source.
-            is_cut = program.by_user >> number & 1
+            is_cut = rule_index.by_user >> number & 1
             sizes[number] = nodes * 2 * (2 + more) if is_cut else 2 * nodes + more
         if login.own is not None:
             nodes = max(map(len, state.owned.values()), default=0)
@@ -129,13 +129,13 @@ def heaviest_logins(state: State) -> int:
     total = sum(sizes.values())
     if total <= MAX_LOGINS_TOLD:
         return total
-    rest = ~program.packets
+    rest = ~rule_index.packets
     return max(
         (
             # A source is told of the rules that are cut by user, too.
             sum(sizes.get(number, 0) for number in ones(told & rest))
             for each in state.sizes
-            for told in (each.dst | each.self_dst | each.src & program.by_user,)
+            for told in (each.dst | each.self_dst | each.src & rule_index.by_user,)
         ),
         default=0,
     )

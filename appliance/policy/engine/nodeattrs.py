@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from appliance.policy.engine.approvers import keys_of
-from appliance.policy.engine.standing import Key, spans_of
+from appliance.policy.engine.matches import Key, spans_of
 from appliance.policy.engine.state import State
 from appliance.policy.text.language import Background, NodeAttribute, Policy
 from appliance.policy.text.selectors import Kind, Selector
@@ -51,7 +51,7 @@ DEFAULT_NEXTDNS = NextDNS()
 
 def attributes(state: State, node_id: NodeID) -> Attributes:
     """Return the attributes of a node, with their values (most have none)."""
-    policy, node = state.program.policy, state.nodes[node_id]
+    policy, node = state.rule_index.policy, state.nodes[node_id]
     found: Attributes = {}
     apps: dict[str, dict[bytes, msgspec.Raw]] = {}
     if policy.randomize_client_port:
@@ -75,7 +75,7 @@ def attributes(state: State, node_id: NodeID) -> Attributes:
 
 def nextdns(state: State, node_id: NodeID) -> NextDNS:
     """Return what the policy says of NextDNS for a node: the first profile in its order counts."""
-    entries = [each for each in state.program.policy.attributes if _speaks_of_nextdns(each)]
+    entries = [each for each in state.rule_index.policy.attributes if _speaks_of_nextdns(each)]
     profile, tells_device = "", True
     for entry in _given(state, state.nodes[node_id], entries):
         for name in entry.attributes:
@@ -107,18 +107,18 @@ def problem(attribute: str) -> str:
 
 def may_hide_ipv4(state: State) -> bool:
     """Return whether the policy keeps back any node's IPv4 address."""
-    policy = state.program.policy
+    policy = state.rule_index.policy
     return policy.disable_ipv4 or any(DISABLE_IPV4 in each.attributes for each in policy.attributes)
 
 
 def has_no_ipv4(state: State, node_id: NodeID) -> bool:
     """Return whether a node is to be without IPv4: it sees no such addresses, nobody sees its own."""
-    return state.program.policy.disable_ipv4 or DISABLE_IPV4 in attributes(state, node_id)
+    return state.rule_index.policy.disable_ipv4 or DISABLE_IPV4 in attributes(state, node_id)
 
 
 def may_resolve_subdomains(state: State) -> bool:
     """Whether names below those of any node resolve to it."""
-    return any(DNS_SUBDOMAIN_RESOLVE in each.attributes for each in state.program.policy.attributes)
+    return any(DNS_SUBDOMAIN_RESOLVE in each.attributes for each in state.rule_index.policy.attributes)
 
 
 def resolves_subdomains(state: State, node_id: NodeID) -> bool:
@@ -155,10 +155,10 @@ def _speaks_of_nextdns(entry: NodeAttribute) -> bool:
 
 def _given(state: State, node: Node, entries: Iterable[NodeAttribute]) -> Iterator[NodeAttribute]:
     """Return those of the entries that are for a node."""
-    background, keys = state.program.background, None
+    background, keys = state.rule_index.background, None
     for entry in entries:
         if keys is None:
-            keys = set(state.program.keys_of(node, state.users))
+            keys = set(state.rule_index.keys_of(node, state.users))
         if any(_is_target(background, each, node, keys) for each in entry.targets):
             yield entry
 

@@ -47,7 +47,7 @@ class End:
     owner: UserID | None
 
     @property
-    def standing(self) -> tuple[int, int, int, int]:
+    def matches(self) -> tuple[int, int, int, int]:
         """What the answers depend on, besides the owner where a flow is to own devices."""
         return self.address.version, self.starts, self.ends, self.missed
 
@@ -66,17 +66,17 @@ class Verdict:
 
 def end_of(state: State, address: Address, node: Node | None) -> End:
     """Return an end for an address."""
-    program = state.program
-    keys = program.keys_of(node, state.users) if node is not None else ()
-    starts = program.starts_at(address, keys)
+    rule_index = state.rule_index
+    keys = rule_index.keys_of(node, state.users) if node is not None else ()
+    starts = rule_index.starts_at(address, keys)
     if spans.among(state.anyone, address):
-        starts |= program.from_everyone
-    ends, owner = program.ends_at(address, keys), None
+        starts |= rule_index.from_everyone
+    ends, owner = rule_index.ends_at(address, keys), None
     if node is not None:
-        ends &= ~program.steered
+        ends &= ~rule_index.steered
     if node is not None and not node.tags:
-        ends, owner = ends | program.selves, node.user_id
-    missed = program.missed(node)
+        ends, owner = ends | rule_index.selves, node.user_id
+    missed = rule_index.missed(node)
     return End(address, node, starts, ends, missed, owner)
 
 
@@ -85,7 +85,7 @@ def verdicts(
 ) -> Iterator[Verdict]:
     """Return for every flow of packets whether it lets this through; port None means any one."""
     wanted = frozenset(protocols)
-    for flow in state.program.flows:
+    for flow in state.rule_index.flows:
         if not flow.is_login and flow.capabilities is None:
             verdict = verdict_of(flow, src, dst)
             if verdict.miss is None:
@@ -120,7 +120,7 @@ class Openings:
     def __init__(self, state: State) -> None:
         self._by_protocols: defaultdict[tuple[int, ...], int] = defaultdict(int)
         changes: defaultdict[int, int] = defaultdict(int)
-        for flow in state.program.flows:
+        for flow in state.rule_index.flows:
             if flow.is_login or flow.capabilities is not None:
                 continue
             bit = 1 << flow.number

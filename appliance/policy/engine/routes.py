@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from appliance.policy.engine.bits import of, ones
-from appliance.policy.engine.standing import Path, Program
+from appliance.policy.engine.matches import Path, RuleIndex
 from appliance.policy.engine.state import State
 from appliance.policy.text import spans
 from appliance.policy.text.selectors import Kind
@@ -59,7 +59,7 @@ def elect(
     One that was chosen stays while it is usable (no fail-back); else the lowest usable id; if
     none is usable the one before stays while it still serves the route.
     """
-    groups = {flow.via for flow in state.program.via} | {frozenset[str]()}
+    groups = {flow.via for flow in state.rule_index.via} | {frozenset[str]()}
     candidates: defaultdict[Group, list[NodeID]] = defaultdict(list)
     for node_id, routes in sorted(state.routers.items()):
         tags = state.nodes[node_id].tags
@@ -98,16 +98,16 @@ class RouteTable:
         self._known: dict[_Key, Seen] = {}
         self._before: Mapping[_Key, Seen] = {} if before is None else before.known
         routes = {route for each in state.routers.values() for route in each.subnets}
-        self._paths = {route: _path(state.program, route) for route in routes}
-        program = state.program
-        self._to_all = program.to_all
-        self._to_exits = program.internet | program.exit_literals
+        self._paths = {route: _path(state.rule_index, route) for route in routes}
+        rule_index = state.rule_index
+        self._to_all = rule_index.to_all
+        self._to_exits = rule_index.internet | rule_index.exit_literals
         self._via_exits = [
             flow
-            for flow in program.via
+            for flow in rule_index.via
             if any(selector.kind is Kind.INTERNET for selector in flow.dst)
         ]
-        self._src = self._to_exits | self._to_all | of(flow.number for flow in program.via)
+        self._src = self._to_exits | self._to_all | of(flow.number for flow in rule_index.via)
         self._dst = 0
         for path in self._paths.values():
             self._src |= path.towards
@@ -131,11 +131,11 @@ class RouteTable:
         """
         if not self.state.routers:
             return NO_ROUTES_SEEN
-        standing = self.state.standings.get(viewer)
-        if standing is None:
+        matches = self.state.matches.get(viewer)
+        if matches is None:
             return NO_ROUTES_SEEN
         own = self.state.routes(viewer).subnets
-        key = standing.src & self._src, standing.dst & self._dst, own
+        key = matches.src & self._src, matches.dst & self._dst, own
         known = self._known.get(key)
         if known is None:
             known, before = self._see(*key), self._before.get(key)
@@ -199,13 +199,13 @@ def _order(route: Network) -> tuple[int, int, int]:
     return route.version, int(route.network_address), route.prefixlen
 
 
-def _path(program: Program, route: Network) -> Path:
+def _path(rule_index: RuleIndex, route: Network) -> Path:
     """Return the flows that lead to a route or come from it; remembered, for no node matters."""
-    known = program.paths.get(route)
+    known = rule_index.paths.get(route)
     if known is None:
-        if len(program.paths) >= MAX_PATHS:
-            program.paths.clear()
-        towards, back, steered = program.path(spans.of_network(route))
-        via = tuple(program.flows[number] for number in ones(steered))
-        known = program.paths[route] = Path(towards, back, via)
+        if len(rule_index.paths) >= MAX_PATHS:
+            rule_index.paths.clear()
+        towards, back, steered = rule_index.path(spans.of_network(route))
+        via = tuple(rule_index.flows[number] for number in ones(steered))
+        known = rule_index.paths[route] = Path(towards, back, via)
     return known

@@ -1,7 +1,7 @@
 """Which flows name an address or a prefix: a table from spans to sets of flows.
 
 Built once for a policy, then asked about every node. A question costs the logarithm of the number
-of spans, however they overlap. Not for words that name nodes (``standing`` has those). Sits on
+of spans, however they overlap. Not for words that name nodes (``matches`` has those). Sits on
 ``spans``.
 """
 

@@ -63,14 +63,14 @@ def ssh_policy(state: State, node_id: NodeID, check_url: str = UNUSED_URL) -> ta
 
 def _class(state: State, node_id: NodeID) -> tuple[object, ...]:
     """Return what decides about a node's SSH rules, besides those whom they name."""
-    standing, rest = state.standings[node_id], ~state.program.packets
-    mine = standing.src & state.program.by_user
-    own = standing.self_dst & rest
+    matches, rest = state.matches[node_id], ~state.rule_index.packets
+    mine = matches.src & state.rule_index.by_user
+    own = matches.self_dst & rest
     teller: object = None
     if mine:
         node = state.nodes[node_id]
         teller = ("tagged", node_id) if node.tags else node.user_id
-    return standing.dst & rest, own, standing.owner if own else None, mine, teller
+    return matches.dst & rest, own, matches.owner if own else None, mine, teller
 
 
 def _told(state: State, node_id: NodeID, check_url: str) -> tuple[tailcfg.SSHRule, ...]:
@@ -81,7 +81,7 @@ def _told(state: State, node_id: NodeID, check_url: str) -> tuple[tailcfg.SSHRul
 def in_order(state: State) -> Iterator[Login]:
     """Return the SSH rules of the policy as nodes ask them: those that check come first."""
     for is_check in (True, False):
-        for login in state.program.logins:
+        for login in state.rule_index.logins:
             if login.rule.is_check is is_check:
                 yield login
 
@@ -123,18 +123,18 @@ def rules_of(
     state: State, login: Login, node_id: NodeID, check_url: str = UNUSED_URL
 ) -> Iterator[tailcfg.SSHRule]:
     """Return what a node is told of one SSH rule of the policy."""
-    standing, node = state.standings[node_id], state.nodes[node_id]
-    if login.own is not None and standing.self_dst >> login.own.number & 1:
-        key: tuple[object, ...] = ("own", login.own.number, standing.owner, check_url)
-        yield from _kept(state, key, lambda: _own(state, login, standing.owner, check_url))
+    matches, node = state.matches[node_id], state.nodes[node_id]
+    if login.own is not None and matches.self_dst >> login.own.number & 1:
+        key: tuple[object, ...] = ("own", login.own.number, matches.owner, check_url)
+        yield from _kept(state, key, lambda: _own(state, login, matches.owner, check_url))
     if login.others is None:
         return
     number = login.others.number
-    by_user = bool(state.program.by_user >> number & 1)
-    if standing.dst >> number & 1:
+    by_user = bool(state.rule_index.by_user >> number & 1)
+    if matches.dst >> number & 1:
         key = ("all", number, None, check_url)
         yield from _kept(state, key, lambda: _all(state, login, number, check_url, by_user))
-    elif by_user and standing.src >> number & 1:
+    elif by_user and matches.src >> number & 1:
         teller = node_id if node.tags else None
         key = ("mine", number, node.user_id if teller is None else ("tagged", teller), check_url)
         yield from _kept(state, key, lambda: _mine(state, login, node, number, check_url))
@@ -162,7 +162,7 @@ def _own(
     starters = [
         other
         for other in (state.owned.get(owner, ()) if owner is not None else ())
-        if state.standings[other].self_src & bit
+        if state.matches[other].self_src & bit
     ]
     if starters:
         yield from _cut(state, login, {owner: starters}, [], check_url, by_user=True)

@@ -3,7 +3,7 @@
 A ``State`` is never changed after it is made; ``next_state`` makes the one after it and shares
 all parts that the changed nodes do not touch. Who sees whom is kept as bits (one per node, by
 slot), lists of addresses as sorted text. Not for rules as they are sent (``filters`` makes those
-when a node asks). Sits on ``standing``.
+when a node asks). Sits on ``matches``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from appliance.policy.engine.bits import ones
 from appliance.policy.engine.flows import Source
-from appliance.policy.engine.sources import NOT_PICKED, Sources, Spelled, texts_of
-from appliance.policy.engine.standing import (
+from appliance.policy.engine.matches import (
     NO_ROUTES,
-    Program,
+    Matches,
     Routes,
-    Standing,
+    RuleIndex,
     routes_of,
     spans_of,
 )
+from appliance.policy.engine.sources import NOT_PICKED, Sources, Spelled, texts_of
 from appliance.policy.text import spans
 from appliance.policy.text.language import Background, Policy
 from appliance.policy.text.selectors import Kind
@@ -103,34 +103,34 @@ class State:
         "ids",
         "kept",
         "listed_nodes",
+        "matches",
         "nodes",
         "owned",
         "picked4",
         "picked6",
-        "program",
         "routers",
+        "rule_index",
         "sights",
         "sizes",
         "slots",
         "sources",
         "src_nodes",
-        "standings",
         "users",
         "words",
     )
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, rule_index: RuleIndex) -> None:
+        self.rule_index = rule_index
         self.nodes: Mapping[NodeID, Node] = {}
         self.users: Mapping[UserID, User] = {}
         self.slots: dict[NodeID, int] = {}
         self.ids: list[NodeID | None] = []
-        self.standings: dict[NodeID, Standing] = {}
-        self.sizes: dict[Standing, int] = {}
+        self.matches: dict[NodeID, Matches] = {}
+        self.sizes: dict[Matches, int] = {}
         self.routers: dict[NodeID, Routes] = {}
         """The routes of those that serve any: the same object while no such node changes."""
         self.owned: dict[UserID, tuple[NodeID, ...]] = {}
-        flows, sources = len(program.flows), len(program.sources)
+        flows, sources = len(rule_index.flows), len(rule_index.sources)
         self.src_nodes = [0] * flows
         self.dst_nodes = [0] * flows
         self.listed_nodes = [0] * sources
@@ -138,7 +138,7 @@ class State:
         self.picked6 = [0] * sources
         self.words: list[tuple[str, ...]] = [()] * sources
         self.sources: list[Sources] = []
-        self.sights: dict[Standing, Sight] = {}
+        self.sights: dict[Matches, Sight] = {}
         self.kept: Kept | None = None
         self.forget()
 
@@ -149,11 +149,11 @@ class State:
     def copy(self) -> State:
         """Return a state that may be changed without changing this one."""
         other = State.__new__(State)
-        other.program = self.program
+        other.rule_index = self.rule_index
         other.nodes, other.users = self.nodes, self.users
         other.slots = dict(self.slots)
         other.ids = list(self.ids)
-        other.standings = dict(self.standings)
+        other.matches = dict(self.matches)
         other.sizes = dict(self.sizes)
         other.routers = self.routers
         other.owned = dict(self.owned)
@@ -194,10 +194,10 @@ def first_state(
     background: Background,
     users: Mapping[UserID, User],
     nodes: Mapping[NodeID, Node],
-    program: Program | None = None,
+    rule_index: RuleIndex | None = None,
 ) -> State:
-    """Compile from scratch; ``program`` is that of the same policy and background, if there is."""
-    state = State(program or Program(policy, background))
+    """Compile from scratch; ``rule_index`` is that of the same policy and background, if there is."""
+    state = State(rule_index or RuleIndex(policy, background))
     return _changed(state, users, nodes, nodes.keys())
 
 
@@ -224,14 +224,14 @@ class _Moves:
         self.sources = 0
         self.old_texts: dict[int, tuple[str, ...]] = {}
         self.new_texts: dict[int, tuple[str, ...]] = {}
-        self.seen: list[tuple[int, Standing, Standing]] = []
+        self.seen: list[tuple[int, Matches, Matches]] = []
         self.owners: set[UserID] = set()
         self.routes = False
         self.routers = False
         """Whether ``State.routers`` is a new one already."""
 
 
-_NOTHING = Standing()
+_NOTHING = Matches()
 
 
 def _changed(
@@ -243,7 +243,7 @@ def _changed(
     moves = _Moves()
     old_nodes = state.nodes
     state.nodes, state.users = nodes, users
-    interned = {standing: standing for standing in state.sizes}
+    interned = {matches: matches for matches in state.sizes}
     for node_id in changed:
         _move(state, moves, interned, node_id, old_nodes.get(node_id), nodes.get(node_id))
     _flip(state.src_nodes, moves.src)
@@ -251,7 +251,7 @@ def _changed(
     _flip(state.listed_nodes, moves.listed)
     _flip(state.picked4, moves.picked4)
     _flip(state.picked6, moves.picked6)
-    is_first = not state.sources and bool(state.program.sources or not state.sights)
+    is_first = not state.sources and bool(state.rule_index.sources or not state.sights)
     _settle_sources(state, moves, everything=is_first or len(changed) > FEW)
     _settle_sights(state, moves, everything=len(changed) > FEW)
     return state
@@ -260,13 +260,13 @@ def _changed(
 def _move(
     state: State,
     moves: _Moves,
-    interned: dict[Standing, Standing],
+    interned: dict[Matches, Matches],
     node_id: NodeID,
     was: Node | None,
     now: Node | None,
 ) -> None:
-    """Work one node in: its slot, its standing, and the bits of the flows that name it."""
-    before = state.standings.get(node_id, _NOTHING)
+    """Work one node in: its slot, its matches, and the bits of the flows that name it."""
+    before = state.matches.get(node_id, _NOTHING)
     after = _NOTHING
     is_new = node_id not in state.slots
     if now is not None:
@@ -274,7 +274,7 @@ def _move(
         if routes is not NO_ROUTES or node_id in state.routers:
             moves.routes |= routes != state.routes(node_id)
             _set_routes(state, moves, node_id, routes)
-        after = state.program.standing(now, state.users, routes)
+        after = state.rule_index.matches(now, state.users, routes)
         after = interned.setdefault(after, after)
         slot = _take_slot(state, node_id)
     elif is_new:
@@ -300,7 +300,7 @@ def _move(
     moves.old_texts.setdefault(slot, old_texts)
     moves.new_texts[slot] = new_texts
     moves.seen.append((slot, before, after))
-    if state.program.has_self:
+    if state.rule_index.has_self:
         _own(state, moves, node_id, was, now)
     if now is None:
         state.ids[slot] = None
@@ -329,15 +329,15 @@ def _take_slot(state: State, node_id: NodeID) -> int:
     return slot
 
 
-def _count(state: State, node_id: NodeID, before: Standing | None, after: Standing | None) -> None:
+def _count(state: State, node_id: NodeID, before: Matches | None, after: Matches | None) -> None:
     if before is not None:
         state.sizes[before] -= 1
         if not state.sizes[before]:
             del state.sizes[before]
     if after is None:
-        state.standings.pop(node_id, None)
+        state.matches.pop(node_id, None)
         return
-    state.standings[node_id] = after
+    state.matches[node_id] = after
     state.sizes[after] = state.sizes.get(after, 0) + 1
 
 
@@ -379,9 +379,9 @@ def _own(state: State, moves: _Moves, node_id: NodeID, was: Node | None, now: No
 
 def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
     """Spell out anew the sources that name a moved node, or everyone if routes changed."""
-    program = state.program
+    rule_index = state.rule_index
     if everything or moves.routes:
-        for number, source in enumerate(program.sources):
+        for number, source in enumerate(rule_index.sources):
             words = _words(state, source)
             if words != state.words[number]:
                 state.words[number] = words
@@ -389,7 +389,7 @@ def _settle_sources(state: State, moves: _Moves, *, everything: bool) -> None:
     ids = tuple(state.ids)
     if everything or not state.sources:
         pool: dict[Spelled, Sources] = {}
-        state.sources = [_spell(state, number, pool) for number in range(len(program.sources))]
+        state.sources = [_spell(state, number, pool) for number in range(len(rule_index.sources))]
     else:
         touched = list(ones(moves.sources))
         pool = {
@@ -417,7 +417,7 @@ def _words(state: State, source: Source) -> tuple[str, ...]:
             for routes in state.routers.values():
                 words.update(str(route) for route in routes.subnets)
         elif selector.kind in (Kind.ADDRESSES, Kind.SERVICE):
-            words.update(span.text for span in spans_of(selector, state.program.background))
+            words.update(span.text for span in spans_of(selector, state.rule_index.background))
         elif selector.kind is Kind.INTERNET:
             words.update(spans.INTERNET_TEXTS)
     return tuple(sorted(words))
@@ -473,16 +473,16 @@ def _settle_sights(state: State, moves: _Moves, *, everything: bool) -> None:
     for gone in state.sights.keys() - state.sizes.keys():
         del state.sights[gone]
     known = state.sights
-    missing = [standing for standing in state.sizes if standing not in known]
+    missing = [matches for matches in state.sizes if matches not in known]
     ids = tuple(state.ids)
     by_bits = {sight.bits: sight for sight in known.values() if sight is not EVERYONE}
     if everything:
-        for standing in list(known):
-            _see(state, standing, ids, by_bits)
+        for matches in list(known):
+            _see(state, matches, ids, by_bits)
     else:
         _follow(state, moves, ids, by_bits)
-    for standing in missing:
-        _see(state, standing, ids, by_bits)
+    for matches in missing:
+        _see(state, matches, ids, by_bits)
 
 
 def _follow(
@@ -492,37 +492,37 @@ def _follow(
 
     A moved node costs a look at each class, however many nodes and rules there are.
     """
-    packets = state.program.packets
+    packets = state.rule_index.packets
     moved = [
         (1 << slot, was.src & packets, was.dst & packets, now.src & packets, now.dst & packets)
         for slot, was, now in moves.seen
     ]
-    for standing, sight in list(state.sights.items()):
+    for matches, sight in list(state.sights.items()):
         if sight is EVERYONE:
             continue
-        if standing.owner is not None and standing.owner in moves.owners:
-            _see(state, standing, ids, by_bits)
+        if matches.owner is not None and matches.owner in moves.owners:
+            _see(state, matches, ids, by_bits)
             continue
-        src, dst, bits, is_moved = standing.src, standing.dst, sight.bits, False
+        src, dst, bits, is_moved = matches.src, matches.dst, sight.bits, False
         for bit, was_src, was_dst, now_src, now_dst in moved:
             if bool(src & now_dst or dst & now_src) is not bool(src & was_dst or dst & was_src):
                 bits ^= bit
                 is_moved = True
         if is_moved:
-            state.sights[standing] = _class(bits, ids, by_bits)
+            state.sights[matches] = _class(bits, ids, by_bits)
 
 
 def _see(
     state: State,
-    standing: Standing,
+    matches: Matches,
     ids: tuple[NodeID | None, ...],
     by_bits: dict[int, Sight],
 ) -> None:
-    program = state.program
-    if standing.src & program.to_all or (standing.src | standing.dst) & program.opened:
-        state.sights[standing] = EVERYONE
+    rule_index = state.rule_index
+    if matches.src & rule_index.to_all or (matches.src | matches.dst) & rule_index.opened:
+        state.sights[matches] = EVERYONE
         return
-    state.sights[standing] = _class(seen_by(state, standing), ids, by_bits)
+    state.sights[matches] = _class(seen_by(state, matches), ids, by_bits)
 
 
 def _class(bits: int, ids: tuple[NodeID | None, ...], by_bits: dict[int, Sight]) -> Sight:
@@ -538,15 +538,15 @@ def _same_nodes(sight: Sight, bits: int, ids: tuple[NodeID | None, ...]) -> bool
     return old is ids or all(old[slot] == ids[slot] for slot in ones(bits))
 
 
-def seen_by(state: State, standing: Standing) -> int:
+def seen_by(state: State, matches: Matches) -> int:
     """Return the slots of all nodes that a class sees: rules let one of the two reach the other."""
-    bits, packets = 0, state.program.packets
-    for column, flows in ((state.dst_nodes, standing.src), (state.src_nodes, standing.dst)):
+    bits, packets = 0, state.rule_index.packets
+    for column, flows in ((state.dst_nodes, matches.src), (state.src_nodes, matches.dst)):
         for number in ones(flows & packets):
             bits |= column[number]
-    if standing.owner is not None:
-        for other in state.owned.get(standing.owner, ()):
-            its = state.standings[other]
-            if (standing.self_src & its.self_dst | its.self_src & standing.self_dst) & packets:
+    if matches.owner is not None:
+        for other in state.owned.get(matches.owner, ()):
+            its = state.matches[other]
+            if (matches.self_src & its.self_dst | its.self_src & matches.self_dst) & packets:
                 bits |= 1 << state.slots[other]
     return bits

@@ -1,6 +1,6 @@
 """Selectors: the words of a policy that name nodes, users or addresses.
 
-Not for who matches them (``standing``). ``Names`` knows what the document defines (groups, tags,
+Not for who matches them (``matches``). ``Names`` knows what the document defines (groups, tags,
 hosts, IP sets) and reads one word; two words that mean the same give equal selectors.
 Sits on ``spans`` and ``mistakes``.
 Source: the hosted service's page "Syntax reference for the tailnet policy file"; headscale 0.29

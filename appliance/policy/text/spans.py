@@ -1,6 +1,6 @@
 """Runs of addresses: what hosts, prefixes, IP sets and the words for "everywhere" stand for.
 
-Not for who owns an address (``standing``). A span is one unbroken run of one family; sets of them
+Not for who owns an address (``matches``). A span is one unbroken run of one family; sets of them
 are sorted tuples without overlap where a function says so. Sits on nothing of ours.
 Source: tailscale 1.102 wgengine/filter/tailcfg.go (forms that clients read); the recorded answers of
 the hosted service for what ``*`` and ``autogroup:internet`` are spelled as.

@@ -1,9 +1,9 @@
-"""Node to standing: which flows name a node as source, which end at it.
+"""Which flows match a node: as source, and as destination.
 
-A ``Program`` is a policy made ready for that question: it knows for every selector key (a tag, a
+A ``RuleIndex`` is a policy indexed for that question: it knows for every selector key (a tag, a
 login, a group, ``autogroup:…``) the flows that mention it, and finds literal addresses without
-trying them all. Standing depends on one node and its owner alone, so a change of one node costs
-one look-up. Not for lists of addresses or rules (``state``, ``filters``). Sits on ``flows``.
+trying them all. A node's matches depend on the node and its owner alone, so a change of
+one node costs one look-up. Not for lists of addresses or rules (``state``, ``filters``). Sits on ``flows``.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _UNLISTED = frozenset({Kind.EVERYONE, Kind.DANGER_ALL, Kind.ADDRESSES, Kind.SERV
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Matches:
     """The flows that match a node as source and as destination, as bitsets of flow numbers.
 
-    Nodes with equal standings are one visibility class. ``src``: flows that may start at the node
+    Nodes with equal ones are one visibility class. ``src``: flows that may start at the node
     (or at a subnet behind it). ``dst``: flows that end at it. ``listed``: numbers of the sources that
     list all of its addresses; ``picked4`` and ``picked6``: of those that list one of them, because it
     lies in a prefix that is let in from devices in a posture only. ``owner`` is set if a flow to
@@ -56,7 +56,7 @@ class Standing:
     picked4: int = 0
     picked6: int = 0
     _hash: int = field(init=False, repr=False, compare=False)
-    """Cached, because every standing is hashed for every class at every change."""
+    """Cached, because it is asked of every class at every change."""
 
     def __post_init__(self) -> None:
         parts = self.src, self.dst, self.listed, self.self_src, self.self_dst, self.owner
@@ -111,7 +111,7 @@ class Path:
     via: tuple[Flow, ...]
 
 
-class Program:
+class RuleIndex:
     """A policy, its flows, and the tables that find the flows of a node."""
 
     def __init__(self, policy: Policy, background: Background) -> None:
@@ -263,7 +263,7 @@ class Program:
             keys += user_keys(self._groups, self.background, user)
         return keys
 
-    def standing(self, node: Node, users: Mapping[UserID, User], routes: Routes) -> Standing:
+    def matches(self, node: Node, users: Mapping[UserID, User], routes: Routes) -> Matches:
         """Return which flows name a node."""
         src = dst = listed = own = 0
         for key in self.keys_of(node, users):
@@ -292,7 +292,7 @@ class Program:
                 picked4 &= ~sources
                 picked6 &= ~sources
         owner = node.user_id if own else None
-        return Standing(src, dst, listed, own_src, own, owner, picked4, picked6)
+        return Matches(src, dst, listed, own_src, own, owner, picked4, picked6)
 
     def _picked(self, address: Address | None) -> int:
         """Return the sources with a posture that name an address by a span."""
