@@ -224,7 +224,9 @@ async def test_an_edit_open_during_a_failure_fails_too(house: House) -> None:
     opened.clear()
     go_on.clear()
     async with house.held():
-        (task,) = await start(slow(lambda edit: presence.session_opened(edit, NodeID(1), house.clock())))
+        (task,) = await start(
+            slow(lambda edit: presence.session_opened(edit, NodeID(1), house.clock()))
+        )
         await opened.wait()
     go_on.set()
     await task

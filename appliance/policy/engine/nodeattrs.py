@@ -118,7 +118,9 @@ def has_no_ipv4(state: State, node_id: NodeID) -> bool:
 
 def may_resolve_subdomains(state: State) -> bool:
     """Whether names below those of any node resolve to it."""
-    return any(DNS_SUBDOMAIN_RESOLVE in each.attributes for each in state.rule_index.policy.attributes)
+    return any(
+        DNS_SUBDOMAIN_RESOLVE in each.attributes for each in state.rule_index.policy.attributes
+    )
 
 
 def resolves_subdomains(state: State, node_id: NodeID) -> bool:
