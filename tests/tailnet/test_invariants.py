@@ -155,7 +155,7 @@ class Tailnet(RuleBasedStateMachine):
             assert self.snapshot.presence_of(node.id).expired == node.is_expired(self.now)
             assert not any(attributes.has_expired(each, self.now) for each in node.attributes)
 
-    @rule(index=indexes, verb=st.integers(0, 12), text=hostnames)
+    @rule(index=indexes, verb=st.integers(0, 11), text=hostnames)
     def administer(self, index: int, verb: int, text: str) -> None:
         node = self._some_node(index)
         if node is None:
