@@ -116,15 +116,19 @@ def show_facts() -> None:
 
 def _rendered(path: Path, options: _Options) -> Rendered:
     from appliance.config import ConfigError, load
+    from appliance.config.warnings import warnings
     from appliance.deploy import facts, plan
     from appliance.deploy import render as texts
     from appliance.deploy.units import Host
 
     secrets = _pairs(options["secrets"])
     try:
-        made = plan.make(load(path), role=options["role"], secrets=secrets, source=str(path))
+        settings = load(path)
+        made = plan.make(settings, role=options["role"], secrets=secrets, source=str(path))
     except ConfigError as error:
         raise CommandFailed(str(error)) from error
+    for warning in warnings(settings):
+        click.echo(f"warning: {warning}", err=True)
     host = Host(
         program=options["program"] or facts.PROGRAM,
         config=options["config_path"] or f"{facts.CONFIG_DIR}/config{path.suffix}",

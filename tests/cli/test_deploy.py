@@ -81,3 +81,15 @@ def test_a_site_that_cannot_work_in_the_sandbox_is_refused(
 def test_the_facts_are_those_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["deploy", "facts"]) == 0
     assert json.loads(capsys.readouterr().out)["constants"]["user"] == "headwater"
+
+
+def test_render_says_what_deserves_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F1's kind: provisioners rest on this command, so it repeats the warnings of the check."""
+    path = tmp_path / "site.yaml"
+    path.write_text("server_url: https://hw.example.com\ntls: {mode: off}\n")
+    assert run(["deploy", "render", str(path), "--format", "json"]) == 0
+    said = capsys.readouterr()
+    assert "warning: trusted_proxies: a proxy speaks TLS" in said.err
+    assert json.loads(said.out)["role"] == "server"
