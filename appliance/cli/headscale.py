@@ -26,11 +26,6 @@ NAMED_BY_PEOPLE = frozenset(
 )
 """Mappings whose keys are no settings."""
 
-SECTIONS = frozenset(
-    {"acme", "cli", "database", "derp", "dns", "dns_config", "log", "logtail", "node", "noise"}
-    | {"oidc", "policy", "preauth_keys", "prefixes", "taildrop", "tuning", "auto_update"}
-)
-
 DISTINCTIVE = frozenset(
     {
         "acl_policy_path",

@@ -5,14 +5,18 @@ The files are our own, as small as each point allows.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance import config
 from appliance.cli.convert import from_headscale
+from appliance.cli.headscale import DISTINCTIVE
 from appliance.cli.root import run
 from appliance.config import Settings, yamlfile
 
@@ -457,6 +461,7 @@ def test_our_own_file_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture
         ({"listen_addr": "127.0.0.1:9090", "metrics_listen_addr": "nowhere"}, "metrics.listen"),
         ({"tls_letsencrypt_hostname": "hs.example.com"}, "tls.cert_file"),
         ({"prefixes": {"v4": "10.0.0.0/8"}}, "tailnet.prefixes.v4"),
+        ({"server_url": "http://hs.example.com:8080"}, "insist on TLS"),
         ({"server_url": "https://hs.ts.example", "dns": {"base_domain": "ts.example"}}, "base_dom"),
     ],
 )
@@ -470,3 +475,32 @@ def test_a_result_that_cannot_work_is_refused_in_words(
     said = capsys.readouterr()
     assert words in said.err
     assert "server_url" in said.out
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=12)
+    | st.sampled_from(["[::]:8080", ":http", "1h", "0770", "100.64.0.0/10", "/x", "tls://9.9.9.9"])
+)
+VALUES = (
+    LEAVES | st.lists(LEAVES, max_size=3) | st.dictionaries(st.text(max_size=4), LEAVES, max_size=3)
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(DISTINCTIVE)), VALUES, max_size=8))
+def test_any_values_are_converted_or_refused(flat: dict[str, object]) -> None:
+    """A value of another type than Headscale wants is no traceback."""
+    document: dict[object, object] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        place: Any = document
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    ours, said = from_headscale(document, Path("/etc/headscale"))
+    assert all(isinstance(each, str) for each in said)
+    with contextlib.suppress(config.ConfigError):
+        config.build(ours)
