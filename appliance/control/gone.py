@@ -90,12 +90,13 @@ class GonePolls:
 
     def _hold(self, machine: MachineKey, out: OutStream) -> None:
         """Keep a stream open for a while; the newest of a machine is the one that is read."""
-        self._end(machine)
+        self.end(machine)
         if not out.closed:
-            self._held[machine] = _Held(out, self._call_later(HOLD_S, lambda: self._end(machine)))
+            self._held[machine] = _Held(out, self._call_later(HOLD_S, lambda: self.end(machine)))
             out.on_closed(lambda: self._lost(machine))
 
-    def _end(self, machine: MachineKey) -> None:
+    def end(self, machine: MachineKey) -> None:
+        """Let the machine ask again: it may have a node by now."""
         held = self._forget(machine)
         if held is not None:
             held.out.on_closed(None)

@@ -136,6 +136,8 @@ class MapSessions:
         if exchange.closed:
             self._leave(node_id)
             return True
+        if node_id not in self.live.snapshot.nodes:
+            return False  # removed while this waited; its presence has gone with it
         out = exchange.open_stream(200)
         session = MapSession(node_id, request.version, zstd=request.compress == "zstd", out=out)
         old = self._sessions.pop(node_id, None)

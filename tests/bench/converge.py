@@ -25,6 +25,7 @@ from appliance.front.stream import listen
 from appliance.identity.principals import SYSTEM
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.netmap import gone
 from appliance.netmap.encoded import Encoder
 from appliance.records import NodeID
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
@@ -60,13 +61,20 @@ class Client:
         )
 
     async def join(self) -> None:
-        """Begin a session, knowing nothing. A node that was removed meanwhile stays outside."""
+        """Begin a session, knowing nothing. A node that was removed meanwhile hears just that."""
         self.state = fakeclient.ClientState()
         try:
             await self.node.connect()
             await self.node.poll()
         except OSError:
             self.node.drop()
+
+    def must_ask(self, snapshot: Snapshot) -> bool:
+        """Tell whether it has no session, or was told that its node is gone, which came back."""
+        node = self.state.node
+        if node is not None and node.key_expiry == gone.ENDED_AT and self.node_id in snapshot.nodes:
+            self.node.drop()
+        return not self.node.is_connected
 
     def _take(self, text: bytes) -> None:
         self.state = self._told(self.state, tailcfg.decode_map_response(text))
@@ -78,7 +86,12 @@ class Client:
         return fakeclient.apply(state, message, distrusts_old_disco=distrusts)
 
     def knows(self, snapshot: Snapshot) -> bool:
-        """Tell whether the client knows exactly what this snapshot has to say to it."""
+        """Tell whether the client knows exactly what this snapshot has to say to it.
+
+        That is a node of its own that has expired, if it was removed.
+        """
+        if self.node_id not in snapshot.nodes:
+            return self.state.node is not None and self.state.node.expired
         whole = netmap.full(snapshot, self.node_id, self.capver)
         return self.state.netmap() == self._told(fakeclient.ClientState(), whole).netmap()
 
@@ -112,11 +125,11 @@ async def converge(nodes: int, edits: int, seed: int, *, http2: str = "h2") -> O
             await _weather(rng, clients)
         for client in clients:
             client.node.pause(paused=False)
-        await _all([client for client in clients if not client.node.is_connected])
+        await _all([client for client in clients if client.must_ask(live.snapshot)])
         began = time.monotonic()
         wrong = await _settle(live, sessions, clients)
         return Outcome(
-            sessions=sum(client.node.is_connected for client in clients),
+            sessions=len(sessions),
             versions=live.snapshot.version - first,
             messages=_messages(clients),
             wrong=tuple(client.node_id for client in wrong),
@@ -136,11 +149,7 @@ async def _settle(live: LiveTailnet, sessions: MapSessions, clients: list[Client
         is_still = snapshot is live.snapshot and heard == _messages(clients)
         if (is_still and not late) or time.monotonic() > deadline:
             present = [client for client in clients if client.node.is_connected]
-            return [
-                client
-                for client in present
-                if client.node_id not in snapshot.nodes or not client.knows(snapshot)
-            ]
+            return [client for client in present if not client.knows(snapshot)]
 
 
 def _messages(clients: list[Client]) -> int:
