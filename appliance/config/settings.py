@@ -313,7 +313,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()
     api: Api = Api()
     http2: Literal["auto", "h2", "ngh2"] = "auto"
-    """Library for HTTP/2 inside the Noise channel; `auto` takes h2, which is always there."""
+    """Library for HTTP/2 inside the Noise channel; `auto` takes ngh2 where it is installed and works,
+    which costs less CPU, and h2 elsewhere."""
     event_loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     """`auto` takes uvloop where it is installed."""
 

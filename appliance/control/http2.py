@@ -4,11 +4,12 @@ Not for sockets, Noise or handlers (``link``), and not a general HTTP/2 server: 
 priorities, no trailers. ``Http2Server`` is the face; ``http2_h2`` and ``http2_ngh2`` are the two
 implementations behind it and behind the same tests. What both share lives here: the gate that
 bounds floods before any parser sees them, and the intake that joins bodies within limits.
-Source: RFC 9113; reference sections 4.1 and 12.
+Source: RFC 9113; docs/protocol/http2.md.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,8 @@ from appliance.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
     from appliance.control.exchange import Header
+
+log = logging.getLogger(__name__)
 
 # What RFC 9113 says.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -153,20 +156,37 @@ Http2Factory = Callable[[float], Http2Server]
 """Makes the server side of one connection; the argument is the time now."""
 
 
-def engine(name: str = "h2") -> Http2Factory:
-    """Give the factory of an implementation: ``h2``, or ``ngh2`` where it is installed.
+def engine(name: str = "auto") -> Http2Factory:
+    """Give the factory of an implementation: ``h2``, ``ngh2``, or the better one that works here.
 
-    Raises ModuleNotFoundError if ngh2 is asked for and missing.
+    Raises ImportError if ngh2 is asked for and missing.
     """
-    if name == "ngh2":
-        from appliance.control.http2_ngh2 import Ngh2Server
-
-        return Ngh2Server
+    if name not in ("auto", "h2", "ngh2"):
+        raise ValueError(f"unknown HTTP/2 engine {name!r}; there are auto, h2 and ngh2")
     if name != "h2":
-        raise ValueError(f"unknown HTTP/2 engine {name!r}; there are h2 and ngh2")
+        try:
+            return _ngh2()
+        except ImportError as error:
+            if name == "ngh2":
+                raise
+            log.debug("http2 by h2", extra={"reason": str(error)})
     from appliance.control.http2_h2 import H2Server
 
     return H2Server
+
+
+def _ngh2() -> Http2Factory:
+    """Import the binding and let it speak once: one that was built for another library must not
+    be found out by the first client. Raises ImportError."""
+    from appliance.control.http2_ngh2 import Ngh2Server
+
+    try:
+        said = b"".join(Ngh2Server(0.0).take())
+    except Exception as error:
+        raise ImportError(f"ngh2 does not work here: {error}") from error
+    if said[3:4] != bytes((SETTINGS,)):
+        raise ImportError("ngh2 does not work here: it begins without SETTINGS")
+    return Ngh2Server
 
 
 class FrameGate:

@@ -1,7 +1,7 @@
-"""HTTP/2 by ``ngh2`` (libnghttp2): the faster, optional implementation of ``http2.Http2Server``.
+"""HTTP/2 by ``ngh2`` (libnghttp2): the implementation of ``http2.Http2Server`` where it is installed.
 
-Not the default (``http2_h2``): the binding is young. Used when installed and asked for; it handles
-a small request in 4 µs instead of 100.
+Not the only one (``http2_h2``): the binding is young, and not packaged everywhere. It handles a small
+request in 4 µs instead of 100 (docs/decisions/0017-http2-by-ngh2-where-it-is-there.md).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SETTINGS = {
 class Ngh2Server:
     """The server side of one connection; see ``http2.Http2Server``."""
 
-    __slots__ = ("_conn", "_gate", "_intake", "_now", "_out")
+    __slots__ = ("_conn", "_gate", "_intake", "_is_stale", "_now", "_out")
 
     def __init__(self, now: float) -> None:
         self._conn = ngh2.Connection(ngh2.Role.SERVER, _CONFIG)
@@ -52,6 +52,8 @@ class Ngh2Server:
         self._intake = Intake()
         self._now = now
         self._out: list[bytes | memoryview] = []
+        self._is_stale = True
+        """The library may have something to say. Asking it costs as much as writing a delta."""
         self._conn.initiate_connection(_SETTINGS)
 
     @property
@@ -71,6 +73,7 @@ class Ngh2Server:
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes of the client. Raises ProtocolError if the connection cannot go on."""
         self._now = now
+        self._is_stale = True
         try:
             self._gate.check(data, now)
         except ProtocolError:
@@ -92,6 +95,7 @@ class Ngh2Server:
     def headers(self, stream_id: int, status: int, headers: Sequence[Header], *, end: bool) -> bool:
         """Send the head of an answer; ``end`` if there is no body. False: the stream is gone."""
         fields = [(b":status", _STATUS[status]), *headers]
+        self._is_stale = True
         try:
             self._conn.send_response(stream_id, fields, end_stream=end)
         except ngh2.NGH2Error:
@@ -118,6 +122,7 @@ class Ngh2Server:
     def reset(self, stream_id: int, code: int = CANCEL) -> None:
         """Break a stream off; unknown streams are ignored."""
         self._intake.drop(stream_id)
+        self._is_stale = True
         try:
             self._conn.reset_stream(stream_id, code)
         except ngh2.NGH2Error:
@@ -125,6 +130,7 @@ class Ngh2Server:
 
     def goaway(self, code: int = NO_ERROR) -> None:
         """Say that no new request will be answered."""
+        self._is_stale = True
         try:
             self._conn.send_goaway(code)
         except ngh2.NGH2Error:
@@ -132,11 +138,13 @@ class Ngh2Server:
 
     def take(self) -> list[bytes | memoryview]:
         """Give, and forget, everything that must be sent, in order."""
-        self._drain()
+        if self._is_stale:
+            self._drain()
         out, self._out = self._out, []
         return out
 
     def _drain(self) -> None:
+        self._is_stale = False
         try:
             data = self._conn.data_to_send()
         except ngh2.NGH2Error:
@@ -175,3 +183,4 @@ class Ngh2Server:
             self._conn.send_response(event.stream_id, head, end_stream=True)
             self._drain()  # or the reset overtakes the answer
             self._conn.reset_stream(event.stream_id, NO_ERROR)
+            self._is_stale = True

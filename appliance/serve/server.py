@@ -215,7 +215,7 @@ class Server(Process):
         ts2021 = Ts2021(
             noise_key,
             machines.handle,
-            http2=engine("h2" if name == "auto" else name),
+            http2=engine(name),
             is_known=lambda key: tailnets.find_machine(key) is not None,
         )
         self.supervisor.start(*ts2021.loops())

@@ -16,7 +16,7 @@ WATCHED_OF_MANY = 50
 longer than the server needs to send them."""
 
 
-def storm(repeats: int, nodes: int, *, watch: int, http2: str = "h2") -> list[Figure]:
+def storm(repeats: int, nodes: int, *, watch: int, http2: str = "auto") -> list[Figure]:
     """Measure storms of so many nodes, until all are online and have converged."""
     cpu, wall, messages = [], [], []
     with fanout.fleet(nodes, http2=http2, watch=watch) as (serving, simulators):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
+import sys
+from importlib.util import find_spec
+from types import ModuleType
 
 import h2.config
 import h2.connection
@@ -22,9 +24,7 @@ ENGINES = [
     "h2",
     pytest.param(
         "ngh2",
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec("ngh2") is None, reason="ngh2 is not installed"
-        ),
+        marks=pytest.mark.skipif(find_spec("ngh2") is None, reason="ngh2 is not installed"),
     ),
 ]
 FIELDS = [
@@ -465,6 +465,48 @@ def test_gate_counts_the_same_in_any_pieces(frames: list[tuple[int, int]]) -> No
     assert (whole._skip, whole._head) == (single._skip, single._head) == (0, b"")
 
 
+class _Silent:
+    """A binding that can be imported and says nothing."""
+
+    def __init__(self, now: float) -> None:
+        del now
+
+    def take(self) -> list[bytes]:
+        return []
+
+
+class _Broken:
+    """A binding that was built for another library."""
+
+    def __init__(self, now: float) -> None:
+        raise RuntimeError(f"undefined symbol at {now}")
+
+
+def _with_ngh2(monkeypatch: pytest.MonkeyPatch, server: object) -> None:
+    """Stand for the module, as it is or as it might be."""
+    module = ModuleType("appliance.control.http2_ngh2")
+    if server is not None:
+        module.__dict__["Ngh2Server"] = server
+    monkeypatch.setitem(sys.modules, "appliance.control.http2_ngh2", module)
+
+
+@pytest.mark.parametrize("server", [_Silent, _Broken, None], ids=["silent", "broken", "absent"])
+def test_auto_takes_h2_where_the_other_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, server: object
+) -> None:
+    """A7: the better library is a default only where it works."""
+    _with_ngh2(monkeypatch, server)
+    assert engine("auto") is engine("h2")
+    with pytest.raises(ImportError):
+        engine("ngh2")
+
+
+@pytest.mark.skipif(find_spec("ngh2") is None, reason="ngh2 is not installed")
+def test_auto_takes_ngh2_where_it_works() -> None:
+    assert engine() is engine("auto") is engine("ngh2")
+    assert engine("h2") is not engine("ngh2")
+
+
 def test_unknown_engine_is_named() -> None:
-    with pytest.raises(ValueError, match="there are h2 and ngh2"):
+    with pytest.raises(ValueError, match="there are auto, h2 and ngh2"):
         engine("h3")
