@@ -82,6 +82,12 @@ METRICS: tuple[Metric, ...] = (
         "headwater_control_handshakes_total", "counter", "Noise handshakes by outcome.", "outcome"
     ),
     Metric("headwater_control_closed_total", "counter", "Ended links by reason.", "reason"),
+    Metric(
+        "headwater_control_deferred_total",
+        "counter",
+        "Requests that were told to come again later, because too many waited.",
+        "kind",
+    ),
     Metric("headwater_control_map_sessions", "gauge", "Open map polls."),
     Metric("headwater_control_map_sessions_total", "counter", "Map polls since the start."),
     Metric("headwater_control_map_messages_total", "counter", "Messages sent in polls.", "kind"),

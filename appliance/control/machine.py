@@ -15,6 +15,7 @@ from appliance.control.exchange import TEXT, Answering, Exchange
 from appliance.control.gone import GonePolls
 from appliance.control.mapsession import MapSessions
 from appliance.control.sshcheck import SSHActions
+from appliance.control.valve import MAP_OBEYS, MOST_WAITING, REGISTER_OBEYS, Valve
 from appliance.errors import Rejected
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.identity.sshchecks import SSHChecks
@@ -40,12 +41,15 @@ class MachineDoor:
         ssh_checks: SSHChecks,
         *,
         rng: Random,
+        most_waiting: int = MOST_WAITING,
     ) -> None:
         self._tailnets = tailnets
         self._sessions = sessions
         self._encoders = encoders
         self._turn = asyncio.Lock()
         self._gone = GonePolls()
+        self.registering = Valve(REGISTER_OBEYS, jitter=rng.random, most=most_waiting)
+        self.opening = Valve(MAP_OBEYS, jitter=rng.random, most=most_waiting)
         self._registrations = register.Registrations(tailnets, rng)
         self.pings = calls.Pings()
         self._ssh = SSHActions(tailnets, ssh_checks)
@@ -73,7 +77,14 @@ class MachineDoor:
         if exchange.method != "POST":
             _wrong_method(exchange)
             return None
-        return self._registrations.answer(exchange)
+        return self._register_in_turn(exchange)
+
+    async def _register_in_turn(self, exchange: Exchange) -> None:
+        if not self.registering.defers(exchange):
+            with self.registering.turn():
+                await self._registrations.answer(exchange)
+        if self._tailnets.find_machine(exchange.machine_key) is not None:
+            self._gone.end(exchange.machine_key)
 
     def _whoami(self, exchange: Exchange) -> None:
         exchange.respond(200, str(exchange.machine_key).encode(), content_type=TEXT)
@@ -109,8 +120,11 @@ class MachineDoor:
     async def _poll(
         self, exchange: Exchange, live: LiveTailnet, node: Node, request: tailcfg.MapRequest
     ) -> None:
-        if not await self._sessions[live.id].open(exchange, node.id, request):
-            self._refuse(exchange, request)
+        if self.opening.defers(exchange):
+            return
+        with self.opening.turn():
+            if not await self._sessions[live.id].open(exchange, node.id, request):
+                self._refuse(exchange, request)
 
     async def _check_in(
         self, exchange: Exchange, live: LiveTailnet, node: Node, request: tailcfg.MapRequest

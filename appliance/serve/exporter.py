@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from appliance import __version__
+from appliance.control.machine import MachineDoor
 from appliance.control.ts2021 import Ts2021
 from appliance.live.policy import PolicyKeeper, PolicyStatus
 from appliance.metrics import Exporter, integers
@@ -29,11 +30,21 @@ def observe_process(export: Exporter, process: Process) -> None:
     _observe_front(export, process)
 
 
-def observe_server(export: Exporter, runtimes: Sequence[TailnetRuntime], ts2021: Ts2021) -> None:
+def observe_server(
+    export: Exporter,
+    runtimes: Sequence[TailnetRuntime],
+    ts2021: Ts2021,
+    machines: MachineDoor,
+) -> None:
     """Name the sources of the control server."""
     _observe_tailnets(export, runtimes)
     _observe_policies(export, runtimes)
     _observe_control(export, runtimes, ts2021)
+    valves = {"register": machines.registering, "map": machines.opening}
+    export.source(
+        "headwater_control_deferred_total",
+        lambda: {kind: float(valve.deferred) for kind, valve in valves.items()},
+    )
 
 
 def observe_relay(export: Exporter, relay: Relay) -> None:

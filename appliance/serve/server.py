@@ -125,7 +125,8 @@ class Server(Process):
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         tailnets, metrics = self.tailnets, Exporter()
-        ts2021 = self._make_control(tailnets, noise_key, ending)
+        machines = self._make_machines(tailnets)
+        ts2021 = self._make_control(tailnets, machines, noise_key, ending)
         self._routes["/ts2021"] = ts2021.open
         self._make_relay(tailnets, ending)
         door = self._make_door(tailnets, database, metrics)
@@ -137,7 +138,7 @@ class Server(Process):
         https = (settings.host, settings.port)
         await self._accept(sockets, self._routes, tls, ending, web=runner.server, https=https)
         exporter.observe_process(metrics, self)
-        exporter.observe_server(metrics, self.runtimes, ts2021)
+        exporter.observe_server(metrics, self.runtimes, ts2021, machines)
         if self.relay is not None:
             self.relay.start(sockets.stun)
             exporter.observe_relay(metrics, self.relay)
@@ -201,21 +202,26 @@ class Server(Process):
         found = (each for each in self.settings.all_tailnets if each.name == name)
         return next(found, default or Tailnet())
 
-    def _make_control(
-        self, tailnets: LiveTailnets, noise_key: PrivateKey, ending: AsyncExitStack
-    ) -> Ts2021:
-        machines = MachineDoor(
+    def _make_machines(self, tailnets: LiveTailnets) -> MachineDoor:
+        return MachineDoor(
             tailnets,
             {runtime.id: runtime.sessions for runtime in self.runtimes},
             {runtime.id: runtime.encoder for runtime in self.runtimes},
             self.ssh_checks,
             rng=random.SystemRandom(),
         )
-        name = self.settings.http2
+
+    def _make_control(
+        self,
+        tailnets: LiveTailnets,
+        machines: MachineDoor,
+        noise_key: PrivateKey,
+        ending: AsyncExitStack,
+    ) -> Ts2021:
         ts2021 = Ts2021(
             noise_key,
             machines.handle,
-            http2=engine(name),
+            http2=engine(self.settings.http2),
             is_known=lambda key: tailnets.find_machine(key) is not None,
         )
         self.supervisor.start(*ts2021.loops())
