@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.metrics import METRICS, Exporter, Metric, integers
+from tests.serve.test_relay_alone import free_port, get, relaying
 from tests.serve.test_server import over_socket, plan, running
 
 
@@ -55,8 +56,19 @@ def test_integers_reads_plain_numbers_only() -> None:
 
 
 async def test_every_declared_metric_has_a_source(tmp_path: Path) -> None:
-    settings = plan(tmp_path, server_url="https://127.0.0.1", tls={"mode": "local_ca"})
+    key, port = tmp_path / "mesh.key", free_port()
+    key.write_text("ab" * 32)
+    mesh = {"key_file": str(key), "peers": ["https://127.0.0.1:1/derp"]}
+    settings = plan(
+        tmp_path,
+        server_url="https://127.0.0.1",
+        tls={"mode": "local_ca"},
+        metrics={"listen": f"127.0.0.1:{port}"},
+        derp={"server": {"stun_listen": ["127.0.0.1:0"], "mesh": mesh}},
+    )
     async with running(settings) as server:
         text = await over_socket(server.settings.socket.path, "/metrics")
+    async with relaying(settings):
+        text += await get(port, "GET /metrics")
     missing = [metric.name for metric in METRICS if f"# TYPE {metric.name}" not in text]
     assert not missing

@@ -7,14 +7,20 @@ import json
 import logging
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from appliance.cli.root import run
+from appliance.live import LiveTailnet
 from appliance.loops import Loop
 from appliance.serve.server import Server
 from appliance.serve.supervise import Supervisor
+from appliance.tailnet import policies
+from appliance.tailnet.policies import DENYING
+from appliance.tailnet.snapshot import Snapshot
 from tests.serve.test_server import ask, over_socket, plan, running
 from tests.support.polling import until
 from tests.test_whole import auth_key, connected
@@ -101,7 +107,7 @@ async def test_a_loop_that_raises_is_named_and_ends_nothing(
 
 
 async def test_a_loop_that_goes_on_failing_is_a_warning_of_the_health_check(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     supervisor = Faulty("policy", times=10**9)
     async with asyncio.timeout(30), running(plan(tmp_path), supervisor=supervisor) as server:
@@ -114,6 +120,33 @@ async def test_a_loop_that_goes_on_failing_is_a_warning_of_the_health_check(
         assert '{"status":"warn"}' in await ask(server, "/health")
         metrics = await over_socket(server.settings.socket.path, "/metrics")
         assert 'headwater_loop_failing{loop="policy"} 1.0' in metrics
+        command = ["--socket", str(server.settings.socket.path), "health"]
+        assert await asyncio.to_thread(run, command) == 0
+        assert "policy (default) fails since" in capsys.readouterr().err
+
+
+async def test_a_policy_that_meets_a_bug_denies_everything_in_its_own_tailnet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D2: a fault of the compiler for one stored record kept the server from ever starting."""
+
+    def settle(old: Snapshot, new: Snapshot) -> Snapshot:
+        if new.tailnet.name == "lab" and new.policy is not DENYING:
+            raise KeyError("a bug of the compiler")
+        return policies.settle(old, new)
+
+    monkeypatch.setattr("appliance.serve.runtime.LiveTailnet", partial(LiveTailnet, settle=settle))
+    settings = plan(tmp_path, tailnets=[{"name": "lab", "base_domain": "lab.internal"}])
+    async with asyncio.timeout(30), running(settings) as server:
+        default, lab = (runtime.policy.status for runtime in server.runtimes)
+        assert (default.denies_all, default.trouble) == (False, "")
+        assert lab.denies_all
+        reported = await health(server)
+        assert list(reported["policyTrouble"]) == ["lab"]
+        assert "a bug of the compiler" in reported["policyTrouble"]["lab"]
+        key = await auth_key(server)
+        async with connected(server, "one") as (one,):
+            assert (await one.enrol(key))["MachineAuthorized"]
 
 
 async def test_nodes_poll_on_while_loops_fail(tmp_path: Path) -> None:
