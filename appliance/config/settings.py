@@ -264,6 +264,15 @@ class Log(Struct, frozen=True, kw_only=True):
     """`text` is `key=value`; `json` is one object a line."""
 
 
+class Audit(Struct, frozen=True, kw_only=True):
+    """How long the audit log is kept: who changed what, in the database."""
+
+    max_age: timedelta = timedelta(days=400)
+    """Older entries are forgotten, within the hour."""
+    max_entries: Annotated[int, Meta(ge=1000)] = 200_000
+    """Of more the oldest are forgotten. An entry takes about 500 bytes of the database."""
+
+
 class Api(Struct, frozen=True, kw_only=True):
     """How the API answers programs that were made for Headscale."""
 
@@ -310,6 +319,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     dns: Dns = Dns()
     derp: Derp = Derp()
     log: Log = Log()
+    audit: Audit = Audit()
     metrics: Metrics = Metrics()
     api: Api = Api()
     http2: Literal["auto", "h2", "ngh2"] = "auto"

@@ -39,6 +39,7 @@ from appliance.serve.process import Process
 from appliance.serve.relay import Relay, Revocation
 from appliance.serve.runtime import TailnetRuntime, Wanted
 from appliance.serve.supervise import Supervisor
+from appliance.store.auditlog import Retention
 from appliance.store.store import Database
 from appliance.tailnet.snapshot import Sequences, Snapshot
 from appliance.wire.keys import MachineKey, NodeKey, PrivateKey
@@ -150,6 +151,8 @@ class Server(Process):
             database_url(self.settings), take_over=self._take_over_database
         )
         ending.push_async_callback(self._close_database, database)
+        kept = self.settings.audit
+        database.retention = Retention(max_age=kept.max_age, max_entries=kept.max_entries)
         async with systemd.extend_start_timeout("bringing the database to a new form"):
             await database.migrate(may_be_new=may_be_new)
         return database

@@ -14,12 +14,10 @@ from sqlalchemy import Connection, delete, func, select
 
 from appliance.records import AuditEntry, TailnetID
 from appliance.store import schema
-from appliance.store.rows import audit_entry_to_row, row_to_audit_entry
+from appliance.store.rows import row_to_audit_entry
 
 MAX_PAGE = 1000
 """Entries of one page: 1 MB at most, so that nobody waits for the database's thread."""
-
-__all__ = ["Found", "Retention", "audit_entry_to_row", "forget", "page"]
 
 
 @dataclass(frozen=True, slots=True)
