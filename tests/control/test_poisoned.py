@@ -259,7 +259,7 @@ async def test_leaving_that_a_bug_is_in_the_way_of_keeps_nobody_else_online(
             raise KeyError(node_id)
         leave(edit, node_id, now)
 
-    monkeypatch.setattr(presence, "leave", flawed)
+    monkeypatch.setattr(presence, "session_closed", flawed)
     async with running() as lab:
         recorders = [await lab.poll(number) for number in (1, 2, 3)]
         for recorder in recorders:

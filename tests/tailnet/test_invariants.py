@@ -324,7 +324,7 @@ def test_a_long_life_breaks_nothing(seed: int) -> None:
 
     def register() -> None:
         tailnet.register(
-            f"machine{rng.randrange(16)}",
+            f"machine{rng.randrange(24)}",
             f"key{rng.randrange(40)}",
             f"key{rng.randrange(40)}",
             rng.randrange(60),
@@ -332,8 +332,8 @@ def test_a_long_life_breaks_nothing(seed: int) -> None:
         )
 
     steps: list[Callable[[], None]] = [
-        *[register] * 6,
-        lambda: tailnet.log_out(f"machine{rng.randrange(16)}", f"key{rng.randrange(40)}"),
+        *[register] * 9,
+        lambda: tailnet.log_out(f"machine{rng.randrange(24)}", f"key{rng.randrange(40)}"),
         lambda: tailnet.check_in(
             rng.randrange(20), rng.choice(names_used), rng.randrange(1, 4), rng.randrange(3)
         ),
