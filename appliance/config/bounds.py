@@ -21,17 +21,15 @@ TOO_DEEP = f"more than {MAX_DEPTH} levels inside one another"
 TOO_MANY = f"more than {MAX_VALUES} values, counting those that aliases repeat"
 
 # A key of TOML with more parts than there may be levels; each part is tried once (atomic groups).
-_LONG_KEY = re.compile(
+_LONG_KEY = (
     r"""(?<![\w"'.-])(?>(?>"[^"\n]*"|'[^'\n]*'|[\w-]+)[ \t]*\.[ \t]*)"""
     rf"{{{MAX_DEPTH}}}"
 )
-# Texts and comments first, so that brackets in them are not counted.
+# Texts and comments first, so that brackets in them are not counted. Compiled when a file is read.
 _TOKENS = {
-    "json": re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL),
-    "toml": re.compile(
-        r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|#[^\n]*+|[\[{]|[\]}]',
-        re.DOTALL,
-    ),
+    "json": r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]',
+    "toml": r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|#[^\n]*+'
+    r"|[\[{]|[\]}]",
 }
 
 
@@ -44,10 +42,10 @@ def check_brackets(text: str, form: str) -> None:
 
     Broken text is counted somehow; the parser finds what is wrong with it.
     """
-    if form == "toml" and _LONG_KEY.search(text):
+    if form == "toml" and re.search(_LONG_KEY, text):
         raise TooLarge(TOO_DEEP)
     depth = 0
-    for token in _TOKENS[form].finditer(text):
+    for token in re.finditer(_TOKENS[form], text, re.DOTALL):
         first = token[0][0]
         if first in "[{":
             depth += 1

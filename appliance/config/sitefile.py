@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.config.bounds import TOO_DEEP, check_brackets, check_values
-from appliance.config.checks import CHECKS
 from appliance.config.reader import Mistake, Reader
 from appliance.config.settings import RENAMED, ConfigError, Settings
 from appliance.redaction import redact
@@ -58,6 +57,8 @@ def read_document(path: Path) -> object:
 
 def build(document: object, *, source: str = "settings") -> Settings:
     """Make settings from plain values. Raises ConfigError with all mistakes."""
+    from appliance.config.checks import CHECKS  # commands that only look for the socket need none
+
     reader = Reader(RENAMED)
     settings = reader.struct(Settings, document)
     if settings is not None:
