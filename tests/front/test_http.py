@@ -22,6 +22,7 @@ from appliance.front.proxy import networks
 from appliance.front.stream import Listener, listen
 from tests.front.test_dispatch import Taker
 from tests.support.certificates import client_context, server_context
+from tests.support.pace import patience
 from tests.support.polling import until
 
 BIG = bytes(range(256)) * 20_000
@@ -234,7 +235,7 @@ async def test_stopping_does_not_wait_for_taken_connections(tmp_path: Path) -> N
         reader, writer = await made.connect()
         writer.write(b"GET /take HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readexactly(6)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(patience(2)):
             await made.runner.cleanup()
         writer.close()
 

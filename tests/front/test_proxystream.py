@@ -14,6 +14,7 @@ from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, Stream, listen
 from appliance.wire.http1 import Answer
 from tests.support.certificates import client_context, server_context
+from tests.support.pace import patience
 from tests.support.polling import until
 from tests.support.proxyheaders import encode_v1, encode_v2
 
@@ -49,7 +50,7 @@ async def ask(port: int, header: bytes, pieces: int) -> bytes:
         await asyncio.sleep(0)
     answer = b""
     asked = False
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         while True:
             try:
                 if not asked:

@@ -17,6 +17,7 @@ from appliance.front.stream import Listener, Stream, dial, listen
 from appliance.front.tlsstream import HandshakeGate, TlsStream, is_whole_hello
 from appliance.wire.errors import ProtocolError
 from tests.support.certificates import client_context, server_context
+from tests.support.pace import patience
 from tests.support.polling import until
 
 
@@ -69,7 +70,7 @@ class Recorder:
         self.changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -461,7 +462,7 @@ async def test_unfinished_handshakes_time_out() -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
     writer.write(b"\x16\x03\x01")
     with contextlib.suppress(ConnectionError):
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), patience(5)) == b""
     assert listener.gate.counters.timed_out == 1
     assert listener.gate.unfinished == 0
     assert not sinks
@@ -610,7 +611,7 @@ async def test_garbage_instead_of_tls_gets_an_alert_and_an_end() -> None:
     listener, sinks = await tls_listener()
     reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
-    await asyncio.wait_for(reader.read(), 5)
+    await asyncio.wait_for(reader.read(), patience(5))
     assert listener.gate.counters.failed == 1
     assert not sinks
     writer.close()

@@ -155,6 +155,8 @@ async def questions_without_reading(battle: Battle) -> None:
 
     async def one(_number: int) -> None:
         line = await open_tls(battle.target)
+        line.send(request("GET", "/derp/probe"))
+        await line.reader.readexactly(1)  # it is there: what follows is read by nobody
         line.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a transport of a socket
         kind = request("GET", rng.choice(("/key?v=130", "/", "/health", "/nothing", "/derp/probe")))
         while battle.is_on:
@@ -211,3 +213,75 @@ async def _some(line: Line) -> bytes:
             return await line.reader.read(1 << 16)
     except TimeoutError:
         return b"silence"
+
+
+@attack(REFUSED)
+async def declined_upgrades(battle: Battle) -> None:
+    """Ask for an upgrade that nobody grants, then send what is refused elsewhere."""
+    rng = battle.rng
+    press = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = press.compress(bytes(16 << 20)) + press.flush()
+    coded = ("Content-Encoding: gzip", f"Content-Length: {len(bomb)}")
+    second = (
+        request("GET", "/version", *coded, body=bomb),
+        request("POST", "/verify", "Content-Encoding: gzip", "Content-Length: 10", body=b"0" * 10),
+        request("POST", "/verify", "Content-Length: 99999999"),
+        b"\x81\x85" + bytes(100),
+    )
+    upgrades = ("websocket", "tcp", "h2c, websocket", "TLS/1.0", "DERP")
+
+    async def one() -> None:
+        line = await open_tls(battle.target)
+        fields = ("Connection: Upgrade", f"Upgrade: {rng.choice(upgrades)}")
+        await line.press(request("GET", "/version", *fields) + rng.choice(second))
+        answer = await _some(line)
+        answer += await _some(line) if answer.startswith(b"HTTP/1.1 200") else b""
+        battle.seen["refused" if b"HTTP/1.1 4" in answer else "silence"] += 1
+        line.close()
+
+    await battle.again(8, one)
+
+
+@attack(REFUSED)
+async def sloppy_chunks(battle: Battle) -> None:
+    """Send chunks that one reader takes and another does not."""
+    head = request("POST", "/verify", "Transfer-Encoding: chunked")
+    bodies = (
+        b"1 \r\na\r\n0\r\n\r\n",
+        b"1;\x00\r\na\r\n0\r\n\r\n",
+        b'1;a="\r\na\r\n0\r\n\r\n',
+        b"1;a=b;c;;;\r\na\r\n0\r\n\r\n",
+        b"0\r\nX : a\r\n\r\n",
+        b"0\r\nX\x00: a\r\n\r\n",
+        b"0\r\nContent-Length: 5\r\n\r\n",
+        b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+
+    async def one() -> None:
+        line = await open_tls(battle.target)
+        await line.press(head + battle.rng.choice(bodies))
+        battle.seen[(await _some(line))[:12].decode("latin-1")] += 1
+        line.close()
+
+    await battle.again(20, one)
+
+
+@attack("headwater_control_handshakes_total:refused")
+async def queries_without_end(battle: Battle) -> None:
+    """Ask the nodes' door with more fields in the query than anybody has."""
+    query = "&".join(f"a{number}=1" for number in range(40))
+    fields = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Protocol: tailscale-control-protocol",
+    )
+
+    async def one() -> None:
+        line = await open_tls(battle.target)
+        await line.press(request("GET", f"/ts2021?{query}", *fields))
+        battle.seen[(await _some(line))[:12].decode("latin-1")] += 1
+        line.close()
+
+    await battle.again(20, one)

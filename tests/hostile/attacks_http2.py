@@ -12,6 +12,7 @@ from tests.hostile.raw import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    PATIENT_S,
     PING,
     PREFACE,
     PRIORITY,
@@ -166,7 +167,7 @@ async def header_bombs(battle: Battle) -> None:
             block = REGISTER + kind
             if not await line.press_plain(frame(HEADERS, END_HEADERS, stream, block)):
                 break
-        battle.seen["closed" if await line.is_closed_within(0.3) else "not closed"] += 1
+        battle.seen["closed" if await line.is_closed_within(PATIENT_S) else "not closed"] += 1
         line.close()
 
     await battle.again(8, one)
@@ -212,7 +213,7 @@ async def damaged_http2(battle: Battle) -> None:
         for at in range(0, len(said), 500):
             if not await line.press_plain(said[at : at + 500]):
                 break
-        battle.seen["closed" if await line.is_closed_within(0.2) else "not closed"] += 1
+        battle.seen["closed" if await line.is_closed_within(PATIENT_S) else "not closed"] += 1
         line.close()
 
     await battle.again(10, one)

@@ -12,6 +12,7 @@ from tests.fuzz.harness import mutate
 from tests.hostile.attacks import Battle, attack
 from tests.hostile.raw import (
     CAPVER,
+    PATIENT_S,
     PREFACE,
     SETTINGS,
     Target,
@@ -136,7 +137,7 @@ async def replayed_handshakes(battle: Battle) -> None:
         battle.seen[head[9:12].decode()] += 1
         # Whoever replays cannot seal anything.
         line.send(b"\x04\x00\x40" + os.urandom(64))
-        battle.seen["closed" if await line.is_closed_within(5.0) else "left open"] += 1
+        battle.seen["closed" if await line.is_closed_within(PATIENT_S) else "left open"] += 1
         line.close()
 
     await battle.again(10, one)
@@ -166,7 +167,7 @@ async def lying_records(battle: Battle) -> None:
             )
         )
         await line.press(bad)
-        battle.seen["closed" if await line.is_closed_within(5.0) else "left open"] += 1
+        battle.seen["closed" if await line.is_closed_within(PATIENT_S) else "left open"] += 1
         line.close()
 
     await battle.again(10, one)

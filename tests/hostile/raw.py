@@ -36,6 +36,8 @@ __all__ = [
 
 CAPVER = 130
 LIMIT = 1 << 22
+PATIENT_S = 20.0
+"""Where the verdict is whether the server closes at all: a busy machine is no reason to say no."""
 CONNECT_S = 20.0
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
