@@ -11,7 +11,7 @@ Source: tailscale control/controlclient/map.go (a patch of an unknown peer is pa
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -176,10 +176,9 @@ class Encoder:
             "packet_filters": self._rules.filter,
             "ssh_policy": self._rules.ssh,
         }
-        self._kept = [
-            (row, self._pieces[row.field]) for row in fields.OWN if row.field in self._pieces
-        ]
-        self._made = [row for row in fields.OWN if row.field not in self._pieces]
+        kept, made = _parted(fields.OWN, self._pieces.keys())
+        self._kept = [(row.value, self._pieces[row.field]) for row in kept]
+        self._made = [(row.field, row.value, row.form) for row in made]
         self._pair: _Pair | None = None
         self._pairs: OrderedDict[int, _Pair] = OrderedDict()
 
@@ -249,14 +248,14 @@ class Encoder:
     ) -> list[Fragment]:
         """Return the beginning of a full map: what only this viewer is told."""
         told: dict[str, object] = {"control_time": now}
-        for row in self._made:
-            if (value := row.value(scene, viewer)) is not None:
-                told[row.field] = row.form(value, of)
+        for field, value_of, form in self._made:
+            if (value := value_of(scene, viewer)) is not None:
+                told[field] = form(value, of)
         parts = [Fragment(b"{" + _text(told) + b",")]
-        for row, pieces in self._kept:
+        for value_of, pieces in self._kept:
             if len(parts) > 1:
                 parts.append(_COMMA)
-            parts += pieces(row.value(scene, viewer), of)
+            parts += pieces(value_of(scene, viewer), of)
         return parts
 
     def _outlooks_of(self, snapshot: Snapshot) -> Outlooks:
@@ -502,6 +501,16 @@ class Encoder:
             changed = b'"PeersChanged":[' + b",".join(texts) + b"]"
             body = changed + b"," + body if body else changed
         return _Shared(steps, first, body, has_more=bool(steps.owners or common))
+
+
+def _parted(
+    rows: Iterable[fields.OwnRow[Any]], names: Collection[str]
+) -> tuple[list[fields.OwnRow[Any]], list[fields.OwnRow[Any]]]:
+    """Return the rows with these names, and the others."""
+    found: tuple[list[fields.OwnRow[Any]], list[fields.OwnRow[Any]]] = [], []
+    for row in rows:
+        found[row.field not in names].append(row)
+    return found
 
 
 _PEERS = b',"Peers":['

@@ -171,7 +171,7 @@ PEERS: tuple[PeersRow, ...] = (
     PeersRow(
         field="user_profiles",
         full=lambda scene, crowd: profiles(scene.snapshot, crowd.owners),
-        delta=lambda scene, steps: profiles(scene.snapshot, steps.owners),
+        delta=lambda scene, steps: steps.owners and profiles(scene.snapshot, steps.owners),
     ),
 )
 
@@ -241,11 +241,10 @@ _OWN_BY_FIELD = {row.field: row for row in OWN}
 
 def peers_changes(new: Scene, steps: Steps) -> dict[str, object]:
     """Return what viewers of one outlook are told of others, but for whole nodes."""
-    return {
-        row.field: value
-        for row in PEERS
-        if row.delta is not None and not row.nodes and (value := row.delta(new, steps))
-    }
+    return {field: value for field, delta in _PEERS_DELTAS if (value := delta(new, steps))}
+
+
+_PEERS_DELTAS = [(row.field, row.delta) for row in PEERS if row.delta is not None and not row.nodes]
 
 
 def with_rebuild(told: dict[str, object], new: Scene) -> dict[str, object]:

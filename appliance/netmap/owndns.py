@@ -19,7 +19,7 @@ def told(scene: Scene, viewer: NodeID) -> tailcfg.DNSConfig | None:
     if not scene.basis.is_dns_own:
         return None
     config = scene.basis.dns
-    if nextdns.is_named(scene.snapshot.settings):
+    if scene.basis.is_nextdns:
         config = nextdns.fit(config, nextdns.asker(scene.snapshot, viewer))
     if not scene.connectors:
         return config

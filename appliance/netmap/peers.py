@@ -123,13 +123,14 @@ def peer_hostinfo(hostinfo: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
 
 def shown_addresses(node: Node, face: Face) -> tuple[Address, ...]:
     """Return the addresses of a node that are shown with this face, IPv4 first."""
-    if face.hides_ipv4 and node.ipv6 is not None:
-        return (node.ipv6,)
-    return node.addresses
+    ipv4, ipv6 = node.ipv4, node.ipv6
+    if ipv6 is None:
+        return () if ipv4 is None else (ipv4,)
+    return (ipv6,) if ipv4 is None or face.hides_ipv4 else (ipv4, ipv6)
 
 
 def _addresses(node: Node, face: Face) -> tuple[Network, ...]:
-    return tuple(_host_prefix(address) for address in shown_addresses(node, face))
+    return tuple(map(_host_prefix, shown_addresses(node, face)))
 
 
 @lru_cache(maxsize=HOST_PREFIX_CACHE_ENTRIES)

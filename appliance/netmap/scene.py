@@ -18,13 +18,14 @@ class Basis:
     It holds no snapshot, so what is kept with it lets go of old ones.
     """
 
-    __slots__ = ("dns", "is_dns_own", "settings", "tailnet")
+    __slots__ = ("dns", "is_dns_own", "is_nextdns", "settings", "tailnet")
 
-    def __init__(self, snapshot: Snapshot, *, is_dns_own: bool) -> None:
+    def __init__(self, snapshot: Snapshot, *, has_connectors: bool) -> None:
         self.settings: Settings = snapshot.settings
         self.tailnet: Tailnet = snapshot.tailnet
         self.dns = dns_config(snapshot)
-        self.is_dns_own = is_dns_own
+        self.is_nextdns = nextdns.is_named(snapshot.settings)
+        self.is_dns_own = has_connectors or self.is_nextdns
 
 
 class Scene:
@@ -39,15 +40,16 @@ class Scene:
     def __init__(self, snapshot: Snapshot, before: Scene | None = None) -> None:
         self.snapshot = snapshot
         self.connectors = _connectors(snapshot, before)
-        is_dns_own = bool(self.connectors) or nextdns.is_named(snapshot.settings)
+        self.basis: Basis
         if (
             before is not None
-            and is_dns_own == before.basis.is_dns_own
-            and _has_same_settings(snapshot, before.basis)
+            and snapshot.settings is before.basis.settings
+            and snapshot.tailnet is before.basis.tailnet
+            and bool(self.connectors) == bool(before.connectors)
         ):
-            self.basis: Basis = before.basis
+            self.basis = before.basis
         else:
-            self.basis = Basis(snapshot, is_dns_own=is_dns_own)
+            self.basis = Basis(snapshot, has_connectors=bool(self.connectors))
 
 
 def _connectors(snapshot: Snapshot, before: Scene | None) -> tuple[Connector, ...]:
@@ -61,7 +63,3 @@ def _connectors(snapshot: Snapshot, before: Scene | None) -> tuple[Connector, ..
     ):
         return before.connectors
     return connectors(snapshot, before.connectors)
-
-
-def _has_same_settings(snapshot: Snapshot, basis: Basis) -> bool:
-    return snapshot.settings is basis.settings and snapshot.tailnet is basis.tailnet

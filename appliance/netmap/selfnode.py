@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cache
 
 from appliance.netmap.changes import UNSEEN
 from appliance.netmap.outlook import own_attributes, own_face
@@ -129,10 +128,13 @@ def _role(snapshot: Snapshot, node: Node) -> Role:
 
 
 def _capabilities(snapshot: Snapshot, node: Node, given: nodeattrs.Attributes) -> tailcfg.CapMap:
-    everybody = _without_policy(snapshot.settings.file_sharing, _role(snapshot, node))
-    return {**everybody, **given} if given else everybody
+    role = _role(snapshot, node)
+    # Nearly all are members, and an enum member is slow to hash.
+    members = _MEMBERS_WITH_FILE_SHARING if snapshot.settings.file_sharing else _MEMBERS
+    if role is not Role.MEMBER and BY_ROLE[role]:
+        return {**members, **BY_ROLE[role], **given}
+    return {**members, **given} if given else members
 
 
-@cache
-def _without_policy(file_sharing: bool, role: Role) -> tailcfg.CapMap:
-    return {**BASELINE, **(FILE_SHARING if file_sharing else {}), **BY_ROLE[role]}
+_MEMBERS: tailcfg.CapMap = {**BASELINE, **BY_ROLE[Role.MEMBER]}
+_MEMBERS_WITH_FILE_SHARING: tailcfg.CapMap = {**BASELINE, **FILE_SHARING, **BY_ROLE[Role.MEMBER]}

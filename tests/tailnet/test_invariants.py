@@ -229,6 +229,7 @@ class Tailnet(RuleBasedStateMachine):
         assert s.by_machine_key == by_machine
         assert all(s.nodes[i].id == i for i in s.nodes)
         assert set(s.presence) <= set(s.nodes)
+        assert s.expired == {i for i, presence in s.presence.items() if presence.expired}
 
     @invariant()
     def keys_names_and_addresses_are_unique(self) -> None:
