@@ -49,6 +49,7 @@ class Client:
 
     def __init__(self, server: Server, node_id: NodeID, who: Identity, rng: Random) -> None:
         self.node_id = node_id
+        self._keys = who.node_key, MachineKey(who.machine.public_raw)
         self.capver = rng.choice([capver for capver in CAPVERS if capver >= OLDEST])
         self.state = fakeclient.ClientState()
         self.node = SimulatedNode(
@@ -71,10 +72,16 @@ class Client:
 
     def must_ask(self, snapshot: Snapshot) -> bool:
         """Tell whether it has no session, or was told that its node is gone, which came back."""
-        node = self.state.node
-        if node is not None and node.key_expiry == gone.ENDED_AT and self.node_id in snapshot.nodes:
+        if self._is_told_gone() and self._has_node(snapshot):
             self.node.drop()
         return not self.node.is_connected
+
+    def _is_told_gone(self) -> bool:
+        return self.state.node is not None and self.state.node.key_expiry == gone.ENDED_AT
+
+    def _has_node(self, snapshot: Snapshot) -> bool:
+        node = snapshot.nodes.get(self.node_id)
+        return node is not None and (node.node_key, node.machine_key) == self._keys
 
     def _take(self, text: bytes) -> None:
         self.state = self._told(self.state, tailcfg.decode_map_response(text))
@@ -88,10 +95,10 @@ class Client:
     def knows(self, snapshot: Snapshot) -> bool:
         """Tell whether the client knows exactly what this snapshot has to say to it.
 
-        That is a node of its own that has expired, if it was removed.
+        That is a node of its own that has expired, if no node holds its key (any more).
         """
-        if self.node_id not in snapshot.nodes:
-            return self.state.node is not None and self.state.node.expired
+        if self._is_told_gone() or self.node_id not in snapshot.nodes:
+            return self._is_told_gone() and not self._has_node(snapshot)
         whole = netmap.full(snapshot, self.node_id, self.capver)
         return self.state.netmap() == self._told(fakeclient.ClientState(), whole).netmap()
 

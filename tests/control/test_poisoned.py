@@ -12,7 +12,6 @@ from datetime import datetime
 
 import pytest
 
-from appliance.control import mapsession
 from appliance.control.exchange import OutStream
 from appliance.control.link import STRANGER_IDLE_S
 from appliance.control.mapsession import KEEP_ALIVE_S, MapSessions
@@ -82,7 +81,12 @@ class Lab:
         self.now = 1000.0
         self.encoder = FlawedEncoder()
         self.sessions = MapSessions(
-            self.live, self.encoder, clock=lambda: self.now, jitter=lambda: 0.0
+            self.live,
+            self.encoder,
+            clock=lambda: self.now,
+            jitter=lambda: 0.0,
+            coalesce_s=0.0,
+            max_gap_s=0.0,
         )
 
     async def poll(self, number: int) -> FlawedRecorder:
@@ -103,12 +107,6 @@ class Lab:
 
     def sessions_of(self, number: int) -> int:
         return self.live.snapshot.presence_of(NodeID(number)).sessions
-
-
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapsession, "COALESCE_S", 0.0)
-    monkeypatch.setattr(mapsession, "MAX_GAP_S", 0.0)
 
 
 @asynccontextmanager
