@@ -107,6 +107,8 @@ class MapSessions:
         clock: Callable[[], float],
         jitter: Callable[[], float],
         cpu: Callable[[], float] = time.thread_time,
+        coalesce_s: float = COALESCE_S,
+        max_gap_s: float = MAX_GAP_S,
     ) -> None:
         self.live = live
         self.counters = MapCounters()
@@ -114,6 +116,8 @@ class MapSessions:
         self._clock = clock
         self._jitter = jitter
         self._cpu = cpu
+        self._coalesce_s = coalesce_s
+        self._max_gap_s = max_gap_s
         self._sessions: dict[NodeID, MapSession] = {}
         # Ids, not sessions: a closed session and all its link must not live on for a minute here.
         self._due: defaultdict[int, list[NodeID]] = defaultdict(list)
@@ -196,11 +200,11 @@ class MapSessions:
         not_before = 0.0
         while True:
             await self.live.newer(than=self._distributed)
-            await asyncio.sleep(max(COALESCE_S, not_before - self._clock()))
+            await asyncio.sleep(max(self._coalesce_s, not_before - self._clock()))
             self._distributed = self.live.snapshot
             spent = await self._distribute(self._distributed)
             self.counters.rounds += 1
-            not_before = self._clock() + min(spent / PUMP_SHARE, MAX_GAP_S)
+            not_before = self._clock() + min(spent / PUMP_SHARE, self._max_gap_s)
 
     async def _distribute(self, new: Snapshot) -> float:
         """Bring every session to ``new``; give the CPU seconds that it took.
@@ -338,7 +342,7 @@ class MapSessions:
                 await self._note_left(left)
             except CommitFailed:
                 self._left += left
-                await asyncio.sleep(COALESCE_S)
+                await asyncio.sleep(self._coalesce_s)
                 self._someone_left.set()
 
     async def _note_left(self, left: Sequence[NodeID]) -> None:

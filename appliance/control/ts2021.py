@@ -137,6 +137,7 @@ class Ts2021:
         is_known: Callable[[MachineKey], bool] | None = None,
         sources: SourceBuckets | None = None,
         max_strangers: int = MAX_STRANGERS,
+        max_strangers_bytes: int = MAX_STRANGERS_BYTES,
         clock: Callable[[], float] = time.monotonic,
         call_soon: Callable[[Callable[[], None]], object] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
@@ -151,6 +152,7 @@ class Ts2021:
         self._is_known = is_known
         self._sources = sources or SourceBuckets(SOURCE_BURST, SOURCE_PER_S, MAX_SOURCES)
         self._max_strangers = max_strangers
+        self._max_strangers_bytes = max_strangers_bytes
         self._strangers: dict[Link, int] = {}
         self._hoarded = 0
         self._by_machine: dict[MachineKey, dict[Link, None]] = {}
@@ -226,7 +228,7 @@ class Ts2021:
             return
         self._hoarded += held_bytes - self._strangers[link]
         self._strangers[link] = held_bytes
-        if self._hoarded > MAX_STRANGERS_BYTES:
+        if self._hoarded > self._max_strangers_bytes:
             worst = max(self._strangers, key=self._strangers.__getitem__)
             self._hoarded -= self._strangers.pop(worst)
             self.counters.evicted += 1

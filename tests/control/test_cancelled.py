@@ -35,6 +35,7 @@ from tests.support.clock import Clock
 from tests.support.controlclient import Answer, ControlClient
 from tests.support.livehouse import FakeStore
 from tests.support.memorystream import Alarms, MemoryStream
+from tests.support.pace import patience
 from tests.support.polling import until
 
 TURNS = 40
@@ -90,7 +91,7 @@ class Connection:
         """Ask and wait for the head of the answer."""
         self.send(path, body)
         answer = self.client.answers[self.stream_id]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             while not answer.status:
                 await asyncio.sleep(0)
                 self.carry()
@@ -182,7 +183,7 @@ class World:
         assert not self.machines.pings._waiting
         presence = self.live.snapshot.presence_of(NodeID(1))
         assert presence.sessions == len(self.sessions) == 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             await self.change(2, home_derp=9)
         connection = Connection(self, self.machine)
         poll = tailcfg.MapRequest(version=130, stream=True, node_key=self.node.node_key)

@@ -18,8 +18,7 @@ from appliance.records import NodeID
 from appliance.wire import tailcfg
 from tests.control.recorder import Recorder
 from tests.control.tailnets import machine_key, make_live, make_node, node_key
-
-LIMIT_S = 5.0
+from tests.support.polling import until
 
 
 class Seconds:
@@ -36,7 +35,15 @@ class Lab:
     def __init__(self, live: LiveTailnet) -> None:
         self.live = live
         self.seconds = Seconds()
-        self.sessions = MapSessions(live, Encoder(), clock=self.seconds, jitter=lambda: 0.0)
+        # Distribute at once: these tests are about what is sent, not about when.
+        self.sessions = MapSessions(
+            live,
+            Encoder(),
+            clock=self.seconds,
+            jitter=lambda: 0.0,
+            coalesce_s=0.0,
+            max_gap_s=0.0,
+        )
 
     async def poll(self, number: int, *, compress: str = "zstd", version: int = 130) -> Recorder:
         recorder = Recorder(machine_key(number), version=version)
@@ -55,9 +62,7 @@ class Lab:
             edit.put(replace(edit.nodes[NodeID(number)], **fields))  # type: ignore[arg-type]
 
     async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            while not holds():
-                await asyncio.sleep(0)
+        await until(lambda: bool(holds()))
 
 
 @asynccontextmanager
@@ -73,13 +78,6 @@ async def running(nodes: int) -> AsyncIterator[Lab]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Distribute at once: these tests are about what is sent, not about when."""
-    monkeypatch.setattr(mapsession, "COALESCE_S", 0.0)
-    monkeypatch.setattr(mapsession, "MAX_GAP_S", 0.0)
 
 
 @pytest.mark.parametrize("compress", ["zstd", ""])

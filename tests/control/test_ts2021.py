@@ -763,11 +763,8 @@ def test_replayed_initiation_stays_a_stranger() -> None:
     assert not house.door.counters.failed
 
 
-def test_unfinished_requests_of_strangers_are_bounded_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("appliance.control.ts2021.MAX_STRANGERS_BYTES", 100_000)
-    house = House()
+def test_unfinished_requests_of_strangers_are_bounded_together() -> None:
+    house = House(max_strangers_bytes=100_000)
     known, modest, greedy = house.connect(), house.connect(), house.connect()
     known.ask("/known")
     known.client.request("/echo", bytes(60_000), end=False)

@@ -18,6 +18,7 @@ from appliance.front.stream import Listener, listen
 from appliance.wire.keys import MachineKey, PrivateKey
 from tests.support.certificates import client_context, server_context
 from tests.support.controlclient import Answer, ControlClient
+from tests.support.pace import patience
 from tests.support.polling import until
 
 ENGINES = ["h2"] + (["ngh2"] if importlib.util.find_spec("ngh2") else [])
@@ -91,7 +92,7 @@ class Node:
         return self.client.answers[stream_id]
 
     async def hear(self, answer: Answer) -> Answer:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while not answer.ended:
                 data = await self.reader.read(1 << 18)
                 assert data, "the door has closed"
