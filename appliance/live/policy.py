@@ -140,8 +140,8 @@ def _tested_of(node: Node) -> tuple[object, ...]:
 class PolicyKeeper:
     """The policy of one tailnet. May be asked from the event loop's thread only.
 
-    ``trouble`` is what ``restore`` gave. A source that is no database is looked at by ``look`` and,
-    for as long as its ``loops`` run, whenever its file changes.
+    ``trouble`` is the error from ``restore``. ``look`` re-reads a file or settings source once, and
+    ``loops`` do so whenever the file changes.
     """
 
     def __init__(self, live: LiveTailnet, source: PolicySource, *, trouble: str = "") -> None:
@@ -188,9 +188,9 @@ class PolicyKeeper:
     ) -> PolicyText:
         """Put a text in force that somebody wrote; on disk when it returns.
 
-        ``over`` is the text that he had in front of him, or NOT_WRITTEN: if another one is in
-        force by now, his is refused. Raises Forbidden if the policy comes from elsewhere, Conflict, PolicyError,
-        TestsFailed, or CommitFailed.
+        ``over`` is the id of the policy that the caller edited, or NOT_WRITTEN (optimistic
+        locking). Raises Conflict if another one is in force by now, Forbidden if the policy comes
+        from elsewhere, PolicyError, TestsFailed, or CommitFailed.
         """
         async with self._replacing:
             self._check_writable()
@@ -362,7 +362,7 @@ class PolicyKeeper:
     def _recover(self) -> None:
         """Forget what was wrong before."""
         if self._trouble:
-            log.info("policy is well again", extra={"tailnet": self._name})
+            log.info("policy trouble is over", extra={"tailnet": self._name})
         self._trouble, self._trouble_since = "", None
 
     @property

@@ -156,8 +156,8 @@ class LiveTailnet:
         the entry is written in the transaction of the change (``tailnet.audit``).
         Wait for nothing inside the block: everybody else who has a change waits for it to end. An
         exception in it throws the draft away. Cancelled while it waits for the commit, the edit
-        is committed all the same. Raises CommitFailed if the database did not take it, or not
-        one that it was drafted on; what is no record (presence, settings) never fails.
+        is committed all the same. Raises CommitFailed if this edit, or one that it is based on,
+        could not be written. Changes to presence or settings are not stored and cannot fail.
         """
         async with self._lock:
             started_in = self._round
