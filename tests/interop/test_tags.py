@@ -57,6 +57,23 @@ async def test_an_administrator_sets_the_tags_that_the_policy_defines(ruled: Lab
     assert (await ruled.listed(node))["tags"] == ["tag:web"]
 
 
+@pytest.mark.parametrize("client", build.CLIENTS)
+async def test_tagged_node_that_logs_in_with_a_users_key_stays_what_it_is(
+    ruled: Lab, client: str
+) -> None:
+    """X3: ``tailscale up --force-reauth`` with a user's key on a node that was tagged since."""
+    node = await ruled.join("steadfast", client=client)
+    listed = await ruled.listed(node)
+    await ruled.server.cli("nodes", "tag", "-i", listed["id"], "-t", "tag:web")
+    keys = await node.call("rotate", auth_key=await ruled.auth_key())
+    again = await ruled.listed(node)
+    assert again["nodeKey"] == keys["new"]
+    lasting = ("id", "givenName", "ipAddresses")
+    assert [again[each] for each in lasting] == [listed[each] for each in lasting]
+    assert again["tags"] == ["tag:web"]
+    assert (await node.status())["Self"]["Tags"] == ["tag:web"]
+
+
 async def test_new_nodes_take_addresses_from_their_pool(ruled: Lab) -> None:
     key = await ruled.auth_key("--reusable", "--tags", "tag:db")
     first, second = [await ruled.join(name, key=key) for name in ("one", "two")]
