@@ -15,11 +15,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Dialect, and_, delete, func, select
+from sqlalchemy.exc import DBAPIError
 
 from appliance.records import TailnetID
 from appliance.store import schema
@@ -109,7 +111,20 @@ class Journal:
     ) -> bool:
         text = self._add_first if len(after) == 1 else self._add_next
         row = (tailnet_id, version, self._process_time(now), self.writer)
-        return connection.exec_driver_sql(text, (*row, *after)).rowcount == 1
+        return self._execute(connection, text, (*row, *after)) == 1
+
+    def _execute(self, connection: Connection, text: str, values: tuple[object, ...]) -> int:
+        """Execute a statement, and give how many rows it touched.
+
+        For SQLite past SQLAlchemy, which takes longer for it than the database.
+        """
+        driver = connection.connection.driver_connection
+        if not isinstance(driver, sqlite3.Connection):
+            return connection.exec_driver_sql(text, values).rowcount
+        try:
+            return driver.execute(text, values).rowcount
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(text, values, error, sqlite3.Error) from error
 
     def check(self, connection: Connection, *, commit: Heads | None = None) -> Heads:
         """Compare the database with what this server knows; give the heads it has by now.

@@ -205,10 +205,10 @@ class OwnConnection:
 
     def _look_at(self, file: SqliteFile) -> None:
         """Raise NotOurs if the file that stands in its place is not what this server left."""
+        if not file.is_written_by_others():
+            return
         with self._disowning():
             file.check_place()
-            if not file.is_written_by_others():
-                return
             found = file.read_journal()
             for tailnet_id, version in self._floor.items():
                 if found.get(tailnet_id, 0) < version:

@@ -59,6 +59,8 @@ class SqliteFile:
             os.close(self._lock)
             raise
         self._identity = _identity(os.fstat(self._file))
+        # As text: this is looked at in every commit, and Path takes longer than the system call.
+        self._names = (str(path), str(_log_of(path)))
         self._log_identity: Identity | None = None
         self._written: tuple[int, int] | None = None
 
@@ -93,19 +95,19 @@ class SqliteFile:
         status = os.fstat(self._file)
         written = (status.st_mtime_ns, status.st_size)
         if self._log_identity is None:
-            self._log_identity = self._present(_log_of(self.path))
+            self._log_identity = _present(self._names[1])
         before, self._written = self._written, written
         return before != written
 
     def check_place(self) -> None:
         """Raise NotOurs if the file that we write to is not the one that has its name."""
-        if self._present(self.path) != self._identity:
+        name, log = self._names
+        if _present(name) != self._identity:
             raise NotOurs(
                 f"{self.path} was moved, removed or replaced while it was in use; "
                 "what this server has in memory is not what stands there"
             )
-        log = _log_of(self.path)
-        if self._log_identity is not None and self._present(log) != self._log_identity:
+        if self._log_identity is not None and _present(log) != self._log_identity:
             raise NotOurs(
                 f"{log} was removed or replaced while it was in use: commits went with it"
             )
@@ -156,15 +158,16 @@ class SqliteFile:
         os.close(self._file)
         os.close(self._lock)
 
-    def _present(self, path: Path) -> Identity | None:
-        try:
-            return _identity(path.stat())
-        except FileNotFoundError:
-            return None
-
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+
+
+def _present(name: str) -> Identity | None:
+    try:
+        return _identity(os.stat(name))  # noqa: PTH116 as above
+    except FileNotFoundError:
+        return None
 
 
 def _identity(status: os.stat_result) -> Identity:

@@ -31,6 +31,8 @@ from appliance.tailnet.snapshot import Edit, Snapshot
 
 MAX_VALUE_CHARS = 500
 """A value whose JSON is longer is cut: a node may have thousands of routes."""
+SHORT_BYTES = 2000
+"""What is not longer than this is not looked at value by value."""
 EXPIRED = "node.expired"
 """The act of time: a node key has run out."""
 MOVED = "node.move-route"
@@ -38,7 +40,7 @@ MOVED = "node.move-route"
 
 Said = dict[str, Any]
 _SYSTEM = ("system", "headwater")
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder().encode
 
 
 def entries(
@@ -116,7 +118,12 @@ def _texts(edit: Edit, before: Record | None, after: Record | None) -> tuple[str
 
 
 def _json(said: Said | None) -> str:
-    return "" if said is None else _encode({k: _cut(v) for k, v in said.items()}).decode()
+    if said is None:
+        return ""
+    data = _encode(said)
+    if len(data) > SHORT_BYTES:
+        data = _encode({key: _cut(value) for key, value in said.items()})
+    return data.decode()
 
 
 def _cut(value: object) -> object:
