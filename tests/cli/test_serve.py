@@ -83,7 +83,9 @@ def test_serve_reloads_and_stops(tmp_path: Path, loop: str) -> None:
     site = write_site(tmp_path, event_loop=loop)
     with headwater("serve", "-c", str(site)) as (process, told):
         client = Client(tmp_path / "s")
-        assert client.get("/api/v1/health") == {"databaseConnectivity": True}
+        health = client.get("/api/v1/health")
+        assert health["databaseConnectivity"] is True
+        assert "clients dial relays with TLS only" in str(health["warnings"])  # as the check says
         write_site(tmp_path, event_loop=loop, dns={"search_domains": ["corp.example"]})
         process.send_signal(signal.SIGHUP)
         assert told.recv(4096).startswith(b"RELOADING=1")
