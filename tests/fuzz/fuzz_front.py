@@ -450,10 +450,11 @@ def check_taken(raw: bytes, handed: bytes | None) -> None:
 
     A reader may refuse it, but not all of them, and none may refuse its chunks.
     """
+    raw = raw.lstrip(b"\r\n")  # empty lines before a request; h11 takes only one of them
     seen = {name: read(raw) for name, read in READERS.items()}
     assert all(found is None or len(found) <= 1 for found in seen.values()), (raw, seen)
     assert any(found is not None for found in seen.values()), raw
-    head, _, coded = raw.lstrip(b"\r\n").partition(b"\r\n\r\n")
+    head, _, coded = raw.partition(b"\r\n\r\n")
     if handed is not None and re.search(rb"\r\ntransfer-encoding:", head, re.IGNORECASE):
         body = handed.partition(b"\r\n\r\n")[2]
         for name, read in READERS.items():
