@@ -98,10 +98,10 @@ def current(suite: str = TRIXIE) -> Release:
 
 def crash(tree: Path, _version: str) -> None:
     """Break a release: it falls over just before it would be ready."""
-    path = tree / "appliance" / "server.py"
+    path = tree / "appliance" / "serve" / "process.py"
     text, count = CALL.subn(r"\1_fault()\n\1systemd.ready(", path.read_text(), count=1)
     if not count:
-        raise images.NoImage("appliance/serve/server.py says nowhere that it is ready")
+        raise images.NoImage("appliance/serve/process.py says nowhere that it is ready")
     path.write_text(text + CRASH)
 
 
