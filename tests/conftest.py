@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from hypothesis import settings
@@ -24,7 +25,7 @@ settings.load_profile("ci")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-ON_BOTH_LOOPS = frozenset({"front", "relay", "control", "test_live.py", "test_live_weather.py"})
+ON_BOTH_LOOPS = frozenset({"front", "relay", "control", "live"})
 """Tests of code that sits on sockets, or counts on the order in which tasks wake."""
 
 
@@ -38,6 +39,20 @@ def pytest_asyncio_loop_factories(
     if uvloop is not None and folder in ON_BOTH_LOOPS:
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a test's server or command set up, or others see its level and its handler."""
+    loggers = (logging.getLogger(), logging.getLogger("appliance"))
+    before = [(each.level, each.propagate, list(each.handlers)) for each in loggers]
+    yield
+    for each, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        each.setLevel(level)
+        each.propagate = propagate
+        for handler in list(each.handlers):
+            if handler not in handlers and not type(handler).__module__.startswith("_pytest"):
+                each.removeHandler(handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -193,7 +193,7 @@ async def test_a_role_that_may_make_no_tables_is_told_so(postgres_url: str) -> N
     ("change", "told"),
     [
         (lambda url: f"{url}&nosuch=1", 'invalid connection option "nosuch"'),
-        (lambda url: f"{url}&port=1", "cannot be used: "),
+        (lambda url: f"{url}&port=1", "the database does not answer: "),
         (lambda url: re.sub(r"/test_\d+_\d+", "/nowhere", url), "make the database first"),
         (lambda _: "postgresql://u@[::1/db", "the database URL cannot be read"),
         (lambda _: "postgresql://u@127.0.0.1:port/db", 'invalid integer value "port"'),
