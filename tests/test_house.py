@@ -175,14 +175,20 @@ def test_local_links_in_the_pages_lead_somewhere() -> None:
     assert not broken
 
 
-def test_compatibility_rows_name_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "compatibility.md").read_text()
-    named = set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text))
-    assert named
-    for path, function in named:
+@pytest.mark.parametrize("page", ["compatibility.md", "decisions/0016-firm-ground.md"])
+def test_rows_name_tests_that_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    rows = re.findall(r"`(tests/[\w/]+\.py)?(?:::([\w:]+))?[`…]", text)
+    path = ""
+    for named, names in rows:
+        path = named or path
+        if not named and not names:
+            continue
         assert (ROOT / path).is_file(), path
-        if function:
-            assert f"def {function}(" in (ROOT / path).read_text(), f"{path}::{function}"
+        found = (ROOT / path).read_text()
+        for name in filter(None, names.split("::")):
+            assert re.search(rf"(def|class) {name}", found), f"{path}::{name}"
+    assert path
 
 
 def test_makefile_knows_its_targets() -> None:
