@@ -90,6 +90,10 @@ class Ngh2Server:
         except ProtocolError:
             self.goaway(PROTOCOL_ERROR)
             raise
+        # After a broken rule the library says goodbye by itself and ignores everything.
+        self._drain()
+        if not self._conn.want_read and not any(isinstance(each, Goodbye) for each in events):
+            raise ProtocolError("http2: the library has ended the connection")
         return events
 
     def headers(self, stream_id: int, status: int, headers: Sequence[Header], *, end: bool) -> bool:

@@ -510,3 +510,18 @@ def test_auto_takes_ngh2_where_it_works() -> None:
 def test_unknown_engine_is_named() -> None:
     with pytest.raises(ValueError, match="there are auto, h2 and ngh2"):
         engine("h3")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        frame(http2.HEADERS, http2.END_HEADERS, 0, b""),
+        frame(http2.DATA, 0, 1, b"x"),
+        frame(http2.DATA, 0, 2, b"x"),
+    ],
+    ids=["head of no stream", "body of an idle stream", "body of a stream of ours"],
+)
+def test_broken_rule_ends_the_connection_though_nothing_follows(pair: Pair, broken: bytes) -> None:
+    pair.run()
+    with pytest.raises(ProtocolError):
+        pair.server.receive(broken, 0.0)

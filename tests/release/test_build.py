@@ -54,8 +54,8 @@ def test_the_same_tree_gives_the_same_wheel_and_stays_clean(python: Path, tmp_pa
             tree.copy(ROOT, copy)
         finally:
             os.umask(before)
-    (second / "appliance" / "server.py").chmod(0o700)
-    (second / "appliance" / "server.py").touch()
+    (second / "appliance" / "errors.py").chmod(0o700)
+    (second / "appliance" / "errors.py").touch()
     one = build(python, first, tmp_path / "1", 0o022)
     two = build(python, second, tmp_path / "2", 0o077)
     assert one == two
