@@ -22,7 +22,8 @@ ATTACKS = (
     "strangers_who_stay",
 )
 STOP_S = 3.0
-BUSY_FILES = 1_500
+BUSY_FILES = 500
+"""Open at once, by five attackers: how many more it becomes depends on who gets the processor."""
 BUSY_S = 60.0
 
 
@@ -43,8 +44,8 @@ def test_server_stops_under_attack(tmp_path: Path) -> None:
         while victim.files < BUSY_FILES and time.monotonic() < deadline:
             time.sleep(0.05)
         assert victim.files >= BUSY_FILES
-        took = victim.stop()
     finally:
+        took = victim.stop()
         for attacker in attackers:
             attacker.kill()
             attacker.wait()
