@@ -48,7 +48,8 @@ lint: $(VENV)/dev.stamp
 
 lint-ansible: $(VENV)/ansible.stamp
 	cd ansible && $(ANSIBLE)/yamllint --strict .
-	cd ansible && $(ANSIBLE)/ansible-lint --offline --strict --profile production
+	cd ansible && ANSIBLE_COLLECTIONS_PATH=playbooks/collections \
+		$(ANSIBLE)/ansible-lint --offline --strict --profile production
 	cd ansible && for playbook in playbooks/*.yml; do \
 		$(ANSIBLE)/ansible-playbook --syntax-check -i inventory.example.yml $$playbook || exit 1; done
 

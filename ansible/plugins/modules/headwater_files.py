@@ -27,7 +27,7 @@ author: [The Headwater authors]
 """
 EXAMPLES = r"""
 - name: Write two files
-  headwater_files:
+  headwater.headwater.headwater_files:
     files:
       /etc/example/one: {text: "1\n"}
       /etc/example/two: {text: "2\n", mode: "0600"}

@@ -37,7 +37,7 @@ author: [The Headwater authors]
 """
 EXAMPLES = r"""
 - name: Look at the server from here
-  headwater_probe:
+  headwater.headwater.headwater_probe:
     url: https://hw.example.com
     address: 198.51.100.7
     settings: "{{ all_settings }}"
