@@ -9,7 +9,7 @@ JOBS ?= auto
 ANSIBLE := $(CURDIR)/$(VENV)/ansible/bin
 UNIT := -m "not interop and not system"
 
-.PHONY: help run test unit system check lint lint-ansible stories vm docs bench release bump ansible lock clean
+.PHONY: help run test unit system check lint lint-ansible stories vm docs bench release image bump ansible lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make docs   write the generated pages anew"
 	@echo "make bench  the benchmarks, as a table and as JSON"
 	@echo "make release  our wheel and an archive for each kind of server, in dist/"
+	@echo "make image  a container image of that release, with podman or Docker"
 	@echo "make bump VERSION=1.2.3  raise the version, join the changelog's fragments"
 	@echo "make ansible  Ansible and its linters, in $(VENV)/ansible"
 	@echo "make lock   resolve the requirements anew"
@@ -68,6 +69,18 @@ ansible: $(VENV)/ansible.stamp
 
 release: $(VENV)/release.stamp
 	$(VENV)/release/bin/python -m release build $(ARGS)
+
+# ENGINE: podman, docker or buildah. ARGS reaches its build: ARGS="--build-arg BASE=…".
+ENGINE ?= $(or $(shell command -v podman),$(shell command -v docker),podman)
+# Docker's form is the only one that has a health check, and docker makes no other.
+FORMAT := $(if $(findstring docker,$(ENGINE)),,--format docker)
+PROCESSOR := $(subst arm64,aarch64,$(shell uname -m))
+image: $(VENV)/release.stamp
+	$(VENV)/release/bin/python -m release build --out dist/image --machine $(PROCESSOR) \
+		--python 3.13 --python 3.11
+	$(ENGINE) build --file deploy/Containerfile $(FORMAT) --tag localhost/headwater:latest \
+		--tag localhost/headwater:$$($(VENV)/release/bin/python -m release version) \
+		--build-arg VERSION=$$($(VENV)/release/bin/python -m release version) $(ARGS) dist/image
 
 bump: $(VENV)/run.stamp
 	$(BIN)/python -m release bump $(VERSION)

@@ -1,4 +1,4 @@
-"""The command ``python -m release``: build a release, or raise the version. Not for anything else."""
+"""The command ``python -m release``: build a release, tell or raise the version. Not for anything else."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "bump":
             _bump(options.version)
+        elif options.command == "version":
+            print(version.read(ROOT))
         else:
             _build(options)
     except ReleaseError as error:
@@ -39,6 +41,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     build.add_argument("--cache", type=Path, default=ROOT / ".cache" / "wheels")
     build.add_argument("--python", action="append", choices=PYTHONS, help="only for this Python")
     build.add_argument("--machine", action="append", choices=MACHINES, help="only for this one")
+    commands.add_parser("version", help="the version of this tree")
     bump = commands.add_parser("bump", help="raise the version and join the changelog's fragments")
     bump.add_argument("version")
     return parser.parse_args(arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from appliance.cli import container
 from appliance.cli.client import CommandFailed
 from appliance.cli.root import Command, Invocation
 
@@ -24,7 +25,7 @@ def relay(invocation: Invocation) -> None:
     if path is None:
         raise CommandFailed(
             "no site file is named, and none that you may read is in /etc/headwater",
-            "-c FILE names it",
+            container.advice_on_missing_file("-c FILE names it"),
         )
     from appliance.cli.serve import load_settings, run_loop
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from appliance.cli import container
 from appliance.cli.client import CommandFailed
 from appliance.cli.root import Command, Invocation
 from appliance.errors import Fatal
@@ -42,7 +43,8 @@ def serve(invocation: Invocation, *, take_over: bool) -> None:
     path = invocation.config_path
     if path is None:
         raise CommandFailed(
-            "no site file is named, and none that you may read is in /etc/headwater", NO_FILE_ADVICE
+            "no site file is named, and none that you may read is in /etc/headwater",
+            container.advice_on_missing_file(NO_FILE_ADVICE),
         )
     settings = load_settings(path)
     from appliance import log
@@ -73,7 +75,10 @@ def load_settings(path: Path, *, strict: bool = False) -> Settings:
     except ConfigError as error:
         if strict:
             raise
-        raise CommandFailed(str(error), f"check it with 'headwater config check {path}'") from error
+        advice = f"check it with 'headwater config check {path}'"
+        if path.is_dir():
+            advice = container.advice_on_folder(advice)
+        raise CommandFailed(str(error), advice) from error
 
 
 def run_loop(main: Callable[[], Coroutine[None, None, None]], event_loop: str) -> None:
@@ -90,13 +95,15 @@ def run_loop(main: Callable[[], Coroutine[None, None, None]], event_loop: str) -
 
 def _refusal(error: BaseException) -> CommandFailed | None:
     """Give what people are told about a failure that is not a bug."""
-    from appliance.serve.statedir import StateError
+    from appliance.serve.statedir import ForeignDirectory, StateError
     from appliance.store.errors import StoreError
     from appliance.tls.certificates import CertificateError
 
     match error:
         case CommandFailed():
             return error
+        case ForeignDirectory():
+            return CommandFailed(str(error), container.advice_on_volume())
         case StateError() | StoreError() | CertificateError():
             return CommandFailed(str(error))
         case PermissionError():
@@ -112,7 +119,9 @@ def _advice_on_sockets() -> str:
         return (
             "its socket unit is missing: 'headwater deploy render' writes all that the file needs"
         )
-    return "allow ports below 1024 (CAP_NET_BIND_SERVICE), or choose another one"
+    return container.advice_on_ports(
+        "allow ports below 1024 (CAP_NET_BIND_SERVICE), or choose another one"
+    )
 
 
 def _sentence(error: OSError) -> str:

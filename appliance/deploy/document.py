@@ -47,6 +47,7 @@ def document() -> dict[str, object]:
             "local_socket": _plain(facts.LOCAL_SOCKET),
         },
         "sysctl": dict(facts.SYSCTL),
+        "image": dict(facts.IMAGE),
         "hidden_places": list(HIDDEN_PLACES),
         "secret_keys": sorted(plan.SECRET_KEYS),
         "reload": {"hot": sorted(resolved.HOT), "cold_inside": resolved.COLD_INSIDE},

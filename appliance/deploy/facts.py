@@ -133,3 +133,37 @@ SYSCTL: Mapping[str, int] = {
 ICMP_NUMBERS = (1, 58)
 """ICMP and ICMPv6 by number: a minimal Debian 12 has no list of their names."""
 SSH_PORT = 22
+
+# ── the container images ─────────────────────────────────────────────────────────────────────────
+
+IMAGE_UID = 65532
+"""User and group in the images: a number that neither Debian nor NixOS gives to anybody."""
+IMAGE_SECRETS_DIR = "/run/secrets"
+"""Where Docker, podman and compose put secrets."""
+_SECOND_NS = 1_000_000_000
+
+IMAGE: Mapping[str, object] = {
+    "User": f"{IMAGE_UID}:{IMAGE_UID}",
+    "Entrypoint": ["headwater"],
+    "Cmd": ["serve"],
+    "WorkingDir": "/var/lib/headwater",
+    "Env": [
+        "LANG=C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "container=oci",  # systemd's container interface; here it changes advice in messages only
+        f"CREDENTIALS_DIRECTORY={IMAGE_SECRETS_DIR}",
+    ],
+    "Volumes": {"/var/lib/headwater": {}},
+    "ExposedPorts": {"80/tcp": {}, "443/tcp": {}, "3478/udp": {}},
+    "StopSignal": "SIGTERM",
+    "Healthcheck": {
+        "Test": ["CMD", "headwater", "health"],
+        "Interval": 30 * _SECOND_NS,
+        "Timeout": 10 * _SECOND_NS,
+        "StartPeriod": 60 * _SECOND_NS,
+        "Retries": 3,
+    },
+}
+"""What every image of ours says about itself, so that one takes another's place: the ``config`` of
+an image with a health check. Not its PATH and not its labels.
+Source: OCI image configuration, and Docker's image specification 1.2 for ``Healthcheck``."""

@@ -26,6 +26,10 @@ class StateError(Exception):
     """The state directory cannot be used; the text says why and what to do."""
 
 
+class ForeignDirectory(StateError):
+    """The state directory belongs to another user."""
+
+
 def prepare(path: Path) -> None:
     """Make the directory if it is missing; mode 0700. Raises StateError.
 
@@ -36,7 +40,7 @@ def prepare(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
         if status.st_uid != os.geteuid():
-            raise StateError(
+            raise ForeignDirectory(
                 f"the state directory {path} belongs to {_user(status.st_uid)}, and this process "
                 f"runs as {_user(os.geteuid())}; run as the owner, or name another directory with "
                 "'state_dir'"
