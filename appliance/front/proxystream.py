@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from appliance.front.plainstream import RECEIVED
 from appliance.front.proxy import MAX_V2_BYTES, Networks, decode_preamble, is_trusted
-from appliance.front.tlsstream import HandshakeGate, TlsStream
+from appliance.front.tlsstream import Challenges, HandshakeGate, TlsStream
 from appliance.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ class ProxiedTlsStream(TlsStream):
         *,
         gate: HandshakeGate | None = None,
         trusted: Networks = (),
+        challenges: Challenges | None = None,
     ) -> None:
-        super().__init__(owner, context, gate=gate)
+        super().__init__(owner, context, gate=gate, challenges=challenges)
         self._trusted = trusted
         self._begun: bytes | None = None
         """What has come of the header; None once it is read, or where none is due."""

@@ -13,6 +13,7 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Protocol, cast
 
+from appliance.front.clienthello import decode_hello, gather
 from appliance.front.plainstream import (
     MAX_BUFFERED_BYTES,
     PLAIN,
@@ -45,13 +46,6 @@ MAX_UNFINISHED_PER_SOURCE = 2048
 STALE_S = 2.0
 """When a bound is reached and everybody has said hello, an unfinished handshake older than this makes
 room for a new one. A younger one does not: in a storm all work would be for nothing."""
-
-MAX_HELLO_BYTES = 16 * 1024
-"""A ClientHello before OpenSSL sees it: with post-quantum key shares it has about 2 KB. OpenSSL needs
-39 KB from the first byte on, so it gets a hello when that is whole."""
-
-MAX_HELLO_RECORDS = 8
-"""TLS records of one hello; clients use one, or two when they hide from middleboxes."""
 
 _READ_BYTES = 64 * 1024
 
@@ -192,44 +186,31 @@ class HandshakeGate:
             stream.abort()
 
 
-def is_whole_hello(data: memoryview) -> bool:
-    """Tell whether these first bytes hold a whole ClientHello, or none that is worth waiting for.
+ACME_PROTOCOL = b"acme-tls/1"
+"""What an authority offers, and nothing else, when it validates. Source: RFC 8737 section 6.2."""
 
-    Layout: records of type 22, version 3.x, u16 length; in them a handshake message of type 1, u24
-    length. What is no hello counts as whole: OpenSSL refuses it, with the alert that fits.
-    Raises ProtocolError if it is longer than MAX_HELLO_BYTES or in too many records.
-    Source: RFC 8446 sections 4, 5.1.
-    """
-    message = b""
-    at = 0
-    for _ in range(MAX_HELLO_RECORDS):
-        record = bytes(data[at : at + 5])
-        if not b"\x16\x03".startswith(record[:2]):
-            return True
-        size = int.from_bytes(record[3:5], "big") if len(record) == 5 else 0
-        message += data[at + 5 : at + 5 + size]
-        at += 5 + size
-        if message and message[0] != 1:
-            return True
-        if len(message) >= 4:
-            due = 4 + int.from_bytes(message[1:4], "big")
-            if due > MAX_HELLO_BYTES:
-                raise ProtocolError(f"TLS hello: {due} bytes")
-            if len(message) >= due:
-                return True
-        if len(record) < 5 or at > len(data):
-            return False
-    raise ProtocolError("TLS hello: in too many records")
+
+class Challenges(Protocol):
+    """The certificates that answer an authority's questions, while some are open."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether any question is open; if not, no hello is looked into."""
+
+    def context_for(self, server_name: str | None) -> ssl.SSLContext | None:
+        """Give the answer for a name; None if there is none."""
 
 
 class TlsStream(SocketStream):
     """A connection with TLS, as server or as client."""
 
     __slots__ = (
+        "_challenges",
         "_context",
         "_gate",
         "_hello",
         "_inb",
+        "_is_challenge",
         "_named",
         "_object",
         "_outb",
@@ -248,9 +229,12 @@ class TlsStream(SocketStream):
         *,
         gate: HandshakeGate | None = None,
         server_hostname: str | None = None,
+        challenges: Challenges | None = None,
     ) -> None:
         super().__init__(owner)
         self.tls = True
+        self._challenges = challenges
+        self._is_challenge = False
         self._context: ssl.SSLContext | None = context
         self._gate = gate
         self._hello = b""
@@ -378,20 +362,39 @@ class TlsStream(SocketStream):
         if self._hello:
             data = memoryview(self._hello + data)
         try:
-            is_whole = is_whole_hello(data)
+            message = gather(data)
         except ProtocolError as error:
             log.debug("TLS failed", extra={"reason": str(error)})
             self.abort()
             return False
-        if not is_whole:
+        if message is None:
             self._hello = bytes(data)
             return False
         if self._gate is not None:
             self._gate.greeted(self)
+        if self._challenges is not None and self._challenges.is_pending:
+            self._look_for_validator(self._challenges, message)
         self._start()
         self._inb.write(data)
         self._hello = b""
         return True
+
+    def _look_for_validator(self, challenges: Challenges, message: bytes) -> None:
+        """Let an authority that validates have its own certificate; everybody else has the usual one.
+
+        It offers exactly one protocol, so who merely lists it among others is none.
+        Source: RFC 8737 section 3.
+        """
+        if ACME_PROTOCOL not in message:
+            return
+        try:
+            hello = decode_hello(message)
+        except ProtocolError:
+            return  # OpenSSL refuses it, with the alert that fits
+        if hello.protocols == (ACME_PROTOCOL,):
+            context = challenges.context_for(hello.server_name)
+            if context is not None:
+                self._context, self._is_challenge = context, True
 
     def _start(self) -> None:
         context, self._context = self._context, None
@@ -433,6 +436,9 @@ class TlsStream(SocketStream):
             self._gate.counters.finished += 1
             self._gate.leave(self)
             self._gate = None
+        if self._is_challenge:
+            self.close()  # the answer was the certificate; nothing may be said behind it
+            return False
         self._open()
         return not self._closing
 

@@ -13,8 +13,9 @@ from typing import Any, cast
 import pytest
 
 from appliance.front import plainstream
+from appliance.front.clienthello import gather
 from appliance.front.stream import Listener, Stream, dial, listen
-from appliance.front.tlsstream import HandshakeGate, TlsStream, is_whole_hello
+from appliance.front.tlsstream import HandshakeGate, TlsStream
 from appliance.wire.errors import ProtocolError
 from tests.support.certificates import client_context, server_context
 from tests.support.pace import patience
@@ -557,8 +558,8 @@ def test_hello_is_whole_with_its_last_byte() -> None:
     hello = a_hello()
     for data in (hello, in_records(hello[5:], 200), in_records(hello[5:], 100)):
         for end in range(len(data)):
-            assert not is_whole_hello(memoryview(data[:end]))
-        assert is_whole_hello(memoryview(data))
+            assert gather(memoryview(data[:end])) is None
+        assert gather(memoryview(data)) is not None
 
 
 @pytest.mark.parametrize(
@@ -566,7 +567,7 @@ def test_hello_is_whole_with_its_last_byte() -> None:
     [b"GET / HTTP/1.1", b"\x16\x02", b"\x15\x03\x01\x00\x02", b"\x16\x03\x01\x00\x05\x02"],
 )
 def test_no_hello_is_not_waited_for(data: bytes) -> None:
-    assert is_whole_hello(memoryview(data))
+    assert gather(memoryview(data)) is not None
 
 
 @pytest.mark.parametrize(
@@ -574,7 +575,7 @@ def test_no_hello_is_not_waited_for(data: bytes) -> None:
 )
 def test_endless_hello_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError):
-        is_whole_hello(memoryview(data))
+        gather(memoryview(data))
 
 
 async def test_half_a_hello_costs_its_bytes() -> None:

@@ -16,6 +16,17 @@ from tests.support.certificates import client_context, server_context
 
 SERVER = server_context()
 CLIENT = client_context()
+VALIDATOR = client_context()
+VALIDATOR.set_alpn_protocols(["acme-tls/1"])
+
+
+class Answers:
+    """A question of an authority is open, for every name."""
+
+    is_pending = True
+
+    def context_for(self, _server_name: str | None) -> ssl.SSLContext | None:
+        return SERVER
 
 
 class Transport(asyncio.Transport):
@@ -76,10 +87,14 @@ def feed(stream: TlsStream, data: bytes) -> None:
 
 async def attack(rng: random.Random) -> None:
     owner, gate, transport = Owner(), HandshakeGate(), Transport()
-    stream = TlsStream(owner, SERVER, gate=gate)
+    challenges = Answers() if rng.random() < 0.5 else None
+    stream = TlsStream(owner, SERVER, gate=gate, challenges=challenges)
     stream.connection_made(transport)
     inb, outb = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = CLIENT.wrap_bio(inb, outb, server_hostname="localhost")
+    is_validator = rng.random() < 0.5
+    client = (VALIDATOR if is_validator else CLIENT).wrap_bio(
+        inb, outb, server_hostname="localhost"
+    )
     damaged_at = rng.randrange(5)
     for step in range(5):
         try:
@@ -100,6 +115,7 @@ async def attack(rng: random.Random) -> None:
         inb.write(transport.written)
         transport.written = b""
     if owner.sink.stream is not None:  # nobody has a stream before its handshake is over
+        assert challenges is None or not is_validator or damaged_at == 0
         stream.write(b"answer" * 1000)
     stream.eof_received()
     stream.connection_lost(None)
