@@ -271,5 +271,7 @@ class AuditEntry:
     reason: str = ""
 
 
-Record = Tailnet | User | AuthKey | Node | PolicyText
+Kept = User | AuthKey
+"""Records that need no rules of their own in a snapshot (``tailnet.kinds``)."""
+Record = Tailnet | Node | PolicyText | Kept
 """What an ``Edit`` can put and the store can keep."""

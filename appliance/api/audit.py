@@ -14,10 +14,11 @@ from appliance.api.shapes import Moment
 from appliance.errors import Invalid
 from appliance.identity.scopes import Scope
 from appliance.records import AuditEntry
+from appliance.tailnet.audit import TOLD
 
 MAX_ENTRIES = 1000
 """Entries of one answer; the store's bound, too."""
-KINDS = ("node", "user", "preauthkey", "policy", "tailnet")
+KINDS = tuple(told.noun for told in TOLD.values())
 
 
 class ListEntries(Struct, frozen=True, kw_only=True):

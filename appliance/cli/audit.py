@@ -16,7 +16,7 @@ from appliance.cli.root import Command, Invocation
 
 PAGE = 1000
 """Entries that one call gives; more are asked for in pages."""
-_DOORS = ("system:", "local:", "node:")
+_DOORS = ("system:", "local:", "node:", "user:", "api-key:", "oauth-client:")
 """Of ``identity.principals.PrincipalKind``, written out so that --help need not import it."""
 MAX_CELL_CHARS = 120
 """Of what differs, in one row of the table; -o json has it whole."""

@@ -15,6 +15,12 @@ class PrincipalKind(StrEnum):
     SYSTEM = "system"
     LOCAL = "local"
     NODE = "node"
+    USER = "user"
+    """A person who signed in; the name is the login name."""
+    API_KEY = "api-key"
+    """A program; the name is the public prefix of its key."""
+    OAUTH_CLIENT = "oauth-client"
+    """A program with a token; the name is the client's id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What somebody who asks may do, in the words of the hosted service's OAuth scopes.
 
 Not for who is asking (``principals``). A scope without ``:read`` is for changing and covers reading;
-``all`` and ``all:read`` cover every other one. Imports nothing of ours.
+``all`` and ``all:read`` cover every other one. Which scopes a role has is in ``roles``.
 Source: https://tailscale.com/kb/1623, "OAuth scopes"; ``ssh_checks`` is ours.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from appliance.identity.principals import LOCAL, Principal
+from appliance.records import UserID
 
 _READ = ":read"
 
@@ -31,6 +32,10 @@ class Scope(StrEnum):
     USERS_READ = "users:read"
     AUTH_KEYS = "auth_keys"
     AUTH_KEYS_READ = "auth_keys:read"
+    API_KEYS = "api_access_tokens"
+    API_KEYS_READ = "api_access_tokens:read"
+    OAUTH_KEYS = "oauth_keys"
+    OAUTH_KEYS_READ = "oauth_keys:read"
     POLICY_FILE = "policy_file"
     POLICY_FILE_READ = "policy_file:read"
     FEATURE_SETTINGS = "feature_settings"
@@ -47,10 +52,11 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and with which scopes."""
+    """Who asks, and with which scopes; ``user_id`` where a person asks, or a program of theirs."""
 
     principal: Principal
     scopes: frozenset[Scope]
+    user_id: UserID | None = None
 
 
 LOCAL_CALLER = Caller(LOCAL, frozenset({Scope.ALL}))

@@ -17,19 +17,15 @@ from appliance.errors import Conflict
 from appliance.records import OFFLINE, Tailnet, TailnetID
 from appliance.store import schema
 from appliance.store.errors import DatabaseDamaged
-from appliance.store.rows import (
-    Loaded,
-    row_to_auth_key,
-    row_to_node,
-    row_to_policy,
-    row_to_tailnet,
-    row_to_user,
-)
+from appliance.store.kinds import KEPT, TABLES
+from appliance.store.rows import Loaded, row_to_node, row_to_policy, row_to_tailnet
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 
 T = TypeVar("T")
 
-COUNTED = (schema.tailnets, schema.users, schema.auth_keys, schema.nodes, schema.policies)
+_OF_ITS_OWN = {schema.tailnets, schema.nodes, schema.policies}
+_PLAIN = tuple(kept for kept in KEPT if kept.table not in _OF_ITS_OWN)
+"""The kinds whose rows are put as they are."""
 
 
 def load(connection: Connection) -> tuple[list[Snapshot], dict[str, int]]:
@@ -42,18 +38,16 @@ def load(connection: Connection) -> tuple[list[Snapshot], dict[str, int]]:
     tailnets = [
         _read(row_to_tailnet, row, schema.tailnets) for row in _rows(connection, schema.tailnets)
     ]
-    users = _by_tailnet(connection, schema.users)
-    auth_keys = _by_tailnet(connection, schema.auth_keys)
+    plain = [(kept, _by_tailnet(connection, kept.table)) for kept in _PLAIN]
     nodes = _by_tailnet(connection, schema.nodes)
     policies = _by_tailnet(connection, schema.policies)
     seen = {row["id"]: row["at"] for row in _rows(connection, schema.last_seen)}
     snapshots = []
     for tailnet in tailnets:
         edit = Edit(Snapshot(tailnet), Sequences())
-        for row in users[tailnet.id]:
-            edit.put(_read(row_to_user, row, schema.users))
-        for row in auth_keys[tailnet.id]:
-            edit.put(_read(row_to_auth_key, row, schema.auth_keys))
+        for kept, rows in plain:
+            for row in rows[tailnet.id]:
+                edit.put(_read(kept.from_row, row, kept.table))
         for row in nodes[tailnet.id]:
             _put_node(edit, tailnet, row)
             if (at := seen.get(row["id"])) is not None:
@@ -72,7 +66,7 @@ def read_counters(connection: Connection) -> dict[str, int]:
 def _counters(connection: Connection) -> dict[str, int]:
     """Read the counters; never lower than the ids in use, should somebody have added rows."""
     counters = read_counters(connection)
-    for table in COUNTED:
+    for table in TABLES:
         highest = connection.scalar(select(func.max(table.c.id))) or 0
         counters[table.name] = max(highest, counters.get(table.name, 0))
     return counters

@@ -454,6 +454,7 @@ class Database:
             node=counters.get("nodes", 0),
             auth_key=counters.get("auth_keys", 0),
             policy=counters.get("policies", 0),
+            more=counters,
         )
         return snapshots, ids
 

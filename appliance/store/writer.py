@@ -13,25 +13,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any, assert_never
+from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table, delete, select
 
-from appliance.records import AuthKey, Node, PolicyText, Record, Tailnet, TailnetID, User
+from appliance.records import TailnetID
 from appliance.store import schema
-from appliance.store.rows import (
-    Row,
-    audit_entry_to_row,
-    auth_key_to_row,
-    node_to_row,
-    policy_to_row,
-    tailnet_to_row,
-    user_to_row,
-)
+from appliance.store.kinds import KEPT_AS, TABLES
+from appliance.store.rows import Row, audit_entry_to_row
 from appliance.tailnet.snapshot import Rows
 
 BLOCK_ROWS = (256, 64, 16, 4, 1)
 """Rows per statement. 256 nodes are 6,900 parameters, of 32,766 that SQLite takes."""
+
+_UNDROPPED = {schema.tailnets, schema.users, schema.policies}
+_DROPPED = tuple(table for table in reversed(TABLES) if table not in _UNDROPPED)
+"""What is deleted before anything is written; users are last, when nothing refers to them."""
 
 KEPT_POLICIES = 20
 """Policies kept of each tailnet: enough to go back by some days of work, 20 MB at most."""
@@ -56,14 +53,15 @@ class Changes:
         for rows in batch:
             self.audit += [audit_entry_to_row(tailnet_id, entry) for entry in rows.audit]
             for record in rows.drops:
-                table = table_of(record)
+                table = KEPT_AS[type(record)].table
                 self._puts.get(table, {}).pop(record.id, None)
                 self._drops.setdefault(table, {})[record.id] = None
                 self._count(table, record.id)
             for record in rows.puts:
-                table = table_of(record)
+                kept = KEPT_AS[type(record)]
+                table = kept.table
                 self._drops.get(table, {}).pop(record.id, None)
-                self._puts.setdefault(table, {})[record.id] = _row_of(tailnet_id, record)
+                self._puts.setdefault(table, {})[record.id] = kept.to_row(tailnet_id, record)
                 self._count(table, record.id)
 
     def _count(self, table: Table, record_id: int) -> None:
@@ -86,33 +84,21 @@ class Writer:
         self._dialect = dialect
         self._upserts = {
             table: _Upsert(table, dialect)
-            for table in (
-                schema.tailnets,
-                schema.users,
-                schema.auth_keys,
-                schema.nodes,
-                schema.policies,
-                schema.last_seen,
-                schema.sequences,
-            )
+            for table in (*TABLES, schema.last_seen, schema.sequences)
         }
         self._audit = _Insert(schema.audit, dialect)
         self._deletes = {
-            table: _Delete(table, dialect)
-            for table in (schema.users, schema.auth_keys, schema.nodes, schema.last_seen)
+            table: _Delete(table, dialect) for table in (*_DROPPED, schema.users, schema.last_seen)
         }
 
     def apply(self, connection: Connection, changes: Changes) -> None:
         """Write the changes, in an order that no foreign key minds."""
-        gone = changes.drops(schema.nodes)
-        self._deletes[schema.nodes].run(connection, gone)
-        self._deletes[schema.last_seen].run(connection, gone)
-        self._deletes[schema.auth_keys].run(connection, changes.drops(schema.auth_keys))
-        for table in (schema.tailnets, schema.users, schema.auth_keys, schema.nodes):
+        self._deletes[schema.last_seen].run(connection, changes.drops(schema.nodes))
+        for table in _DROPPED:
+            self._deletes[table].run(connection, changes.drops(table))
+        for table in TABLES:
             self._upserts[table].run(connection, changes.puts(table))
-        policies = changes.puts(schema.policies)
-        self._upserts[schema.policies].run(connection, policies)
-        for tailnet_id in {row["tailnet_id"] for row in policies}:
+        for tailnet_id in {row["tailnet_id"] for row in changes.puts(schema.policies)}:
             _forget_policies(connection, tailnet_id)
         self._deletes[schema.users].run(connection, changes.drops(schema.users))
         self.add_audit(connection, changes.audit)
@@ -210,39 +196,6 @@ class _Delete(_Statement):
 def _quoted(name: str) -> str:
     """Quote a column's name: some are words of SQL's."""
     return f'"{name}"'
-
-
-def table_of(record: Record) -> Table:
-    """Tell which table keeps this kind of record."""
-    match record:
-        case Node():
-            return schema.nodes
-        case User():
-            return schema.users
-        case AuthKey():
-            return schema.auth_keys
-        case Tailnet():
-            return schema.tailnets
-        case PolicyText():
-            return schema.policies
-        case _:
-            assert_never(record)
-
-
-def _row_of(tailnet_id: TailnetID, record: Record) -> Row:
-    match record:
-        case Node():
-            return node_to_row(tailnet_id, record)
-        case User():
-            return user_to_row(tailnet_id, record)
-        case AuthKey():
-            return auth_key_to_row(tailnet_id, record)
-        case Tailnet():
-            return tailnet_to_row(record)
-        case PolicyText():
-            return policy_to_row(tailnet_id, record)
-        case _:
-            assert_never(record)
 
 
 def _blocks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 
@@ -54,8 +55,9 @@ def entries(
             continue
         was, now = _texts(edit, before, after)
         did, why = edit.reason_of(record) or (act, reason)
-        kind, name = _called(record)
-        found.append(AuditEntry(at, door, by, did, kind, record.id, name, was, now, why))
+        told = TOLD[type(record)]
+        name = told.name(record)
+        found.append(AuditEntry(at, door, by, did, told.noun, record.id, name, was, now, why))
     for node in edit.expired_nodes():
         ended = "" if node.expires_at is None else f"its key ran out at {_time(node.expires_at)}"
         found.append(AuditEntry(at, door, by, EXPIRED, "node", node.id, node.name, reason=ended))
@@ -87,30 +89,17 @@ def moved_routes(old: Snapshot, new: Snapshot, *, at: datetime) -> tuple[AuditEn
     return tuple(found)
 
 
-_FACTS: dict[type, Callable[[Any], object]] = {
-    Node: attrgetter(
-        "name", "hostname", "user_id", "tags", "ipv4", "ipv6", "node_key", "machine_key",
-        "expires_at", "ephemeral", "approved_routes", "attributes", "auth_key_id", "register_method",
-    ),
-    User: attrgetter("name", "display_name", "email", "provider", "role"),
-    AuthKey: attrgetter("prefix", "user_id", "tags", "reusable", "ephemeral", "expires_at"),
-    Tailnet: attrgetter("name", "domain"),
-    PolicyText: attrgetter("id"),
-}  # fmt: skip
-"""What is told of each kind of record, to be compared: a storm of check-ins must cost nothing."""
-
-
 def _differ(before: Record | None, after: Record | None) -> bool:
     if before is None or after is None:
         return True
-    facts = _FACTS[type(after)]
+    facts = TOLD[type(after)].facts
     return facts(before) != facts(after)
 
 
 def _texts(edit: Edit, before: Record | None, after: Record | None) -> tuple[str, str]:
     """Give what differs as two JSON objects."""
-    was = None if before is None else _said(edit, before)
-    now = None if after is None else _said(edit, after)
+    was = None if before is None else TOLD[type(before)].said(edit, before)
+    now = None if after is None else TOLD[type(after)].said(edit, after)
     if was is not None and now is not None:
         differing = [key for key in now if was.get(key) != now[key]]
         was, now = ({key: said[key] for key in differing} for said in (was, now))
@@ -131,56 +120,6 @@ def _cut(value: object) -> object:
     return value if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
 
 
-def _called(record: Record) -> tuple[str, str]:
-    match record:
-        case Node():
-            return "node", record.name
-        case User():
-            return "user", record.name
-        case AuthKey():
-            return "preauthkey", record.prefix
-        case Tailnet():
-            return "tailnet", record.name
-        case PolicyText():
-            return "policy", record.source
-        case _:
-            assert_never(record)
-
-
-def _said(edit: Edit, record: Record) -> Said:
-    match record:
-        case Node():
-            return _node(edit, record)
-        case User():
-            return {
-                "name": record.name,
-                "displayName": record.display_name,
-                "email": record.email,
-                "provider": record.provider,
-                "role": record.role,
-            }
-        case AuthKey():
-            return {
-                "prefix": record.prefix,
-                "user": _user(edit, record.user_id),
-                "tags": record.tags,
-                "reusable": record.reusable,
-                "ephemeral": record.ephemeral,
-                "expiresAt": _time(record.expires_at),
-            }
-        case Tailnet():
-            return {"name": record.name, "domain": record.domain}
-        case PolicyText():
-            data = record.text.encode(errors="replace")
-            return {
-                "source": record.source,
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-            }
-        case _:
-            assert_never(record)
-
-
 def _node(edit: Edit, node: Node) -> Said:
     return {
         "name": node.name,
@@ -196,6 +135,36 @@ def _node(edit: Edit, node: Node) -> Said:
         "attributes": [_attribute(each) for each in node.attributes],
         "authKey": node.auth_key_id,
         "method": node.register_method,
+    }
+
+
+def _auth_key(edit: Edit, key: AuthKey) -> Said:
+    return {
+        "prefix": key.prefix,
+        "user": _user(edit, key.user_id),
+        "tags": key.tags,
+        "reusable": key.reusable,
+        "ephemeral": key.ephemeral,
+        "expiresAt": _time(key.expires_at),
+    }
+
+
+def _person(_edit: Edit, user: User) -> Said:
+    return {
+        "name": user.name,
+        "displayName": user.display_name,
+        "email": user.email,
+        "provider": user.provider,
+        "role": user.role,
+    }
+
+
+def _policy(_edit: Edit, policy: PolicyText) -> Said:
+    data = policy.text.encode(errors="replace")
+    return {
+        "source": policy.source,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
     }
 
 
@@ -217,6 +186,53 @@ def _user(edit: Edit, user_id: UserID | None) -> str:
 def _time(moment: datetime | None) -> str:
     return "" if moment is None else moment.isoformat().replace("+00:00", "Z")
 
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How one kind of record is told: its noun, its name, and its facts as they are said.
+
+    ``facts`` gives what is compared, before anything is said: a storm of check-ins must cost
+    nothing. A change of anything else is no entry.
+    """
+
+    noun: str
+    name: Callable[[Any], str]
+    facts: Callable[[Any], object]
+    said: Callable[[Edit, Any], Said]
+
+
+TOLD: dict[type, Told] = {
+    Node: Told(
+        "node",
+        attrgetter("name"),
+        attrgetter(
+            "name", "hostname", "user_id", "tags", "ipv4", "ipv6", "node_key", "machine_key",
+            "expires_at", "ephemeral", "approved_routes", "attributes", "auth_key_id",
+            "register_method",
+        ),
+        _node,
+    ),
+    User: Told(
+        "user",
+        attrgetter("name"),
+        attrgetter("name", "display_name", "email", "provider", "role"),
+        _person,
+    ),
+    AuthKey: Told(
+        "preauthkey",
+        attrgetter("prefix"),
+        attrgetter("prefix", "user_id", "tags", "reusable", "ephemeral", "expires_at"),
+        _auth_key,
+    ),
+    Tailnet: Told(
+        "tailnet",
+        attrgetter("name"),
+        attrgetter("name", "domain"),
+        lambda _, it: {"name": it.name, "domain": it.domain},
+    ),
+    PolicyText: Told("policy", attrgetter("source"), attrgetter("id"), _policy),
+}  # fmt: skip
+"""One row for each kind of record."""
 
 _MESSAGES = {
     "node.register": "node registered",

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Generic, Protocol, TypeVar, assert_never, cast
+from typing import Any, TypeVar
 
 from appliance.errors import Conflict
 from appliance.policy.engine.compile import OPEN, Compiled
@@ -26,10 +26,10 @@ from appliance.records import (
     AuditEntry,
     AuthKey,
     AuthKeyID,
+    Kept,
     Node,
     NodeID,
     PolicyText,
-    PolicyTextID,
     Presence,
     Record,
     Settings,
@@ -37,6 +37,9 @@ from appliance.records import (
     User,
     UserID,
 )
+from appliance.tailnet.draft import Draft
+from appliance.tailnet.kinds import KIND_OF, Kind
+from appliance.tailnet.sequences import Sequences as Sequences
 from appliance.wire.keys import MachineKey, NodeKey
 
 K = TypeVar("K")
@@ -103,41 +106,6 @@ class Rows:
         return bool(self.puts or self.drops)
 
 
-class Sequences:
-    """Counters for new ids, shared by all tailnets of a server; ids are never used twice."""
-
-    __slots__ = ("auth_key", "node", "policy", "tailnet", "user")
-
-    def __init__(
-        self, *, tailnet: int = 0, user: int = 0, node: int = 0, auth_key: int = 0, policy: int = 0
-    ) -> None:
-        self.tailnet = tailnet
-        self.user = user
-        self.node = node
-        self.auth_key = auth_key
-        self.policy = policy
-
-    def next_user(self) -> UserID:
-        """Take a new user id."""
-        self.user += 1
-        return UserID(self.user)
-
-    def next_node(self) -> NodeID:
-        """Take a new node id."""
-        self.node += 1
-        return NodeID(self.node)
-
-    def next_auth_key(self) -> AuthKeyID:
-        """Take a new auth key id."""
-        self.auth_key += 1
-        return AuthKeyID(self.auth_key)
-
-    def next_policy(self) -> PolicyTextID:
-        """Take a new id of a policy text."""
-        self.policy += 1
-        return PolicyTextID(self.policy)
-
-
 class Edit:
     """A draft of the next snapshot: reads like one, copies a mapping at its first write.
 
@@ -161,15 +129,15 @@ class Edit:
         self.compiled = base.compiled
         self.last_ipv4 = base.last_ipv4
         self.last_ipv6 = base.last_ipv6
-        self._users = _Draft(base.users, in_place="users" in private)
-        self._nodes = _Draft(base.nodes, in_place="nodes" in private)
-        self._auth_keys = _Draft(base.auth_keys, in_place="auth_keys" in private)
-        self._presence = _Draft(base.presence, in_place="presence" in private)
-        self._by_node_key = _Draft(base.by_node_key, in_place="by_node_key" in private)
-        self._by_machine_key = _Draft(base.by_machine_key, in_place="by_machine_key" in private)
-        self._by_name = _Draft(base.by_name, in_place="by_name" in private)
-        self._by_address = _Draft(base.by_address, in_place="by_address" in private)
-        self._by_key_prefix = _Draft(base.by_key_prefix, in_place="by_key_prefix" in private)
+        self._given = private
+        self._nodes = Draft(base.nodes, in_place="nodes" in private)
+        self._presence = Draft(base.presence, in_place="presence" in private)
+        self._by_node_key = Draft(base.by_node_key, in_place="by_node_key" in private)
+        self._by_machine_key = Draft(base.by_machine_key, in_place="by_machine_key" in private)
+        self._by_name = Draft(base.by_name, in_place="by_name" in private)
+        self._by_address = Draft(base.by_address, in_place="by_address" in private)
+        # Mappings of ``kinds``, once something of theirs is written: most edits are about nodes.
+        self._shelves: dict[str, Draft[Any, Any]] = {}
         self._puts: dict[tuple[type, int], Record] = {}
         self._drops: dict[tuple[type, int], Record] = {}
         self._presence_changes: tuple[tuple[NodeID, Presence, Presence], ...] = ()
@@ -184,7 +152,7 @@ class Edit:
     @property
     def users(self) -> Mapping[UserID, User]:
         """The users as drafted."""
-        return self._users.now
+        return self._kept("users", self._base.users)
 
     @property
     def nodes(self) -> Mapping[NodeID, Node]:
@@ -194,7 +162,7 @@ class Edit:
     @property
     def auth_keys(self) -> Mapping[AuthKeyID, AuthKey]:
         """The auth keys as drafted."""
-        return self._auth_keys.now
+        return self._kept("auth_keys", self._base.auth_keys)
 
     @property
     def by_node_key(self) -> Mapping[NodeKey, NodeID]:
@@ -219,7 +187,7 @@ class Edit:
     @property
     def by_key_prefix(self) -> Mapping[str, AuthKeyID]:
         """Auth key ids by public prefix, as drafted."""
-        return self._by_key_prefix.now
+        return self._kept("by_key_prefix", self._base.by_key_prefix)
 
     def node_of(self, node_key: NodeKey) -> Node | None:
         """Find a node by its current node key, as drafted."""
@@ -233,7 +201,8 @@ class Edit:
     def put(self, record: Record) -> None:
         """Add or replace a record; an equal one changes nothing.
 
-        Raises Conflict if a node's key, name or address belongs to another node.
+        Raises Conflict if a node's key, name or address belongs to another node, or the unique key
+        of another kind of record to another one.
         """
         self._check_open()
         before = self._before(record)
@@ -242,10 +211,6 @@ class Edit:
         match record:
             case Node():
                 changed = self._put_node(record)
-            case User():
-                changed = self._users.put(record.id, record)
-            case AuthKey():
-                changed = self._put_auth_key(record)
             case Tailnet():
                 changed = record != self.tailnet
                 self.tailnet = record if changed else self.tailnet
@@ -253,7 +218,7 @@ class Edit:
                 changed = record != self.policy_text
                 self.policy_text = record if changed else self.policy_text
             case _:
-                assert_never(record)
+                changed = self._put_kept(KIND_OF[type(record)], record)
         if changed:
             key = (type(record), record.id)
             self._drops.pop(key, None)
@@ -262,18 +227,13 @@ class Edit:
             else:
                 self._puts[key] = record
 
-    def drop(self, record: Node | User | AuthKey) -> None:
+    def drop(self, record: Node | Kept) -> None:
         """Remove the record with this id; one that is not there changes nothing."""
         self._check_open()
-        match record:
-            case Node():
-                changed = self._drop_node(record.id)
-            case User():
-                changed = self._users.drop(record.id) is not None
-            case AuthKey():
-                changed = self._drop_auth_key(record.id)
-            case _:
-                assert_never(record)
+        if isinstance(record, Node):
+            changed = self._drop_node(record.id)
+        else:
+            changed = self._drop_kept(KIND_OF[type(record)], record)
         if changed:
             key = (type(record), record.id)
             self._puts.pop(key, None)
@@ -357,9 +317,9 @@ class Edit:
             tailnet=self.tailnet,
             version=base.version + 1,
             settings=self.settings,
-            users=self._users.now,
+            users=self.users,
             nodes=self._nodes.now,
-            auth_keys=self._auth_keys.now,
+            auth_keys=self.auth_keys,
             presence=self._presence.now,
             expired=self._expired(),
             policy_text=self.policy_text,
@@ -370,7 +330,7 @@ class Edit:
             by_machine_key=self._by_machine_key.now,
             by_name=self._by_name.now,
             by_address=self._by_address.now,
-            by_key_prefix=self._by_key_prefix.now,
+            by_key_prefix=self.by_key_prefix,
             last_ipv4=self.last_ipv4,
             last_ipv6=self.last_ipv6,
         )
@@ -393,7 +353,9 @@ class Edit:
     @property
     def private(self) -> frozenset[str]:
         """The mappings of the drafted snapshot that no earlier snapshot shares."""
-        return frozenset(name for name, draft in self._drafts().items() if draft.is_mine)
+        drafts = self._drafts()
+        mine = frozenset(name for name, draft in drafts.items() if draft.is_mine)
+        return mine | (self._given - drafts.keys())
 
     def replay(self, other: Edit) -> None:
         """Repeat a finished draft on another one. Raises Conflict if it no longer fits."""
@@ -418,41 +380,56 @@ class Edit:
         if self.compiled is not self._base.compiled:
             other.set_policy(self.policy, self.compiled)
 
-    def _drafts(self) -> dict[str, _AnyDraft]:
+    def _drafts(self) -> dict[str, Draft[Any, Any]]:
+        """Give the drafts that were made, by the name of their mapping."""
         return {
-            "users": self._users,
             "nodes": self._nodes,
-            "auth_keys": self._auth_keys,
             "presence": self._presence,
             "by_node_key": self._by_node_key,
             "by_machine_key": self._by_machine_key,
             "by_name": self._by_name,
             "by_address": self._by_address,
-            "by_key_prefix": self._by_key_prefix,
+            **self._shelves,
         }
+
+    def _kept(self, name: str, base: Mapping[K, V]) -> Mapping[K, V]:
+        """Give a mapping of ``kinds`` as drafted."""
+        draft = self._shelves.get(name)
+        return base if draft is None else draft.now
+
+    def _shelf(self, name: str) -> Draft[Any, Any]:
+        """Give the draft of a mapping of ``kinds``, to write to it."""
+        draft = self._shelves.get(name)
+        if draft is None:
+            mapping = getattr(self._base, name)
+            draft = self._shelves[name] = Draft(mapping, in_place=name in self._given)
+        return draft
 
     def _check_open(self) -> None:
         if self._is_finished:
             # What was drafted is published by now: a late write would change it under readers.
             raise RuntimeError("this edit is finished; draft a new one")
 
-    def _put_auth_key(self, key: AuthKey) -> bool:
-        if self.by_key_prefix.get(key.prefix, key.id) != key.id:
-            raise Conflict(
-                "auth-key-taken",
-                f"the prefix {key.prefix} belongs to another auth key",
-                concerns=key.prefix,
-            )
-        old = self._auth_keys.now.get(key.id)
-        if old is not None and old.prefix != key.prefix:
-            self._by_key_prefix.drop(old.prefix)
-        self._by_key_prefix.put(key.prefix, key.id)
-        return self._auth_keys.put(key.id, key)
+    def _put_kept(self, kind: Kind, record: Kept) -> bool:
+        records = self._shelf(kind.records)
+        if kind.index:
+            index, key = self._shelf(kind.index), kind.key(record)
+            if index.now.get(key, record.id) != record.id:
+                raise Conflict(
+                    kind.taken,
+                    f"the {kind.key_noun} {key} belongs to another {kind.noun}",
+                    concerns=str(key),
+                )
+            old = records.now.get(record.id)
+            if old is not None and kind.key(old) != key:
+                index.drop(kind.key(old))
+            index.put(key, record.id)
+        return records.put(record.id, record)
 
-    def _drop_auth_key(self, key_id: AuthKeyID) -> bool:
-        old = self._auth_keys.drop(key_id)
-        if old is not None:
-            self._by_key_prefix.drop(old.prefix)
+    def _drop_kept(self, kind: Kind, record: Kept) -> bool:
+        old = self._shelf(kind.records).drop(record.id)
+        if old is not None and kind.index:
+            self._shelf(kind.index).drop(kind.key(old))
         return old is not None
 
     def _drop_node(self, node_id: NodeID) -> bool:
@@ -468,17 +445,22 @@ class Edit:
         match record:
             case Node():
                 return self._nodes.before(record.id)
-            case User():
-                return self._users.before(record.id)
-            case AuthKey():
-                return self._auth_keys.before(record.id)
             case Tailnet():
                 return self._base.tailnet
             case PolicyText():
                 newest = self._base.policy_text
                 return newest if newest is not None and newest.id == record.id else None
             case _:
-                assert_never(record)
+                return self._kept_before(KIND_OF[type(record)], record)
+
+    def _kept_before(self, kind: Kind, record: Kept) -> Kept | None:
+        draft = self._shelves.get(kind.records)
+        before: Kept | None
+        if draft is None:
+            before = getattr(self._base, kind.records).get(record.id)
+        else:
+            before = draft.before(record.id)
+        return before
 
     def _put_node(self, node: Node) -> bool:
         old = self._nodes.now.get(node.id)
@@ -530,67 +512,3 @@ class Edit:
                 self._by_machine_key.put(old.machine_key, rest)
             else:
                 self._by_machine_key.drop(old.machine_key)
-
-
-class _AnyDraft(Protocol):
-    """What all drafts of mappings have, whatever is in them."""
-
-    is_mine: bool
-
-    def take_back(self) -> None: ...
-
-
-class _Draft(Generic[K, V]):
-    """A mapping that is copied at its first write, or written to in place; remembers what was."""
-
-    __slots__ = ("_in_place", "_was", "is_mine", "now")
-
-    def __init__(self, base: Mapping[K, V], *, in_place: bool) -> None:
-        self.now: Mapping[K, V] = base
-        self._in_place = in_place
-        self.is_mine = in_place
-        self._was: dict[K, V | None] = {}
-
-    def before(self, key: K) -> V | None:
-        """Return what a key had when the draft began; None: nothing."""
-        return self._was[key] if key in self._was else self.now.get(key)
-
-    def changes(self) -> Iterator[tuple[K, V | None, V | None]]:
-        """List the keys that have another object than before, with both."""
-        for key, old in self._was.items():
-            new = self.now.get(key)
-            if new is not old:
-                yield key, old, new
-
-    def put(self, key: K, value: V) -> bool:
-        """Set a value; an equal one keeps the old object. Tell whether anything changed."""
-        old = self.now.get(key)
-        if old is not None and old == value:
-            return False
-        self._writable(key, old)[key] = value
-        return True
-
-    def drop(self, key: K) -> V | None:
-        """Remove a key; give what it had."""
-        old = self.now.get(key)
-        if old is not None:
-            del self._writable(key, old)[key]
-        return old
-
-    def take_back(self) -> None:
-        """Undo all writes, if they went to a mapping that is not ours alone."""
-        if not self._in_place:
-            return
-        shared = cast(dict[K, V], self.now)  # in place means that it is one
-        for key, old in self._was.items():
-            if old is None:
-                shared.pop(key, None)
-            else:
-                shared[key] = old
-
-    def _writable(self, key: K, old: V | None) -> dict[K, V]:
-        self._was.setdefault(key, old)
-        if not self.is_mine:
-            self.now = dict(self.now)
-            self.is_mine = True
-        return cast(dict[K, V], self.now)  # made two lines up, or at an earlier write
