@@ -6,5 +6,5 @@ import sys
 from pathlib import Path
 
 COLLECTION = Path(__file__).parents[2] / "ansible"
-for folder in ("roles/headwater/files", "plugins/modules"):
+for folder in ("roles/headwater/files", "plugins/filter", "plugins/modules"):
     sys.path.append(str(COLLECTION / folder))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -153,6 +155,34 @@ def test_roles_are_used_in_a_playbook_elsewhere(installed: Path) -> None:
     said = play(installed, "mine.yml", fails=True)
     # All of the role is loaded, its modules are found; then it looks at its variables.
     assert "give either headwater_site_file" in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"headwater_open_tcp_port": [22]}, "did you mean headwater_open_tcp_ports?"),
+        ({"headwater_site_file": "/nowhere/site.yaml"}, "there is no site file /nowhere/site.yaml"),
+        ({"headwater_release_dir": "/nowhere/0.1.0"}, "there is no release in /nowhere/0.1.0"),
+        ({"headwater_verify_ca_file": "/nowhere/ca.pem"}, "/nowhere/ca.pem, which is not on this"),
+    ],
+)
+def test_what_the_controller_can_tell_is_refused_in_one_sentence(
+    installed: Path, wrong: dict[str, Any], said: str
+) -> None:
+    (installed / "own.yml").write_text(
+        yaml.safe_dump(
+            [
+                {
+                    "hosts": "localhost",
+                    "gather_facts": False,
+                    "roles": ["headwater.headwater.headwater"],
+                }
+            ]
+        )
+    )
+    given = play(installed, "own.yml", "-e", json.dumps(wrong), fails=True)
+    assert said in " ".join(given.split())
+    assert "Traceback" not in given
 
 
 def test_modules_are_found_by_their_full_name(installed: Path) -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import headwater_probe
 import pytest
 from headwater_probe import binding_request, checks_for, run
 
@@ -104,3 +106,27 @@ def test_behind_a_proxy_only_stun_is_asked() -> None:
     given = with_server()
     given["settings"]["tls"]["mode"] = "off"
     assert list(checks_for(given)) == ["stun"]
+
+
+def test_what_is_dropped_on_the_way_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(headwater_probe, "ATTEMPT_S", 0.2)
+    with socket.socket() as full, ExitStack() as held:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        place = full.getsockname()
+        for _ in range(2):  # one in its queue; from then on the kernel drops what comes
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(place)
+        _, reason = run(checks_for(parameters(SETTINGS, url=f"https://{NAME}:{place[1]}")), 0)
+    assert reason.startswith(f"health: no answer from TCP port {place[1]}: something between")
+    assert "nft list ruleset" in reason
+
+
+def test_stun_that_is_dropped_is_said_to_be() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        given = with_server(stun_port=port)
+        _, reason = run({"stun": checks_for(given)["stun"]}, 0)
+    assert reason.startswith(f"stun: no answer from UDP port {port}: something between")

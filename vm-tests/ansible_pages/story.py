@@ -115,7 +115,7 @@ class Reader:
         assert isinstance(machine, Container)
         return {
             "ansible_connection": "headwater_machine",
-            "headwater_machine_leader": machine.leader,
+            "story_leader": machine.leader,
             "ansible_host": network.v4(1, machine.number),
             "ansible_python_interpreter": "/usr/bin/python3",
         }

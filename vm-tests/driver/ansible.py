@@ -141,7 +141,7 @@ class Controller:
                 assert isinstance(machine, Container)
                 groups[group]["hosts"][machine.name] = {
                     "ansible_connection": "headwater_machine",
-                    "headwater_machine_leader": machine.leader,
+                    "story_leader": machine.leader,
                     "ansible_host": network.v4(machine.spec.vlans[0], machine.number),
                     "ansible_python_interpreter": "/usr/bin/python3",
                 }

@@ -7,6 +7,7 @@ Source: RFC 8489 (STUN); docs/protocol/ (the relay's greeting).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -56,10 +57,21 @@ MAGIC_COOKIE = b"\x21\x12\xa4\x42"
 FINGERPRINT_XOR = 0x5354554E
 DERP_MAGIC = "DERP🔑".encode()
 MAX_ANSWER_BYTES = 65536
+IN_BETWEEN = (
+    "something between here and the server drops it; look at the provider's firewall, at ufw or"
+    " firewalld, and at the host's other tables (nft list ruleset)"
+)
 
 
 class NotWell(Exception):
     """An answer that is not the one of a server that is well."""
+
+
+def explained(error: OSError, protocol: str, port: int) -> Exception:
+    """Name who keeps an attempt from its port, where that can be told; else return the error."""
+    if isinstance(error, TimeoutError) or error.errno == errno.EHOSTUNREACH:
+        return NotWell(f"no answer from {protocol} port {port}: {IN_BETWEEN}")
+    return error
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,10 @@ class Place:
 
     def connect(self) -> socket.socket:
         """Connect, and speak TLS under the name that clients use."""
-        plain = socket.create_connection((self.address, self.port), ATTEMPT_S)
+        try:
+            plain = socket.create_connection((self.address, self.port), ATTEMPT_S)
+        except OSError as error:
+            raise explained(error, "TCP", self.port) from error
         if self.context is None:
             return plain
         try:
@@ -132,8 +147,11 @@ def check_stun(address: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(1.0)
         sock.connect(place)
-        sock.send(binding_request(transaction))
-        answer = sock.recv(2048)
+        try:
+            sock.send(binding_request(transaction))
+            answer = sock.recv(2048)
+        except OSError as error:
+            raise explained(error, "UDP", port) from error
     if answer[:2] != b"\x01\x01" or answer[8:20] != transaction:
         raise NotWell("an answer that is no STUN binding response")
 

@@ -23,7 +23,7 @@ options:
     description: The container's first process, as the sandbox numbers it.
     type: int
     required: true
-    vars: [{name: headwater_machine_leader}]
+    vars: [{name: story_leader}]
 """
 
 ENVIRONMENT = {
