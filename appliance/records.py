@@ -68,7 +68,12 @@ class Tailnet:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person (or a service account) who owns nodes."""
+    """A person (or a service account) who owns nodes.
+
+    ``issuer`` and ``subject`` name the account at an identity provider with which this user logs in;
+    both are empty if there is none. ``provider`` is the provider's name in the site file. ``groups``
+    are those of the provider, as of the last login.
+    """
 
     id: UserID
     name: str
@@ -77,8 +82,15 @@ class User:
     email: str = ""
     profile_pic_url: str = ""
     provider: str = ""
-    provider_id: str = ""
+    issuer: str = ""
+    subject: str = ""
+    groups: tuple[str, ...] = ()
     role: Role = Role.MEMBER
+
+    @property
+    def provider_id(self) -> str:
+        """The account as Headscale writes it, for its API tools; not for telling accounts apart."""
+        return f"{self.issuer}/{self.subject}" if self.issuer else ""
 
     @property
     def login_name(self) -> str:
@@ -247,6 +259,8 @@ class Settings:
     disable_logs: bool = True
     email_domains: frozenset[str] = frozenset()
     """The e-mail domains that the tailnet owns: ``user:*@domain`` means their users."""
+    providers: frozenset[str] = frozenset()
+    """Names of the identity providers whose groups a policy may use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def _check_policies(settings: Settings, source: str) -> None:
     """
     from appliance.config import ConfigError
     from appliance.config.reader import Mistake
-    from appliance.config.resolved import policy_source
+    from appliance.config.resolved import policy_source, provider_names
     from appliance.policy.text.document import decode
     from appliance.policy.text.mistakes import PolicyError
 
@@ -140,7 +140,11 @@ def _check_policies(settings: Settings, source: str) -> None:
             continue
         place = f"tailnets[{i - 1}]" if i else "tailnet"
         try:
-            decode(policy_source(tailnet).text, domains=frozenset(tailnet.email_domains))
+            decode(
+                policy_source(tailnet).text,
+                domains=frozenset(tailnet.email_domains),
+                providers=frozenset(provider_names(settings, tailnet)),
+            )
         except PolicyError as error:
             found += [Mistake(f"{place}.policy", str(each), "a policy") for each in error.mistakes]
     if found:

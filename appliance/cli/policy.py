@@ -107,6 +107,9 @@ def _takes_bypass(function: F) -> F:
 @_takes_file
 @click.option("--offline", is_flag=True, help="Only read the text: no tailnet, no tests.")
 @click.option("--domain", "domains", multiple=True, help="With --offline: a domain you own.")
+@click.option(
+    "--provider", "providers", multiple=True, help="With --offline: a provider that has groups."
+)
 @_takes_bypass
 @click.pass_obj
 def check(
@@ -116,6 +119,7 @@ def check(
     *,
     offline: bool,
     domains: tuple[str, ...],
+    providers: tuple[str, ...],
     bypass: bool,
 ) -> None:
     """Say whether a policy may be put in force: it reads, and its own tests hold.
@@ -133,7 +137,7 @@ def check(
     answer: Plain = {}
     try:
         if offline:
-            read_only(text, domains)
+            read_only(text, domains, providers)
         elif bypass:
             answer = _directly(invocation, lambda direct: direct.check(text))
         else:

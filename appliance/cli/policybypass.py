@@ -112,7 +112,8 @@ async def _opened(settings: Settings, name: str) -> AsyncIterator[Direct]:
                 f"the database has no tailnet named {wanted.name!r}", "start the server once"
             )
         source = resolved.policy_source(wanted)
-        restored, _ = restore(found, source, wanted.email_domains)
+        providers = resolved.provider_names(settings, wanted)
+        restored, _ = restore(found, source, wanted.email_domains, providers)
         yield Direct(database, ids, restored, source)
     finally:
         await database.close()

@@ -182,14 +182,20 @@ def _needed(file: PolicyFile | None, what: str) -> PolicyFile:
     return file
 
 
-def read_only(policy: PolicyFile, domains: tuple[str, ...]) -> None:
+def read_only(
+    policy: PolicyFile, domains: tuple[str, ...], providers: tuple[str, ...] = ()
+) -> None:
     """Read a policy without any tailnet. Raises PolicyRefused."""
     from appliance.policy.answers.commands import check_written
     from appliance.policy.text.document import decode
 
     with engine_refusals():
         check_written(policy.text)
-        decode(policy.text, domains=frozenset(each.lower() for each in domains))
+        decode(
+            policy.text,
+            domains=frozenset(each.lower() for each in domains),
+            providers=frozenset(providers),
+        )
 
 
 def lay_out(policy: PolicyFile) -> str:

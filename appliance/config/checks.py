@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from appliance.config import databaseurl, hosts, sockets
 from appliance.config.namechecks import check_dns, check_tailnet
+from appliance.config.oidcchecks import check_oidc
 from appliance.config.reader import Mistake, Reader
 from appliance.config.relaychecks import check_regions, check_relay_server, check_some_relay
 from appliance.config.settings import Settings
@@ -117,6 +118,7 @@ CHECKS = (
     check_some_relay,
     check_regions,
     check_relay_server,
+    check_oidc,
 )
 
 

@@ -63,6 +63,12 @@ def is_private(host: str) -> bool:
     )
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this very machine."""
+    literal = address(host)
+    return host == "localhost" if literal is None else literal.is_loopback
+
+
 @dataclass(frozen=True, slots=True)
 class Url:
     """A URL of HTTP, in its parts."""

@@ -95,7 +95,14 @@ def tailnet_settings(
         file_sharing=tailnet.file_sharing,
         disable_logs=not tailnet.client_logs,
         email_domains=frozenset(tailnet.email_domains),
+        providers=frozenset(provider_names(settings, tailnet)),
     )
+
+
+def provider_names(settings: Settings, tailnet: Tailnet) -> tuple[str, ...]:
+    """List the identity providers with which people sign in to a tailnet."""
+    default = settings.tailnet.name
+    return tuple(each.name for each in settings.oidc if (each.tailnet or default) == tailnet.name)
 
 
 def policy_source(tailnet: Tailnet) -> PolicySource:

@@ -281,6 +281,72 @@ class Api(Struct, frozen=True, kw_only=True):
     forms answers and `-o json` have. Requests of all four are understood anyway."""
 
 
+class OidcClaims(Struct, frozen=True, kw_only=True):
+    """Which claims of the provider hold what; a dotted name leads into objects."""
+
+    username: str = "preferred_username"
+    """What a new user is called; a part behind `@` is left out."""
+    email: str = "email"
+    """E-mail address, which policies name people by."""
+    email_verified: str = "email_verified"
+    """Whether the provider has verified the address."""
+    display_name: str = "name"
+    """Name for people."""
+    picture: str = "picture"
+    """Address of a picture."""
+    groups: str = "groups"
+    """List of groups, like `groups` or `realm_access.roles`."""
+
+
+class Oidc(Struct, frozen=True, kw_only=True):
+    """An identity provider (OpenID Connect) with which people sign in."""
+
+    issuer: str
+    """Its own name, an https URL, as its discovery document has it."""
+    client_id: str
+    """What the provider calls this server."""
+    client_secret_file: Path | None = None
+    """File with the secret that the provider gave; null for a public client, which needs PKCE."""
+    name: Label = "oidc"
+    """Short word for it, in addresses and in policies (`group:staff@NAME`); unique."""
+    title: str = ""
+    """What the sign-in page calls it; empty means the name."""
+    tailnet: str = ""
+    """Name of the tailnet that people sign in to; empty means the first."""
+    client_auth: Literal["auto", "client_secret_basic", "client_secret_post", "none"] = "auto"
+    """How the secret is shown; `auto` does what the provider announces."""
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    """What is asked for; many providers want `groups` too before they tell them, and
+    `offline_access` before they give a refresh token, with which groups stay up to date."""
+    extra_params: dict[str, str] = {}
+    """Further parameters of the address where people sign in, like `prompt: select_account`."""
+    pkce: bool = True
+    """Proof Key for Code Exchange; turn it off only for a provider that refuses it."""
+    claims: OidcClaims = OidcClaims()
+    allowed_domains: tuple[str, ...] = ()
+    """Let in only addresses of these domains."""
+    allowed_users: tuple[str, ...] = ()
+    """Let in only these addresses."""
+    allowed_groups: tuple[str, ...] = ()
+    """Let in only members of one of these groups. Of several conditions all must hold."""
+    email_verified_required: bool = True
+    """Take no address that the provider has not verified: with a condition on addresses nobody gets
+    in with one, and without one the user has none."""
+    roles: dict[
+        str, Literal["admin", "network-admin", "it-admin", "billing-admin", "auditor", "member"]
+    ] = {}
+    """Role by group, set at every login; who is in none of them becomes a member. Empty leaves roles
+    to administrators. The owner stays owner."""
+    use_expiry_from_token: bool = False
+    """Let the keys of nodes end with the provider's token, which is often an hour."""
+    key_expiry: timedelta | None = None
+    """How long the keys of nodes live that join by this provider; null means `tailnet.key_expiry`."""
+    logout_expires_nodes: bool = False
+    """When the provider says that somebody was logged out, expire the keys of their nodes too."""
+    ca_file: Path | None = None
+    """PEM file with the authorities that vouch for the provider; null means the system's."""
+
+
 class Metrics(Struct, frozen=True, kw_only=True):
     """Where metrics can be read, besides the local socket."""
 
@@ -322,6 +388,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     audit: Audit = Audit()
     metrics: Metrics = Metrics()
     api: Api = Api()
+    oidc: tuple[Oidc, ...] = ()
+    """Identity providers, in the order in which the sign-in page shows them."""
     http2: Literal["auto", "h2", "ngh2"] = "auto"
     """Library for HTTP/2 inside the Noise channel; `auto` takes ngh2 where it is installed and works,
     which costs less CPU, and h2 elsewhere."""

@@ -90,7 +90,10 @@ class PolicyStatus:
 
 
 def restore(
-    snapshot: Snapshot, source: PolicySource, email_domains: Collection[str] = ()
+    snapshot: Snapshot,
+    source: PolicySource,
+    email_domains: Collection[str] = (),
+    providers: Collection[str] = (),
 ) -> tuple[Snapshot, str]:
     """Bring the stored policy of a tailnet in force, before anybody sees it; give trouble too.
 
@@ -98,7 +101,9 @@ def restore(
     denies everything, since an older one might let somebody in whom this one had shut out; so does
     a source that is to give the first text, until it has.
     """
-    settings = replace(snapshot.settings, email_domains=frozenset(email_domains))
+    settings = replace(
+        snapshot.settings, email_domains=frozenset(email_domains), providers=frozenset(providers)
+    )
     snapshot = replace(snapshot, settings=settings)
     record = snapshot.policy_text
     if record is None:

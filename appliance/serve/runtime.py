@@ -51,7 +51,8 @@ class TailnetRuntime:
     def __init__(self, snapshot: Snapshot, store: Store, ids: Sequences, wanted: Wanted) -> None:
         self.wanted = wanted
         snapshot = replace(snapshot, settings=wanted.settings)
-        restored, trouble = restore(snapshot, wanted.policy, wanted.settings.email_domains)
+        values = wanted.settings
+        restored, trouble = restore(snapshot, wanted.policy, values.email_domains, values.providers)
         self.live = LiveTailnet(restored, store, ids)
         self.policy = PolicyKeeper(self.live, wanted.policy, trouble=trouble)
         self.encoder = Encoder()

@@ -107,6 +107,9 @@ def user_to_row(tailnet_id: TailnetID, user: User) -> Row:
         "profile_pic_url": _clean(user.profile_pic_url),
         "provider": _clean(user.provider),
         "provider_id": _clean(user.provider_id),
+        "issuer": _clean(user.issuer),
+        "subject": _clean(user.subject),
+        "groups": _texts(tuple(_clean(group) for group in user.groups)),
         "role": user.role.value,
     }
 
@@ -121,7 +124,9 @@ def row_to_user(row: Loaded) -> User:
         email=row["email"],
         profile_pic_url=row["profile_pic_url"],
         provider=row["provider"],
-        provider_id=row["provider_id"],
+        issuer=row["issuer"],
+        subject=row["subject"],
+        groups=_read_texts(row["groups"]),
         role=Role(row["role"]),
     )
 

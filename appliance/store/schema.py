@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """What this program reads and writes: the number of the newest migration."""
 
 ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -117,6 +117,9 @@ users = Table(
     Column("profile_pic_url", Text, nullable=False),
     Column("provider", Text, nullable=False),
     Column("provider_id", Text, nullable=False),
+    Column("issuer", Text, nullable=False, server_default=""),
+    Column("subject", Text, nullable=False, server_default=""),
+    Column("groups", Text, nullable=False, server_default="[]"),
     Column("role", Text, nullable=False, server_default="member"),
 )
 

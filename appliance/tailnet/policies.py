@@ -106,7 +106,11 @@ def background(tailnet: Snapshot | Edit) -> Background:
 
 def _background(settings: Settings, users: Mapping[UserID, User]) -> Background:
     roles = {user.id: user.role for user in users.values() if user.role is not Role.MEMBER}
-    return Background(domains=settings.email_domains, roles=roles)
+    return Background(domains=settings.email_domains, roles=roles, providers=settings.providers)
+
+
+def _is_of_settings(known: Background, settings: Settings) -> bool:
+    return known.domains == settings.email_domains and known.providers == settings.providers
 
 
 def _compiled(old: Snapshot, new: Snapshot) -> Compiled:
@@ -120,7 +124,7 @@ def _compiled(old: Snapshot, new: Snapshot) -> Compiled:
     else:
         return compile(new.policy, new.users, new.nodes, background(new))
     known = base.state.rule_index.background if base.state is not None else _NOTHING
-    if users is not new.users or known.domains != new.settings.email_domains:
+    if users is not new.users or not _is_of_settings(known, new.settings):
         known = background(new)
     elif nodes is new.nodes:
         return base

@@ -65,7 +65,7 @@ def create(
         id=edit.ids.next_user(),
         name=name,
         created_at=now,
-        display_name=_plain(display_name),
+        display_name=plain(display_name),
         email=email,
         profile_pic_url=profile_pic_url[:MAX_TEXT_CHARS],
         role=role,
@@ -111,20 +111,21 @@ def find_one(state: Snapshot | Edit, *, user_id: UserID | None = None, name: str
 def rename(edit: Edit, user_id: UserID, name: str) -> User:
     """Give a user another name. Raises NotFound, Invalid, Conflict.
 
-    The name of a user who comes from an identity provider is the provider's to choose.
+    A user who comes from an identity provider has the name from there.
     """
     old = get(edit, user_id)
     if old.provider:
         raise Invalid(
             "user-from-provider",
-            f"{old.name!r} comes from the identity provider {old.provider}; rename it there",
+            f"{old.name!r} comes from the identity provider {old.provider}, with that name: unlink"
+            " the account first (headwater users unlink)",
             concerns=old.name,
         )
     name = check_name(name)
     _check_unique(edit, name, "", besides=user_id)
     renamed = replace(old, name=name)
     _check_words(edit, renamed)
-    return _changed(edit, renamed)
+    return changed(edit, renamed)
 
 
 def set_role(edit: Edit, user_id: UserID, role: Role) -> User:
@@ -135,8 +136,8 @@ def set_role(edit: Edit, user_id: UserID, role: Role) -> User:
     owner = owner_of(edit)
     if role is Role.OWNER and owner is not None and owner.id != user_id:
         get(edit, user_id)
-        _changed(edit, replace(owner, role=Role.ADMIN))
-    return _changed(edit, replace(get(edit, user_id), role=role))
+        changed(edit, replace(owner, role=Role.ADMIN))
+    return changed(edit, replace(get(edit, user_id), role=role))
 
 
 def check_role(text: str) -> Role:
@@ -226,7 +227,7 @@ def wire_owner(state: Snapshot | Edit, node: Node) -> tuple[tailcfg.User, tailcf
     )
 
 
-def _changed(edit: Edit, user: User) -> User:
+def changed(edit: Edit, user: User) -> User:
     """Put a user whom a policy may mean by other words than before; their routes may be approved."""
     edit.put(user)
     policies.approve_offers(edit, [n for n in edit.nodes.values() if n.user_id == user.id])
@@ -277,6 +278,6 @@ def _check_words(edit: Edit, wanted: User) -> None:
             )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Leave out what could steer a terminal, and bound the rest."""
     return "".join(c for c in text[:MAX_TEXT_CHARS] if c.isprintable())

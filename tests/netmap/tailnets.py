@@ -153,7 +153,7 @@ def change_user(rng: Random, edit: Edit) -> None:
                 display_name=rng.choice(("", "Ada", "Zoë")),
                 email=rng.choice((user.email, "", "ada@example.org")),
                 profile_pic_url=rng.choice(("", "https://example.org/ada.png")),
-                provider_id=rng.choice(("", "sub-1")),
+                issuer=rng.choice(("", "sub-1")),
                 role=rng.choice((Role.MEMBER, Role.ADMIN, Role.OWNER)),
             )
         )

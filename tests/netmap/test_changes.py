@@ -176,7 +176,7 @@ def test_same_snapshot_has_no_changes() -> None:
 def test_profiles_count_only_when_they_look_different() -> None:
     old = small_tailnet()
     edit = Edit(old, Sequences())
-    edit.put(replace(old.users[UserID(1)], provider_id="x"))
+    edit.put(replace(old.users[UserID(1)], subject="x"))
     assert changes(old, edit.finish()[0]).users == frozenset()
     edit = Edit(old, Sequences())
     edit.put(replace(old.users[UserID(1)], display_name="One"))

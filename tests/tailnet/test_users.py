@@ -177,7 +177,7 @@ def test_rename(edit: Edit) -> None:
 
 
 def test_users_of_a_provider_are_renamed_there(edit: Edit) -> None:
-    edit.put(replace(edit.users[UserID(2)], provider="oidc", provider_id="https://idp/2"))
+    edit.put(replace(edit.users[UserID(2)], provider="oidc", issuer="https://idp", subject="2"))
     with pytest.raises(Invalid) as caught:
         users.rename(edit, UserID(2), "robert")
     assert caught.value.code == "user-from-provider"

@@ -54,7 +54,7 @@ def admit(
     ``with_tests`` False is for the start of a server: a policy that was good when it was set stays
     in force, though a user whom its tests name may be gone since.
     """
-    policy = decode(text, domains=background.domains)
+    policy = decode(text, domains=background.domains, providers=background.providers)
     compiled = compile(policy, users, nodes, background)
     # A policy that is in force already stays, though the tailnet may have grown.
     if with_tests:

@@ -139,7 +139,7 @@ def count_tests(policy: Policy) -> int:
 def read(text: str, background: Background) -> Policy:
     """Read a text for a tailnet. Raises PolicyError."""
     check_written(text)
-    return decode(text, domains=background.domains)
+    return decode(text, domains=background.domains, providers=background.providers)
 
 
 def diff(old: Policy | None, new: Policy, subjects: Subjects) -> Difference:

@@ -32,6 +32,8 @@ class DumpedUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     email: str = ""
     role: Role = Role.MEMBER
     guest: bool = False
+    provider: str = ""
+    groups: tuple[str, ...] = ()
 
 
 class DumpedNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -59,6 +61,7 @@ class Dump(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     users: tuple[DumpedUser, ...] = ()
     nodes: tuple[DumpedNode, ...] = ()
     domains: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
     services: dict[str, tuple[str, ...]] = {}
 
 
@@ -75,11 +78,14 @@ def encode(
                 email=user.email,
                 role=background.roles.get(user.id, Role.MEMBER),
                 guest=user.id in background.guests,
+                provider=user.provider,
+                groups=user.groups,
             )
             for user in users.values()
         ),
         nodes=tuple(_dumped(node) for node in nodes.values()),
         domains=tuple(sorted(background.domains)),
+        providers=tuple(sorted(background.providers)),
         services={
             name: tuple(str(address) for address in addresses)
             for name, addresses in background.services.items()
@@ -123,11 +129,19 @@ def decode(data: bytes) -> tuple[dict[UserID, User], dict[NodeID, Node], Backgro
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise Invalid("dump-unreadable", f"this is no dump of a tailnet: {error}") from error
     users = {
-        UserID(each.id): User(UserID(each.id), each.name, _NEVER, email=each.email)
+        UserID(each.id): User(
+            UserID(each.id),
+            each.name,
+            _NEVER,
+            email=each.email,
+            provider=each.provider,
+            groups=each.groups,
+        )
         for each in dump.users
     }
     background = Background(
         domains=frozenset(dump.domains),
+        providers=frozenset(dump.providers),
         roles={UserID(each.id): each.role for each in dump.users if each.role is not Role.MEMBER},
         guests=frozenset(UserID(each.id) for each in dump.users if each.guest),
         services=services,

@@ -290,7 +290,8 @@ class _Question:
         if word.startswith("tag:"):
             return Kind.TAG, word
         if word.startswith("group:"):
-            return Kind.GROUP, word
+            is_own = word in self._state.rule_index.policy.groups
+            return (Kind.GROUP if is_own else Kind.SYNCED_GROUP), word
         if word.startswith("autogroup:"):
             return _AUTOGROUPS.get(word)
         login = word.removeprefix("user:").lower()

@@ -129,6 +129,7 @@ class _Bench:
             hosts=dict(policy.hosts),
             ipsets=dict(policy.ipsets),
             domains=policy.domains,
+            providers=policy.providers,
         )
         self._reader = Reader(decode_document("{}"))
         self._users, self._nodes = dict(users), dict(nodes)

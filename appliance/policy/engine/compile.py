@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from appliance.policy.engine.filters import NO_RULES, Kept, Rules
-from appliance.policy.engine.matches import names_of
+from appliance.policy.engine.matches import names_of, synced_groups_of
 from appliance.policy.engine.state import EVERYONE, NOBODY, Sight, State, first_state, next_state
 from appliance.policy.text.language import UNWRITTEN, Background, Policy
 from appliance.policy.text.postures import attributes_of
@@ -190,7 +190,8 @@ def _matters(state: State, was: Node | None, now: Node | None) -> bool:
 
 
 def _names(user: User | None) -> set[str]:
-    return set() if user is None else names_of(user)
+    """Return the words by which a policy may mean a user: their own, and those of their groups."""
+    return set() if user is None else names_of(user) | synced_groups_of(user)
 
 
 def _is_same(state: State, background: Background) -> bool:

@@ -433,6 +433,12 @@ def names_of(user: User) -> set[str]:
     return {user.login_name.lower(), user.email.lower(), f"{user.name.lower()}@"} - {""}
 
 
+def synced_groups_of(user: User) -> set[str]:
+    """Return the words that a policy may use for the groups which a user's provider names."""
+    words = {f"group:{group}" for group in user.groups}
+    return words | {f"{word}@{user.provider}" for word in words} if user.provider else words
+
+
 def groups_by_login(policy: Policy) -> dict[str, list[str]]:
     """Return the groups of every login that a policy names as a member."""
     found: defaultdict[str, list[str]] = defaultdict(list)
@@ -447,6 +453,7 @@ def user_keys(groups: Mapping[str, Iterable[str]], background: Background, user:
     logins = names_of(user)
     keys: list[Key] = [(Kind.USER, login) for login in logins]
     keys += {(Kind.GROUP, name) for login in logins for name in groups.get(login, ())}
+    keys += {(Kind.SYNCED_GROUP, word) for word in synced_groups_of(user)}
     if user.id in background.guests:
         keys.append((Kind.SHARED, ""))
         return keys

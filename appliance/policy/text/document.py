@@ -110,16 +110,22 @@ _RESERVED_POOLS = tuple(
 )
 
 
-def decode(text: str | bytes, *, domains: frozenset[str] = frozenset()) -> Policy:
+def decode(
+    text: str | bytes,
+    *,
+    domains: frozenset[str] = frozenset(),
+    providers: frozenset[str] = frozenset(),
+) -> Policy:
     """Read a policy; an empty text is the empty policy. Raises PolicyError with all mistakes.
 
     ``domains`` are those that the tailnet owns: ``user:*@domain`` and ``localpart:*@domain`` of
-    any other are mistakes.
+    any other are mistakes. ``providers`` are identity providers: where there is one, a group that
+    the text does not define is one of theirs.
     """
     _check_size(text)
     document = parse(text)
     reader = Reader(document)
-    policy = _Document(reader, document.value, domains).read()
+    policy = _Document(reader, document.value, domains, providers).read()
     reader.finish()
     too_large = [Mistake(spot, text) for spot, text in limits.problems(policy)]
     if too_large:
@@ -138,10 +144,12 @@ def _check_size(text: str | bytes) -> None:
 class _Document:
     """One reading of one document."""
 
-    def __init__(self, reader: Reader, value: JSON, domains: frozenset[str]) -> None:
+    def __init__(
+        self, reader: Reader, value: JSON, domains: frozenset[str], providers: frozenset[str]
+    ) -> None:
         self._reader = reader
         self._fields = reader.fields(value, (), SECTIONS)
-        self._names = Names(domains=domains)
+        self._names = Names(domains=domains, providers=providers)
         self._turns = 0
         self._spelled = 0
 
@@ -174,6 +182,7 @@ class _Document:
             disable_ipv4=reader.flag(*self._part("disableIPv4")),
             one_cgnat_route=self._one_cgnat_route(),
             domains=names.domains if fields else frozenset(),
+            providers=names.providers if fields else frozenset(),
         )
 
     def _part(self, name: str) -> tuple[JSON, Path]:

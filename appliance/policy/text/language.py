@@ -27,12 +27,14 @@ class Background:
 
     ``domains`` are the e-mail domains that the tailnet owns. ``guests`` are users of other
     tailnets to whom a device was shared. ``services`` are the addresses of ``svc:`` names.
+    ``providers`` are the names of the identity providers whose groups may be used.
     """
 
     domains: frozenset[str] = frozenset()
     roles: Mapping[UserID, Role] = field(default_factory=dict)
     guests: frozenset[UserID] = frozenset()
     services: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    providers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ class Policy:
     disable_ipv4: bool = False
     one_cgnat_route: str = ""
     domains: frozenset[str] = frozenset()
+    providers: frozenset[str] = frozenset()
 
     @property
     def allows_all(self) -> bool:

@@ -45,7 +45,17 @@ _RECORDER = Side(
     ),
 )
 _FROM = frozenset(
-    {Kind.USER, Kind.GROUP, Kind.DOMAIN, Kind.TAG, Kind.MEMBER, Kind.TAGGED, Kind.ROLE, Kind.SHARED}
+    {
+        Kind.USER,
+        Kind.GROUP,
+        Kind.SYNCED_GROUP,
+        Kind.DOMAIN,
+        Kind.TAG,
+        Kind.MEMBER,
+        Kind.TAGGED,
+        Kind.ROLE,
+        Kind.SHARED,
+    }
 )
 _TO = frozenset({Kind.USER, Kind.TAG, Kind.MEMBER, Kind.TAGGED, Kind.ROLE, Kind.SELF, Kind.DOMAIN})
 
@@ -130,7 +140,7 @@ def _advice(kind: Kind) -> str:
         return "wildcard (*) is not supported as SSH destination or source; use autogroup:member"
     if kind is Kind.SELF:
         return '"autogroup:self" not valid on the src side of a rule'
-    if kind is Kind.GROUP:
+    if kind in (Kind.GROUP, Kind.SYNCED_GROUP):
         return "devices of users are open to this user alone: use autogroup:self, or tags"
     return "SSH rules name users, groups, tags and autogroups"
 

@@ -35,13 +35,23 @@ class Kind(StrEnum):
     USER = "user"
     DOMAIN = "domain"
     GROUP = "group"
+    SYNCED_GROUP = "group of an identity provider"
     TAG = "tag"
     ADDRESSES = "addresses"
     SERVICE = "service"
 
 
 PEOPLE = frozenset(
-    {Kind.USER, Kind.GROUP, Kind.DOMAIN, Kind.MEMBER, Kind.ROLE, Kind.SHARED, Kind.EVERYONE}
+    {
+        Kind.USER,
+        Kind.GROUP,
+        Kind.SYNCED_GROUP,
+        Kind.DOMAIN,
+        Kind.MEMBER,
+        Kind.ROLE,
+        Kind.SHARED,
+        Kind.EVERYONE,
+    }
 )
 """Kinds that are decided by the user alone, so that ``autogroup:self`` can follow them."""
 
@@ -117,6 +127,7 @@ class Names:
     """What the document defines; filled section by section, then used to read all others.
 
     ``domains`` are those that the tailnet owns; None means that nobody said, so none is refused.
+    ``providers`` are identity providers that bring groups of their own.
     """
 
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -125,6 +136,7 @@ class Names:
     ipsets: dict[str, tuple[Span, ...]] = field(default_factory=dict)
     postures: set[str] = field(default_factory=set)
     domains: frozenset[str] = frozenset()
+    providers: frozenset[str] = frozenset()
     _known: dict[tuple[str, int], Selector] = field(default_factory=dict)
 
     def read(self, reader: Reader, word: str, path: Path, side: Side) -> Selector | None:
@@ -179,6 +191,9 @@ class Names:
     def _group(self, word: str) -> _Found:
         if word in self.groups:
             return Selector(Kind.GROUP, word, written=word), "", ()
+        _, at, provider = word.rpartition("@")
+        if self.providers and (not at or provider in self.providers):
+            return Selector(Kind.SYNCED_GROUP, word, written=word), "", ()
         return None, f'group not defined in policy: "{word}"', self.groups
 
     def _domain(self, word: str) -> _Found:
