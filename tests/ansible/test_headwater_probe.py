@@ -8,7 +8,7 @@ from typing import Any
 
 import headwater_probe
 import pytest
-from headwater_probe import binding_request, checks_for, run
+from headwater_probe import binding_request, checks_for, place_of, run
 
 from appliance.config.reader import to_plain
 from appliance.wire import stun
@@ -22,6 +22,7 @@ def parameters(settings: Any, **changes: Any) -> dict[str, Any]:
         "url": f"https://{NAME}",
         "role": "server",
         "address": "127.0.0.1",
+        "proxy_address": "",
         "ca_file": "",
         "ca_pem": "",
         "settings": to_plain(settings),
@@ -102,10 +103,10 @@ def test_only_what_is_there_is_asked(given: dict[str, Any], names: list[str]) ->
     assert list(checks_for(given)) == names
 
 
-def test_behind_a_proxy_only_stun_is_asked() -> None:
-    given = with_server()
+def behind_proxy(**changes: Any) -> dict[str, Any]:
+    given = {**with_server(), **changes}
     given["settings"]["tls"]["mode"] = "off"
-    assert list(checks_for(given)) == ["stun"]
+    return given
 
 
 def test_what_is_dropped_on_the_way_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,3 +131,34 @@ def test_stun_that_is_dropped_is_said_to_be() -> None:
         given = with_server(stun_port=port)
         _, reason = run({"stun": checks_for(given)["stun"]}, 0)
     assert reason.startswith(f"stun: no answer from UDP port {port}: something between")
+
+
+def test_behind_a_proxy_what_clients_reach_is_asked_too() -> None:
+    assert list(checks_for(behind_proxy())) == ["health", "relay", "stun"]
+
+
+def test_behind_a_proxy_it_is_the_proxy_that_is_asked() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    # The name leads nowhere, the host's own address is not asked: only the proxy refuses.
+    given = behind_proxy(
+        url=f"https://nowhere.invalid:{port}", address="192.0.2.1", proxy_address="127.0.0.1"
+    )
+    _, reason = run({"health": checks_for(given)["health"]}, 0)
+    assert "refused" in reason
+    assert "127.0.0.1" in place_of(given)
+
+
+async def test_a_server_without_tls_is_asked_by_its_own_url(tmp_path: Path) -> None:
+    settings = plan(tmp_path, server_url="http://127.0.0.1", tls={"mode": "off"})
+    async with running(settings) as server:
+        given = parameters(
+            settings,
+            url=f"http://127.0.0.1:{server.listeners[0].port}",
+            proxy_address="127.0.0.1",
+        )
+        given["settings"]["derp"]["server"]["stun_listen"] = []
+        times, reason = await asyncio.to_thread(run, checks_for(given), 5)
+    assert reason == ""
+    assert list(times) == ["health", "relay"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -16,14 +17,13 @@ from tests.ansible.host import CONFIG, SECRET, SOCKET, TABLE, UNIT, Box, write_d
 def box(tmp_path: Path) -> Box:
     made = Box(tmp_path)
     made.install("1.0.0")
-    made.deploy()
     return made
 
 
 @pytest.fixture
 def running(box: Box) -> Box:
     """A host on which 1.0.0 runs well."""
-    assert box.host.apply("1.0.0").result == "applied"
+    assert box.apply("1.0.0").result == "applied"
     box.manager.calls.clear()
     box.now += 1000
     return box
@@ -33,7 +33,7 @@ def running(box: Box) -> Box:
 
 
 def test_the_first_apply_enables_and_starts(box: Box) -> None:
-    outcome = box.host.apply("1.0.0")
+    outcome = box.apply("1.0.0")
     assert outcome.result == "applied"
     assert outcome.exit_code == 0
     assert box.host.current == "1.0.0"
@@ -42,51 +42,52 @@ def test_the_first_apply_enables_and_starts(box: Box) -> None:
 
 
 def test_a_second_apply_does_nothing(running: Box) -> None:
-    assert running.host.apply("1.0.0").result == "unchanged"
+    assert running.apply("1.0.0").result == "unchanged"
     assert running.manager.calls == []
 
 
 def test_changed_settings_alone_are_reloaded(running: Box) -> None:
-    running.deploy(config='{"log": {}}')
-    assert running.host.apply("1.0.0").result == "applied"
+    running.want(config='{"log": {}}')
+    assert running.apply("1.0.0").result == "applied"
     assert running.manager.calls == ["reload headwater.service"]
 
 
 def test_a_changed_unit_restarts_and_leaves_the_sockets_open(running: Box) -> None:
-    running.deploy(unit="[Service]\nNice=1\n")
-    assert running.host.apply("1.0.0").result == "applied"
+    running.want(unit="[Service]\nNice=1\n")
+    assert running.apply("1.0.0").result == "applied"
     assert "daemon-reload" in running.manager.calls
     assert "restart --no-block headwater.service" in running.manager.calls
     assert not any(call.startswith("stop") for call in running.manager.calls)
 
 
 def test_a_changed_socket_is_made_anew(running: Box) -> None:
-    running.deploy(socket="[Socket]\nListenStream=8443\n")
-    running.host.apply("1.0.0")
+    running.want(socket="[Socket]\nListenStream=0.0.0.0:8443\n")
+    running.apply("1.0.0")
     stop = running.manager.calls.index("stop headwater.socket headwater.service")
     assert stop < running.manager.calls.index("restart --no-block headwater.service")
 
 
 def test_a_changed_secret_restarts(running: Box) -> None:
-    running.at(SECRET).parent.mkdir(parents=True)
-    running.at(SECRET).write_text("hush")
-    assert running.host.apply("1.0.0").result == "applied"
+    running.secrets = {SECRET: "hush"}
+    assert running.apply("1.0.0").result == "applied"
     assert "restart --no-block headwater.service" in running.manager.calls
-    assert "hush" not in (running.base / "good.json").read_text()
+    assert running.at(SECRET).read_text() == "hush"
+    for kept in running.base.rglob("*.json"):
+        assert "hush" not in kept.read_text()
 
 
 def test_a_changed_table_is_loaded_without_touching_the_service(running: Box) -> None:
-    running.deploy(table="table inet headwater {}\n")
-    running.host.apply("1.0.0")
+    running.want(table="table inet headwater {}\n")
+    running.apply("1.0.0")
     running.manager.calls.clear()
-    running.deploy(table="table inet headwater { }\n")
-    assert running.host.apply("1.0.0").result == "applied"
+    running.want(table="table inet headwater { }\n")
+    assert running.apply("1.0.0").result == "applied"
     assert running.manager.calls == ["reload-or-restart headwater-firewall.service"]
 
 
 def test_a_unit_that_is_no_longer_wanted_goes(running: Box) -> None:
-    running.deploy(socket=None)
-    assert running.host.apply("1.0.0").result == "applied"
+    running.want(socket=None)
+    assert running.apply("1.0.0").result == "applied"
     assert "disable headwater.socket" in running.manager.calls
     stop = running.manager.calls.index("stop headwater.socket headwater.service")
     assert stop < running.manager.calls.index("restart --no-block headwater.service")
@@ -95,19 +96,19 @@ def test_a_unit_that_is_no_longer_wanted_goes(running: Box) -> None:
 
 def test_a_service_that_was_stopped_is_started(running: Box) -> None:
     running.manager.states["headwater.service"] = "inactive"
-    assert running.host.apply("1.0.0").result == "applied"
+    assert running.apply("1.0.0").result == "applied"
 
 
 def test_a_deploy_that_broke_off_is_finished_by_the_next(running: Box) -> None:
-    running.deploy(unit="[Service]\nNice=1\n")  # and then the connection was lost
-    running.deploy()
-    assert running.host.apply("1.0.0").result == "applied"
+    running.at(UNIT).write_text("[Service]\nNice=1\n")  # and then the power was lost
+    assert running.apply("1.0.0").result == "applied"
+    assert running.at(UNIT).read_text() == "[Service]\n"
     assert "restart --no-block headwater.service" in running.manager.calls
 
 
 def test_an_upgrade_switches_the_link_and_remembers_the_way_back(running: Box) -> None:
     running.install("1.1.0")
-    outcome = running.host.apply("1.1.0")
+    outcome = running.apply("1.1.0")
     assert outcome.result == "applied"
     assert running.host.current == "1.1.0"
     good = running.host.read("good.json")
@@ -117,7 +118,7 @@ def test_an_upgrade_switches_the_link_and_remembers_the_way_back(running: Box) -
 
 def test_a_release_that_is_not_there_is_refused(running: Box) -> None:
     with pytest.raises(Refused, match=r"release 9\.9\.9 is not installed here; installed: 1\.0\.0"):
-        running.host.apply("9.9.9")
+        running.apply("9.9.9")
     assert running.host.current == "1.0.0"
 
 
@@ -127,10 +128,9 @@ def test_a_release_that_is_not_there_is_refused(running: Box) -> None:
 @pytest.mark.parametrize("mark", ["broken", "sick"])
 def test_a_release_that_is_not_well_is_taken_back_with_its_files(running: Box, mark: str) -> None:
     running.install("1.1.0", mark)
-    running.deploy(
-        config='{"new": 1}', unit="[Service]\nNice=1\n", table="table inet headwater {}\n"
-    )
-    outcome = running.host.apply("1.1.0")
+    before, was = dict(running.files), running.look()
+    running.want(config='{"new": 1}', unit="[Service]\nNice=1\n", table="table inet headwater {}\n")
+    outcome = running.apply("1.1.0")
     assert outcome.result == "rolled-back"
     assert outcome.exit_code == 3
     assert outcome.version == "1.0.0"
@@ -141,40 +141,34 @@ def test_a_release_that_is_not_well_is_taken_back_with_its_files(running: Box, m
     assert running.at(UNIT).read_text() == "[Service]\n"
     assert not running.at(TABLE).exists()
     assert running.manager.states["headwater.service"] == "active"
-    assert running.host.apply("1.0.0").result == "unchanged"
+    assert running.look() == was
+    running.files = before
+    assert running.apply("1.0.0").result == "unchanged"
 
 
 def test_a_release_that_falls_over_a_little_later_is_taken_back(running: Box) -> None:
     running.install("1.1.0")
     running.manager.falls_over_after["1.1.0"] = 2
     host = running.host
-    host.timeout_s, host.settle_s = 5.0, 0.6
-    host.pause = time.sleep
-    assert host.apply("1.1.0").result == "rolled-back"
+    host.health.timeout_s, host.health.settle_s = 5.0, 0.6
+    host.health.pause = time.sleep
+    assert host.apply("1.1.0", running.given).result == "rolled-back"
     assert running.host.current == "1.0.0"
 
 
 def test_settings_that_make_it_unwell_are_taken_back(running: Box) -> None:
-    running.deploy(config='{"bad": 1}')
+    running.want(config='{"bad": 1}')
     host = running.host
-    host.timeout_s = 0.3
-    outcome = host.apply("1.0.0")
+    host.health.timeout_s = 0.3
+    outcome = host.apply("1.0.0", running.given)
     assert outcome.result == "rolled-back"
     assert running.at(CONFIG).read_text() == "{}"
-
-
-def test_the_first_release_has_nothing_to_go_back_to(box: Box) -> None:
-    box.install("1.1.0", "broken")
-    outcome = box.host.apply("1.1.0")
-    assert outcome.result == "failed"
-    assert outcome.exit_code == 4
-    assert box.host.read("good.json") is None
 
 
 def test_it_says_when_the_way_back_fails_too(running: Box) -> None:
     running.install("1.1.0", "broken")
     (running.base / "releases" / "1.0.0" / "broken").touch()
-    outcome = running.host.apply("1.1.0")
+    outcome = running.apply("1.1.0")
     assert outcome.result == "failed"
     assert "back at 1.0.0" in outcome.reason
 
@@ -196,7 +190,7 @@ def migrate(box: Box, oldest_reader: int) -> Path:
 def test_a_database_that_moved_is_put_back_with_the_release(running: Box) -> None:
     running.install("2.0.0", "broken", schema=2)
     copy = migrate(running, oldest_reader=2)
-    outcome = running.host.apply("2.0.0")
+    outcome = running.apply("2.0.0")
     assert outcome.result == "rolled-back"
     assert running.read_word() == "old"
     assert running.database.stat().st_mode & 0o777 == 0o640
@@ -208,7 +202,7 @@ def test_a_database_that_moved_is_put_back_with_the_release(running: Box) -> Non
 def test_a_database_that_the_old_release_can_read_stays(running: Box) -> None:
     running.install("2.0.0", "broken", schema=2)
     migrate(running, oldest_reader=1)
-    assert running.host.apply("2.0.0").result == "rolled-back"
+    assert running.apply("2.0.0").result == "rolled-back"
     assert running.read_word() == "new"
 
 
@@ -216,7 +210,7 @@ def test_an_older_copy_is_not_put_back_by_itself(running: Box) -> None:
     running.install("2.0.0", "broken", schema=2)
     copy = migrate(running, oldest_reader=2)
     os.utime(copy, (running.now - 500, running.now - 500))
-    outcome = running.host.apply("2.0.0")
+    outcome = running.apply("2.0.0")
     assert outcome.result == "failed"
     assert "its copy is older" in outcome.reason
     assert running.read_word() == "new"
@@ -229,8 +223,8 @@ def test_an_older_copy_is_not_put_back_by_itself(running: Box) -> None:
 def upgraded(running: Box) -> Box:
     """A host that was upgraded from 1.0.0 to 1.1.0, with other files."""
     running.install("1.1.0", schema=2)
-    running.deploy(config='{"since": "1.1.0"}')
-    assert running.host.apply("1.1.0").result == "applied"
+    running.want(config='{"since": "1.1.0"}')
+    assert running.apply("1.1.0").result == "applied"
     running.now += 1000
     return running
 
@@ -289,8 +283,8 @@ def test_undo_takes_back_what_was_not_well_from_outside(upgraded: Box) -> None:
 
 
 def test_undo_takes_back_settings_alone_too(running: Box) -> None:
-    running.deploy(config='{"closed": true}')
-    running.host.apply("1.0.0")
+    running.want(config='{"closed": true}')
+    running.apply("1.0.0")
     assert running.host.undo("unreachable").result == "rolled-back"
     assert running.at(CONFIG).read_text() == "{}"
 
@@ -318,12 +312,15 @@ def test_only_one_changes_a_host_at_a_time(running: Box) -> None:
         pass
 
 
-def test_the_command_line_answers_in_json(running: Box, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_answers_in_json(
+    running: Box, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["--base", str(running.base), "list"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "current": "1.0.0",
         "previous": "",
         "releases": ["1.0.0"],
     }
+    monkeypatch.setattr("sys.stdin", io.StringIO(running.document))
     assert main(["--base", str(running.base), "apply", "9.9.9"]) == 2
     assert json.loads(capsys.readouterr().out)["result"] == "refused"

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import headwater_release
+import headwater_health
+import headwater_host
 import pytest
 import yaml
 
@@ -53,8 +54,8 @@ def test_places_are_those_of_the_units() -> None:
     base = places["__headwater_base"]
     assert f"{base}/current/bin/headwater" == facts.PROGRAM
     assert places["__headwater_config_dir"] == facts.CONFIG_DIR
-    assert Path(base) == headwater_release.BASE
-    assert f"{facts.SERVER_UNIT}.service" == headwater_release.MAIN_SERVICE
+    assert Path(base) == headwater_host.BASE
+    assert f"{facts.SERVER_UNIT}.service" == headwater_health.MAIN_SERVICE
 
 
 def pages() -> str:

@@ -20,7 +20,7 @@ description:
   - Supports check mode and diff.
 options:
   files:
-    description: By the path of each, its text, and its mode if that is not 0644.
+    description: By the path of each, its text, or C(text) and C(mode), if that is not 0644.
     type: dict
     required: true
 author: [The Headwater authors]
@@ -29,7 +29,7 @@ EXAMPLES = r"""
 - name: Write two files
   headwater.headwater.headwater_files:
     files:
-      /etc/example/one: {text: "1\n"}
+      /etc/example/one: "1\n"
       /etc/example/two: {text: "2\n", mode: "0600"}
 """
 RETURN = r"""
@@ -47,8 +47,9 @@ class Wanted:
     """One file as it should be."""
 
     def __init__(
-        self, path: str, given: Mapping[str, str], owner: tuple[int, int] = (0, 0)
+        self, path: str, given: str | Mapping[str, str], owner: tuple[int, int] = (0, 0)
     ) -> None:
+        given = {"text": given} if isinstance(given, str) else given
         self.path = Path(path)
         self.text = given["text"]
         self.mode = int(given.get("mode") or "0644", 8)

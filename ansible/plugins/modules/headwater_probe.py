@@ -30,6 +30,7 @@ options:
   url: {description: The URL that clients use., type: str, required: true}
   role: {description: What the host is., type: str, default: server, choices: [server, relay]}
   address: {description: Where to connect to., type: str, required: true}
+  proxy_address: {description: "The same if TLS is a proxy's; by default what the name leads to.", type: str, default: ""}
   ca_file: {description: Authorities that vouch for the certificate., type: str, default: ""}
   ca_pem: {description: The same as text., type: str, default: ""}
   settings: {description: All settings of the server., type: dict, required: true}
@@ -163,22 +164,33 @@ def checks_for(parameters: Mapping[str, Any]) -> dict[str, Callable[[], None]]:
     url, address = urlsplit(parameters["url"]), parameters["address"]
     is_relay = parameters["role"] == "relay"
     found: dict[str, Callable[[], None]] = {}
-    if settings["tls"]["mode"] != "off":  # else a proxy is in front, and the door is for it alone
-        context = make_context(parameters["ca_file"], parameters["ca_pem"])
-        port = url.port or 443
-        main = Place(address, port, url.hostname or "", context)
-        alone = is_relay or relay["separate"]
+    behind_proxy = settings["tls"]["mode"] == "off"
+    context = make_context(parameters["ca_file"], parameters["ca_pem"])
+    port, name = url.port or (443 if url.scheme == "https" else 80), url.hostname or ""
+    main = Place(address, port, name, context)
+    if behind_proxy:
+        # The door itself is for the proxy alone; what clients reach is the proxy.
+        where = parameters["proxy_address"] or name
+        main = Place(where, port, name, context if url.scheme == "https" else None)
+    alone = is_relay or relay["separate"]
+    if not is_relay:
+        found["health"] = lambda: check_health(main)
+    if relay["enabled"] and not (alone and behind_proxy):
         listen = relay["listen"] or settings["listen"]
         own = Place(address, port_of(listen[0]), relay["host"] or main.name, context)
-        if not is_relay:
-            found["health"] = lambda: check_health(main)
-        if relay["enabled"]:
-            found["relay"] = lambda: check_relay(own if alone else main)
+        found["relay"] = lambda: check_relay(own if alone else main)
     stun = [each for each in relay["stun_listen"] if not is_loopback(each)]
     if relay["enabled"] and stun:
         stun_port = relay["stun_port"] or port_of(stun[0])
         found["stun"] = lambda: check_stun(address, stun_port)
     return found
+
+
+def place_of(parameters: Mapping[str, Any]) -> str:
+    """Name where it was asked, for people."""
+    if parameters["settings"]["tls"]["mode"] != "off":
+        return str(parameters["address"])
+    return f"{parameters['proxy_address'] or 'the address of its name'} (behind a proxy)"
 
 
 def make_context(ca_file: str, ca_pem: str) -> ssl.SSLContext:
@@ -231,6 +243,7 @@ def main() -> None:
             "url": {"type": "str", "required": True},
             "role": {"type": "str", "default": "server", "choices": ["server", "relay"]},
             "address": {"type": "str", "required": True},
+            "proxy_address": {"type": "str", "default": ""},
             "ca_file": {"type": "str", "default": ""},
             "ca_pem": {"type": "str", "default": ""},
             "settings": {"type": "dict", "required": True},
@@ -244,7 +257,7 @@ def main() -> None:
         module.fail_json(msg=f"the authorities of {module.params['ca_file']}: {error}", checks={})
     times, reason = run(checks, module.params["timeout"])
     if reason:
-        where = f"{module.params['url']} at {module.params['address']}"
+        where = f"{module.params['url']} at {place_of(module.params)}"
         module.fail_json(msg=f"{where} is not well: {reason}", checks=times)
     module.exit_json(changed=False, checks=times)
 

@@ -1,4 +1,4 @@
-"""What ``headwater-release`` knows and asks: states of the host, the service manager, files.
+"""What ``headwater-release`` knows and asks: states of the host, its service manager, files.
 
 Beside it in /opt/headwater. Not for deciding anything. Needs only the system's own Python.
 """
@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 COMMAND_TIMEOUT_S = 120
 JOURNAL_LINES = 15
 ROLLED_BACK, FAILED, REFUSED = 3, 4, 2
+SECRET_MODE = 0o400
 
 
 class Refused(Exception):
@@ -25,69 +25,112 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a deploy consists of, beside the release: written by it as deployed.json."""
+    """What a deploy consists of, beside the release."""
 
-    config: str
+    config: str = ""
     files: list[str] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
-    """Secrets: a change of theirs needs a restart, but their contents are kept nowhere else."""
+    """Secrets, given by the playbook or put there by hand; systemd hands them to the service."""
     sockets: list[str] = field(default_factory=list)
     services: list[str] = field(default_factory=list)
     firewall: str = ""
     """The unit that loads our table; empty where the firewall is somebody else's."""
+    user: str = ""
+    """The account of the service, and its group; empty where nobody looks at it."""
+    ways_in: list[int] = field(default_factory=list)
+    """Ports by which operators came in, which the table keeps open besides those it was told."""
 
     @property
     def units(self) -> list[str]:
-        """All units that are enabled."""
+        """Every unit that is enabled."""
         return [*self.sockets, *self.services, *([self.firewall] if self.firewall else [])]
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """One state of the host: a release, and the files that went with it."""
+    """One generation of the host: a release, and everything that goes with it."""
 
     version: str
     manifest: Manifest
     contents: dict[str, tuple[int, str]]
     """Mode and text of each file."""
     digests: dict[str, str]
+    """Digest of each secret; the secret itself is in the store, by this name."""
     previous: str = ""
     """The release that ran before this one."""
     since: float = 0.0
+    links: dict[str, str] = field(default_factory=dict)
+    table: str = ""
+    """How the firewall's table looks to the kernel when it is loaded."""
+    kernel: dict[str, str] = field(default_factory=dict)
+    """Kernel settings as they were before the first deploy; of that generation alone."""
+    unsettable: list[str] = field(default_factory=list)
+    """Kernel settings that this host does not let itself be given."""
 
     @classmethod
     def parse(cls, text: str) -> Deployed:
-        """Read what ``dump`` wrote."""
+        """Read what ``dump`` wrote, also the ``dump`` of an earlier release of this program."""
         raw = json.loads(text)
         raw["manifest"] = Manifest(**raw["manifest"])
         raw["contents"] = {path: (mode, body) for path, (mode, body) in raw["contents"].items()}
         return cls(**raw)
 
     def dump(self) -> str:
-        """Give it as JSON."""
+        """Return it as JSON."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-class Systemd:
-    """What is asked of the service manager of this host."""
+@dataclass(frozen=True)
+class Given:
+    """What the playbook wants on the host, as it hands it over on standard input."""
 
-    def run(self, *arguments: str) -> str:
-        """Run systemctl; what it complains about shows in the units' state."""
-        return ask(["systemctl", *arguments]) or ""
+    manifest: Manifest
+    files: Mapping[str, tuple[int, str]]
+    links: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
-    def show(self, unit: str) -> dict[str, str]:
-        """Give a unit's properties."""
-        names = "ActiveState,MainPID,ExecMainPID"
-        said = ask(["systemctl", "show", f"--property={names}", unit]) or ""
-        lines = said.splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line)
+    @classmethod
+    def parse(cls, text: str) -> Given:
+        """Read the JSON object ``{manifest, files: {path: {text, mode}}, links, secrets}``."""
+        raw: dict[str, Any] = json.loads(text)
+        files = {
+            path: (int(each.get("mode") or "0644", 8), str(each["text"]))
+            for path, each in raw["files"].items()
+        }
+        manifest = Manifest(**{**raw["manifest"], "files": sorted(files)})
+        return cls(manifest, files, raw.get("links") or {}, raw.get("secrets") or {})
 
-    def journal(self, units: Sequence[str], since: float) -> list[str]:
-        """Give the last lines of some units."""
-        which = [f"--unit={unit}" for unit in units]
-        command = ["journalctl", "--no-pager", "--output=cat", f"--lines={JOURNAL_LINES}"]
-        said = ask([*command, f"--since=@{int(since)}", *which]) or ""
-        return said.splitlines()
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it is wanted. Never holds the contents of a secret."""
+
+    kind: str
+    name: str
+    before: str = ""
+    after: str = ""
+    marks: tuple[str, str] = ("", "")
+
+    def shown(self) -> dict[str, str]:
+        """Return it in the form in which Ansible prints a diff."""
+        headers = [f"{self.name}{f' ({mark})' if mark else ''}" for mark in self.marks]
+        return {
+            "before": self.before,
+            "after": self.after,
+            "before_header": headers[0],
+            "after_header": headers[1],
+        }
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user as the system knows it."""
+
+    uid: int
+    gid: int
+    shell: str
+    groups: tuple[str, ...]
+    """Further groups, besides its own."""
 
 
 @dataclass
@@ -99,6 +142,11 @@ class Outcome:
     actions: list[str] = field(default_factory=list)
     reason: str = ""
     journal: list[str] = field(default_factory=list)
+    diff: list[dict[str, str]] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """What a first deploy that failed leaves on the host."""
+    pending: bool = False
+    """The firewall is taken back soon unless somebody comes in and confirms."""
 
     @property
     def exit_code(self) -> int:
@@ -106,18 +154,8 @@ class Outcome:
         return {"rolled-back": ROLLED_BACK, "failed": FAILED}.get(self.result, 0)
 
 
-def oldest_reader(database: Path) -> int | None:
-    """Give the oldest schema whose programs can work with a database; None if it does not say."""
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            row = connection.execute("SELECT oldest_reader FROM schema_state").fetchone()
-    except sqlite3.Error:
-        return None
-    return int(row[0]) if row else None
-
-
 def ask(command: Sequence[str], timeout_s: float = COMMAND_TIMEOUT_S) -> str | None:
-    """Give what a program says, or None if it fails in any way."""
+    """Return what a program prints, or None if it fails in any way."""
     try:
         done = subprocess.run(
             command,
@@ -133,15 +171,32 @@ def ask(command: Sequence[str], timeout_s: float = COMMAND_TIMEOUT_S) -> str | N
     return done.stdout if done.returncode == 0 else None
 
 
-def write(path: Path, text: str, mode: int) -> None:
-    """Write a file all at once."""
+def write(path: Path, text: str | bytes, mode: int) -> None:
+    """Write a file all at once, whatever was there: a link is replaced and not followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     trial = path.with_name(f".{path.name}.new")
     trial.unlink(missing_ok=True)
     descriptor = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text.encode() if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
     trial.chmod(mode)
-    trial.replace(path)
+    try:
+        trial.replace(path)
+    except OSError:
+        trial.unlink()
+        raise
+
+
+def link(path: Path, target: str) -> None:
+    """Make a symbolic link all at once, in place of a file or another link."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trial = path.with_name(f".{path.name}.new")
+    trial.unlink(missing_ok=True)
+    trial.symlink_to(target)
+    try:
+        trial.replace(path)
+    except OSError:
+        trial.unlink()
+        raise
