@@ -20,6 +20,8 @@ UserID = NewType("UserID", int)
 NodeID = NewType("NodeID", int)
 AuthKeyID = NewType("AuthKeyID", int)
 PolicyTextID = NewType("PolicyTextID", int)
+ApiKeyID = NewType("ApiKeyID", int)
+OAuthClientID = NewType("OAuthClientID", int)
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -115,6 +117,46 @@ class AuthKey:
     ephemeral: bool = False
     expires_at: datetime | None = None
     used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key with which a program uses the API; of its secret only a hash is kept.
+
+    ``user_id`` None: it belongs to nobody and may do what ``scopes`` say. A user's key may never do
+    more than the user may; without ``scopes``, it may do the same. ``created_by`` is the principal.
+    ``last_used_at`` may lag by some minutes.
+    """
+
+    id: ApiKeyID
+    prefix: str
+    secret_hash: str
+    created_at: datetime
+    scopes: tuple[str, ...] = ()
+    user_id: UserID | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    created_by: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthClient:
+    """A program that gets short-lived tokens for its secret, of which only a hash is kept.
+
+    ``tags`` are those that it may give to nodes and keys. The rest is as for an API key.
+    """
+
+    id: OAuthClientID
+    prefix: str
+    secret_hash: str
+    created_at: datetime
+    scopes: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    user_id: UserID | None = None
+    last_used_at: datetime | None = None
+    created_by: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +327,7 @@ class AuditEntry:
     reason: str = ""
 
 
-Kept = User | AuthKey
+Kept = User | AuthKey | ApiKey | OAuthClient
 """Records that need no rules of their own in a snapshot (``tailnet.kinds``)."""
 Record = Tailnet | Node | PolicyText | Kept
 """What an ``Edit`` can put and the store can keep."""

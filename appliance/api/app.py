@@ -8,6 +8,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from appliance.api import (
+    apikeys,
     attributes,
     audit,
     document,
@@ -28,6 +29,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     *health.ROUTES,
     *users.ROUTES,
     *preauthkeys.ROUTES,
+    *apikeys.ROUTES,
     *nodes.ROUTES,
     *attributes.ROUTES,
     *policy.ROUTES,
@@ -37,8 +39,6 @@ ROUTES: tuple[AnyRoute, ...] = (
 """The route table of version 1."""
 
 NOT_BUILT = (
-    "/api/v1/apikey",
-    "/api/v1/apikey/{rest:.*}",
     "/api/v1/auth/register",
     "/api/v1/node/register",
     "/api/v1/debug/node",

@@ -6,13 +6,14 @@ Not for requests (``mount``, ``members``) nor for meaning (the nouns).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from aiohttp import web
 
 from appliance.errors import NotFound
+from appliance.identity.keyuses import KeyUses
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.live.policy import PolicyKeeper
@@ -56,15 +57,20 @@ class Door:
     """The release of Headscale as whose API this one answers."""
     failing: Callable[[], Sequence[Failing]] = tuple
     """The background loops that fail now."""
+    key_uses: KeyUses = field(default_factory=KeyUses)
     warnings: Callable[[], Sequence[str]] = tuple
     """What is fine by itself in the site file and probably not meant."""
 
-    def tailnet(self, name: str) -> LiveTailnet:
-        """Give the tailnet of a name; empty and ``-`` mean the default one. Raises NotFound."""
+    def tailnet(self, name: str, *, within: TailnetID | None = None) -> LiveTailnet:
+        """Give the tailnet of a name; empty and ``-`` mean the default one. Raises NotFound.
+
+        ``within`` is the only one that the caller may know of, and then the default, too.
+        """
         if name in ("", "-"):
-            return self.tailnets.default
+            mine = None if within is None else self.tailnets.get(within)
+            return mine or self.tailnets.default
         for live in self.tailnets:
-            if live.snapshot.tailnet.name == name:
+            if live.snapshot.tailnet.name == name and within in (None, live.id):
                 return live
         raise NotFound("tailnet-unknown", f"there is no tailnet named {name!r}", concerns=name)
 

@@ -17,7 +17,8 @@ from appliance.api.conditions import if_match, with_etag
 from appliance.api.door import Door
 from appliance.api.routes import AnyRoute, Context, Reply
 from appliance.errors import Forbidden
-from appliance.identity.scopes import LOCAL_CALLER, Caller, covers
+from appliance.identity.scopes import LOCAL_CALLER, Caller
+from appliance.records import UserID
 
 Identify = Callable[[web.Request], Awaitable[Caller]]
 """Says who asks, or raises a refusal (``Forbidden``, ``web.HTTPUnauthorized``)."""
@@ -40,7 +41,8 @@ def mount(app: web.Application, routes: Iterable[AnyRoute], door: Door, identify
 
 def pattern(route: AnyRoute) -> str:
     """Give the path as aiohttp matches it; a name may be empty, and is then refused in words."""
-    return route.path.replace("{name}", "{name:[^/{}]*}")
+    path = route.path.replace("{name}", "{name:[^/{}]*}")
+    return path.replace("{prefix}", "{prefix:[^/{}]*}")
 
 
 def _handler(
@@ -48,26 +50,35 @@ def _handler(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = await identify(request)
-        if route.scope is not None and not covers(caller.scopes, route.scope):
-            raise Forbidden(
-                "scope-missing",
-                f"this needs the scope {route.scope}, which the key that asks does not have",
-                concerns=route.scope,
-            )
+        only = _only(route, caller)
         path = dict(request.match_info)
         named = path.pop("tailnet", "") or request.query.get("tailnet", "")
         context = Context(
-            principal=caller.principal,
+            caller=caller,
             door=door,
-            live=door.tailnet(named),
+            live=door.tailnet(named, within=caller.tailnet),
             path=path,
             act=route.act,
             if_match=_condition(route, request),
+            only=only,
         )
         body = members.read(route.request, request.query.items(), await _body(route, request))
         return _response(await route.handler(context, body))
 
     return handle
+
+
+def _only(route: AnyRoute, caller: Caller) -> UserID | None:
+    """Return the user to whose things the caller is bound; None: to nobody's. Raises Forbidden."""
+    if route.scope is None or caller.may(route.scope):
+        return None
+    if route.own and caller.has_own and caller.user_id is not None:
+        return caller.user_id
+    raise Forbidden(
+        "scope-missing",
+        f"this needs the scope {route.scope}, which the one who asks does not have",
+        concerns=route.scope,
+    )
 
 
 def _condition(route: AnyRoute, request: web.Request) -> Collection[str] | None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from appliance.api import shapes
 from appliance.api.routes import Context, Nothing, Route, number, parse_moment
-from appliance.errors import Invalid, NotFound
+from appliance.errors import Forbidden, Invalid, NotFound
 from appliance.identity.scopes import Scope
 from appliance.records import Network, Node, UserID
 from appliance.tailnet import addresses, nodes, users
@@ -64,7 +64,9 @@ async def show(ctx: Context, body: ListNodes) -> shapes.Nodes:
     """List nodes, all or those of one user."""
     snapshot = ctx.live.snapshot
     found: Sequence[Node] = sorted(snapshot.nodes.values(), key=lambda node: node.id)
-    if body.user:
+    if ctx.only is not None:
+        found = [node for node in found if node.user_id == ctx.only]
+    elif body.user:
         owner = _owner_named(snapshot, body.user)
         found = [node for node in found if node.owner_id == owner]
     release = ctx.door.release
@@ -74,25 +76,29 @@ async def show(ctx: Context, body: ListNodes) -> shapes.Nodes:
 
 async def get(ctx: Context, _: Nothing) -> shapes.NodeAnswer:
     """Show one node."""
-    return _answer(ctx, nodes.get(ctx.live.snapshot, ctx.node_id))
+    return _answer(ctx, ctx.node(ctx.live.snapshot))
 
 
 async def delete(ctx: Context, _: Nothing) -> Nothing:
     """Remove a node."""
     async with ctx.edit() as edit:
-        nodes.delete(edit, ctx.node_id)
+        nodes.delete(edit, ctx.node(edit).id)
     return Nothing()
 
 
 async def expire(ctx: Context, body: Expire) -> shapes.NodeAnswer:
     """Let a node's key run out now or at a time, or never."""
-    node_id = ctx.node_id
     if body.disable_expiry and body.expiry:
         raise Invalid("expiry-contradiction", "give expiry or disableExpiry, not both")
     if body.expiry == "":  # an unset variable of a script must not expire a node
         raise Invalid("time-invalid", "expiry is empty: leave it out to expire the node now")
     at = parse_moment(body.expiry or "", "expiry")
+    if ctx.only is not None and (body.disable_expiry or at is not None):
+        raise Forbidden(
+            "scope-missing", f"a user may log a node out, and not choose its expiry: {_CORE}"
+        )
     async with ctx.edit() as edit:
+        node_id = ctx.node(edit).id
         if body.disable_expiry:
             node = nodes.never_expire(edit, node_id, ctx.live.clock())
         else:
@@ -103,7 +109,7 @@ async def expire(ctx: Context, body: Expire) -> shapes.NodeAnswer:
 async def rename(ctx: Context, _: Nothing) -> shapes.NodeAnswer:
     """Give a node another MagicDNS name."""
     async with ctx.edit() as edit:
-        node = nodes.rename(edit, ctx.node_id, ctx.path["name"])
+        node = nodes.rename(edit, ctx.node(edit).id, ctx.path["name"])
     return _answer(ctx, node)
 
 
@@ -188,13 +194,22 @@ _ALL = "/api/v1/node"
 _ONE = "/api/v1/node/{node_id}"
 _CORE, _CORE_READ = Scope.DEVICES_CORE, Scope.DEVICES_CORE_READ
 ROUTES = (
-    Route("GET", _ALL, _CORE_READ, ListNodes, shapes.Nodes, show),
+    Route("GET", _ALL, _CORE_READ, ListNodes, shapes.Nodes, show, own=True),
     Route("POST", f"{_ALL}/backfillips", _CORE, Backfill, Backfilled, backfill, "node.backfill"),
-    Route("GET", _ONE, _CORE_READ, Nothing, shapes.NodeAnswer, get),
-    Route("DELETE", _ONE, _CORE, Nothing, Nothing, delete, "node.delete"),
-    Route("POST", f"{_ONE}/expire", _CORE, Expire, shapes.NodeAnswer, expire, "node.expire"),
+    Route("GET", _ONE, _CORE_READ, Nothing, shapes.NodeAnswer, get, own=True),
+    Route("DELETE", _ONE, _CORE, Nothing, Nothing, delete, "node.delete", own=True),
     Route(
-        "POST", f"{_ONE}/rename/{{name}}", _CORE, Nothing, shapes.NodeAnswer, rename, "node.rename"
+        "POST", f"{_ONE}/expire", _CORE, Expire, shapes.NodeAnswer, expire, "node.expire", own=True
+    ),
+    Route(
+        "POST",
+        f"{_ONE}/rename/{{name}}",
+        _CORE,
+        Nothing,
+        shapes.NodeAnswer,
+        rename,
+        "node.rename",
+        own=True,
     ),
     Route("POST", f"{_ONE}/tags", _CORE, SetTags, shapes.NodeAnswer, set_tags, "node.tag"),
     # As clients of Headscale up to 0.27 call it.

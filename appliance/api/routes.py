@@ -18,13 +18,14 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from appliance.api.door import Door
-from appliance.errors import Invalid
+from appliance.errors import Invalid, NotFound
 from appliance.identity.principals import Principal
-from appliance.identity.scopes import Scope
+from appliance.identity.scopes import Caller, Scope
 from appliance.live import LiveTailnet
 from appliance.live.policy import PolicyKeeper
-from appliance.records import NodeID, UserID
-from appliance.tailnet.snapshot import Edit
+from appliance.records import Node, NodeID, UserID
+from appliance.tailnet import nodes
+from appliance.tailnet.snapshot import Edit, Snapshot
 
 MAX_BODY_BYTES = 256 * 1024
 """The longest list of tags or routes that makes sense is far shorter."""
@@ -59,7 +60,7 @@ class Reply(Generic[R]):
 class Context:
     """All that a handler may use beside its request."""
 
-    principal: Principal
+    caller: Caller
     door: Door
     live: LiveTailnet
     """The tailnet that the request is about."""
@@ -68,6 +69,13 @@ class Context:
     act: str = ""
     if_match: Collection[str] | None = None
     """The versions over which a conditional route may make its change; None means any."""
+    only: UserID | None = None
+    """The user beyond whose things nothing may be seen or changed (``Route.own``); None: nobody."""
+
+    @property
+    def principal(self) -> Principal:
+        """Give the one who asks."""
+        return self.caller.principal
 
     def edit(self, *, reason: str = "") -> AbstractAsyncContextManager[Edit]:
         """Draft a change in the name of the one who asks."""
@@ -82,6 +90,13 @@ class Context:
     def node_id(self) -> NodeID:
         """Give the node that the path names. Raises Invalid."""
         return NodeID(number(self.path["node_id"], "node"))
+
+    def node(self, state: Snapshot | Edit) -> Node:
+        """Give the node that the path names, if the caller may know of it. Raises Invalid, NotFound."""
+        node = nodes.get(state, self.node_id)
+        if self.only is not None and node.user_id != self.only:
+            raise NotFound("node-unknown", f"there is no node of yours with the id {node.id}")
+        return node
 
     @property
     def user_id(self) -> UserID:
@@ -107,6 +122,11 @@ class Route(Generic[S, R]):
     max_body_bytes: int = MAX_BODY_BYTES
     is_conditional: bool = False
     """Whether ``If-Match`` is obeyed."""
+    own: bool = False
+    """Whether users may call it without the scope, for what is theirs: ``ctx.only`` says whose, and
+    the handler keeps to it. (A test calls all of these for things of others.)"""
+    is_local: bool = False
+    """Whether it is on the local socket only, whatever somebody may prove from elsewhere."""
     parameters: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:

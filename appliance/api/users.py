@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from appliance.api import shapes
 from appliance.api.routes import Context, Nothing, Route, optional_number
+from appliance.identity import roles
 from appliance.identity.scopes import Scope
 from appliance.records import UserID
 from appliance.tailnet import users
@@ -45,6 +46,7 @@ class RoleSet(Struct, frozen=True, kw_only=True, rename="camel"):
 async def create(ctx: Context, body: CreateUser) -> shapes.UserAnswer:
     """Add a user."""
     async with ctx.edit() as edit:
+        roles.check_rank(ctx.caller, edit, None, users.check_role(body.role))
         user = users.create(
             edit,
             body.name,
@@ -66,12 +68,15 @@ async def show(ctx: Context, body: ListUsers) -> shapes.Users:
         name=body.name,
         email=body.email,
     )
+    if ctx.only is not None:
+        found = [user for user in found if user.id == ctx.only]
     return shapes.Users(users=tuple(map(shapes.user, found)))
 
 
 async def rename(ctx: Context, _: Nothing) -> shapes.UserAnswer:
     """Give a user another name."""
     async with ctx.edit() as edit:
+        roles.check_rank(ctx.caller, edit, ctx.user_id)
         user = users.rename(edit, ctx.user_id, ctx.path["name"])
     return shapes.UserAnswer(user=shapes.user(user))
 
@@ -81,6 +86,7 @@ async def set_role(ctx: Context, body: SetRole) -> RoleSet:
     user_id = ctx.user_id
     role = users.check_role(body.role)
     async with ctx.edit() as edit:
+        roles.check_rank(ctx.caller, edit, user_id, role)
         owner = users.owner_of(edit)
         user = users.set_role(edit, user_id, role)
         former = None if owner is None or owner.id == user.id else edit.users[owner.id]
@@ -94,6 +100,7 @@ async def set_role(ctx: Context, body: SetRole) -> RoleSet:
 async def destroy(ctx: Context, _: Nothing) -> Nothing:
     """Remove a user."""
     async with ctx.edit() as edit:
+        roles.check_rank(ctx.caller, edit, ctx.user_id)
         users.destroy(edit, ctx.user_id)
     return Nothing()
 
@@ -103,7 +110,7 @@ ROUTES = (
     Route(
         "POST", "/api/v1/user", Scope.USERS, CreateUser, shapes.UserAnswer, create, "user.create"
     ),
-    Route("GET", "/api/v1/user", Scope.USERS_READ, ListUsers, shapes.Users, show),
+    Route("GET", "/api/v1/user", Scope.USERS_READ, ListUsers, shapes.Users, show, own=True),
     Route(
         "POST",
         f"{_ONE}/rename/{{name}}",

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "deploy": ("deploy", "deploy", "Write what a site puts on a machine: units, firewall, user."),
     "users": ("users", "users", "Manage the people who own nodes."),
     "preauthkeys": ("preauthkeys", "preauthkeys", "Manage keys that enrol nodes unattended."),
+    "apikeys": ("apikeys", "apikeys", "Manage keys for programs and for this command elsewhere."),
     "nodes": ("nodes", "nodes", "Manage the devices of the tailnet."),
     "policy": ("policy", "policy", "Say who may reach whom: check, compare, explain, set."),
     "ssh": ("ssh", "ssh", "Approve or deny SSH logins that the policy has checked."),
@@ -52,6 +53,8 @@ ALIASES = {
     "preauthkey": "preauthkeys",
     "authkey": "preauthkeys",
     "pre": "preauthkeys",
+    "apikey": "apikeys",
+    "api": "apikeys",
     "acl": "policy",
     "gen": "generate",
 }

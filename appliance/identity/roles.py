@@ -7,8 +7,10 @@ Source: https://tailscale.com/kb/1138, "User roles", its permission matrix.
 
 from __future__ import annotations
 
-from appliance.identity.scopes import Scope
-from appliance.records import Role
+from appliance.errors import Forbidden
+from appliance.identity.scopes import Caller, Scope
+from appliance.records import Role, UserID
+from appliance.tailnet.snapshot import Edit
 
 _SEES = Scope.ALL_READ
 
@@ -39,3 +41,33 @@ SCOPES: dict[Role, frozenset[Scope]] = {
 def scopes_of(role: Role) -> frozenset[Scope]:
     """Return the scopes of a role."""
     return SCOPES[role]
+
+
+def check_rank(
+    caller: Caller, edit: Edit, user_id: UserID | None, wanted: Role | None = None
+) -> None:
+    """Refuse what would give somebody more than the caller has, or touches somebody who has more.
+
+    ``user_id`` is who is to be changed (None: a new user), ``wanted`` the role that they are to get.
+    Nobody changes their own role, but for an owner, who may hand it over; only the owner, or a program
+    of nobody's that may do everything, touches the owner. Raises Forbidden.
+    """
+    user = None if user_id is None else edit.users.get(user_id)
+    touched = {role for role in (wanted, None if user is None else user.role) if role is not None}
+    for role in touched:
+        for scope in scopes_of(role):
+            if not caller.may(scope):
+                raise Forbidden(
+                    "role-too-high",
+                    f"the role {role} may do what you may not ({scope}): only who may do as much"
+                    " changes its holders",
+                    concerns=role,
+                )
+    if caller.user_id is None:
+        return
+    me = edit.users.get(caller.user_id)
+    is_owner = me is not None and me.role is Role.OWNER
+    if wanted is not None and user_id == caller.user_id:
+        raise Forbidden("role-own", "nobody changes their own role: ask somebody else")
+    if Role.OWNER in touched and not is_owner:
+        raise Forbidden("role-of-owner", "only the owner changes who the owner is")

@@ -7,14 +7,18 @@ Source: https://tailscale.com/kb/1623, "OAuth scopes"; ``ssh_checks`` is ours.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
+from appliance.errors import Forbidden, Invalid
 from appliance.identity.principals import LOCAL, Principal
-from appliance.records import UserID
+from appliance.records import TailnetID, UserID
 
 _READ = ":read"
+MAX_SHOWN_CHARS = 60
+"""Of a word that somebody took for a scope, in the refusal."""
 
 
 class Scope(StrEnum):
@@ -52,11 +56,23 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and with which scopes; ``user_id`` where a person asks, or a program of theirs."""
+    """Who asks, and with which scopes.
+
+    ``user_id`` is the person, or whose program it is; None where it is nobody's. ``has_own``: what
+    belongs to that user is theirs to see and change without a scope. ``tailnet`` None means every
+    one. ``tags`` are all that may be given to nodes and keys; None means any.
+    """
 
     principal: Principal
     scopes: frozenset[Scope]
     user_id: UserID | None = None
+    has_own: bool = True
+    tailnet: TailnetID | None = None
+    tags: frozenset[str] | None = None
+
+    def may(self, scope: Scope) -> bool:
+        """Tell whether this is covered by the scopes."""
+        return covers(self.scopes, scope)
 
 
 LOCAL_CALLER = Caller(LOCAL, frozenset({Scope.ALL}))
@@ -65,8 +81,55 @@ LOCAL_CALLER = Caller(LOCAL, frozenset({Scope.ALL}))
 
 def covers(held: Collection[Scope], wanted: Scope) -> bool:
     """Tell whether somebody who holds these scopes may do what ``wanted`` stands for."""
+    return not _enough(wanted).isdisjoint(held)
+
+
+@cache
+def _enough(wanted: Scope) -> frozenset[Scope]:
+    """Give the scopes of which one is enough."""
     enough = {wanted, Scope.ALL}
     if wanted.is_read:
         enough.add(Scope.ALL_READ)
         enough |= {scope for scope in Scope if scope.value + _READ == wanted.value}
-    return not enough.isdisjoint(held)
+    return frozenset(enough)
+
+
+def common(one: Collection[Scope], other: Collection[Scope]) -> frozenset[Scope]:
+    """Return the scopes that both cover: what a key may do, of what its owner may."""
+    return frozenset(
+        {scope for scope in one if covers(other, scope)}
+        | {scope for scope in other if covers(one, scope)}
+    )
+
+
+def read_scopes(texts: Iterable[str]) -> frozenset[Scope]:
+    """Read scopes as people write them: one by one, or several in a text. Raises Invalid."""
+    words = [word for text in texts for word in text.replace(",", " ").split()]
+    unknown = [word for word in words if word not in _KNOWN]
+    if unknown:
+        shown = unknown[0][:MAX_SHOWN_CHARS]
+        raise Invalid(
+            "scope-unknown",
+            f"{shown!r} is no scope: scopes are {', '.join(Scope)}",
+            concerns=shown,
+        )
+    return frozenset(map(Scope, words))
+
+
+def known(texts: Iterable[str]) -> frozenset[Scope]:
+    """Return those that are scopes of ours: what was stored may be a later release's."""
+    return frozenset(Scope(text) for text in texts if text in _KNOWN)
+
+
+_KNOWN = frozenset(scope.value for scope in Scope)
+
+
+def check_grant(caller: Caller, wanted: Collection[Scope]) -> None:
+    """Refuse to hand out what the caller does not have. Raises Forbidden."""
+    for scope in sorted(wanted):
+        if not caller.may(scope):
+            raise Forbidden(
+                "scope-too-wide",
+                f"nobody hands out more than they have, and {scope} is not yours",
+                concerns=scope,
+            )

@@ -12,7 +12,17 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from appliance.records import AuthKey, Node, PolicyText, Record, Tailnet, TailnetID, User
+from appliance.records import (
+    ApiKey,
+    AuthKey,
+    Node,
+    OAuthClient,
+    PolicyText,
+    Record,
+    Tailnet,
+    TailnetID,
+    User,
+)
 from appliance.store import rows, schema
 from appliance.store.rows import Loaded, Row
 
@@ -31,6 +41,8 @@ KEPT = (
     Kept(Tailnet, schema.tailnets, lambda _, it: rows.tailnet_to_row(it), rows.row_to_tailnet),
     Kept(User, schema.users, rows.user_to_row, rows.row_to_user),
     Kept(AuthKey, schema.auth_keys, rows.auth_key_to_row, rows.row_to_auth_key),
+    Kept(ApiKey, schema.api_keys, rows.api_key_to_row, rows.row_to_api_key),
+    Kept(OAuthClient, schema.oauth_clients, rows.oauth_client_to_row, rows.row_to_oauth_client),
     Kept(Node, schema.nodes, rows.node_to_row, rows.row_to_node),
     Kept(PolicyText, schema.policies, rows.policy_to_row, rows.row_to_policy),
 )

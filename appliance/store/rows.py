@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from appliance.records import (
+    ApiKey,
+    ApiKeyID,
     Attribute,
     AuditEntry,
     AuthKey,
@@ -22,6 +24,8 @@ from appliance.records import (
     Network,
     Node,
     NodeID,
+    OAuthClient,
+    OAuthClientID,
     PolicyText,
     PolicyTextID,
     RegisterMethod,
@@ -184,6 +188,72 @@ def row_to_auth_key(row: Loaded) -> AuthKey:
         ephemeral=row["ephemeral"],
         expires_at=row["expires_at"],
         used_at=row["used_at"],
+    )
+
+
+def api_key_to_row(tailnet_id: TailnetID, key: ApiKey) -> Row:
+    """Give the row of an API key."""
+    return {
+        "id": key.id,
+        "tailnet_id": tailnet_id,
+        "prefix": key.prefix,
+        "secret_hash": key.secret_hash,
+        "created_at": key.created_at,
+        "scopes": _texts(key.scopes),
+        "user_id": key.user_id,
+        "expires_at": key.expires_at,
+        "last_used_at": key.last_used_at,
+        "created_by": _clean(key.created_by),
+        "description": _clean(key.description),
+    }
+
+
+def row_to_api_key(row: Loaded) -> ApiKey:
+    """Read a row of ``api_keys``."""
+    return ApiKey(
+        id=ApiKeyID(row["id"]),
+        prefix=row["prefix"],
+        secret_hash=row["secret_hash"],
+        created_at=row["created_at"],
+        scopes=_read_texts(row["scopes"]),
+        user_id=_user_id(row),
+        expires_at=row["expires_at"],
+        last_used_at=row["last_used_at"],
+        created_by=row["created_by"],
+        description=row["description"],
+    )
+
+
+def oauth_client_to_row(tailnet_id: TailnetID, client: OAuthClient) -> Row:
+    """Give the row of an OAuth client."""
+    return {
+        "id": client.id,
+        "tailnet_id": tailnet_id,
+        "prefix": client.prefix,
+        "secret_hash": client.secret_hash,
+        "created_at": client.created_at,
+        "scopes": _texts(client.scopes),
+        "tags": _texts(client.tags),
+        "user_id": client.user_id,
+        "last_used_at": client.last_used_at,
+        "created_by": _clean(client.created_by),
+        "description": _clean(client.description),
+    }
+
+
+def row_to_oauth_client(row: Loaded) -> OAuthClient:
+    """Read a row of ``oauth_clients``."""
+    return OAuthClient(
+        id=OAuthClientID(row["id"]),
+        prefix=row["prefix"],
+        secret_hash=row["secret_hash"],
+        created_at=row["created_at"],
+        scopes=_read_texts(row["scopes"]),
+        tags=_read_texts(row["tags"]),
+        user_id=_user_id(row),
+        last_used_at=row["last_used_at"],
+        created_by=row["created_by"],
+        description=row["description"],
     )
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """What this program reads and writes: the number of the newest migration."""
 
 ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -138,6 +138,39 @@ auth_keys = Table(
     Column("expires_at", UtcTime),
     Column("used_at", UtcTime),
 )
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=False),
+    Column("tailnet_id", ID, ForeignKey("tailnets.id"), nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("user_id", ID, ForeignKey("users.id")),
+    Column("expires_at", UtcTime),
+    Column("last_used_at", UtcTime),
+    Column("created_by", Text, nullable=False),
+    Column("description", Text, nullable=False),
+)
+
+oauth_clients = Table(
+    "oauth_clients",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=False),
+    Column("tailnet_id", ID, ForeignKey("tailnets.id"), nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("user_id", ID, ForeignKey("users.id")),
+    Column("last_used_at", UtcTime),
+    Column("created_by", Text, nullable=False),
+    Column("description", Text, nullable=False),
+)
+"""Tokens of a client are not kept: they say themselves what they are for, and are signed."""
 
 nodes = Table(
     "nodes",

@@ -44,6 +44,7 @@ from appliance.store.errors import (
 from appliance.store.owned import OwnConnection, Patience
 from appliance.store.rows import Row, audit_entry_to_row, last_seen_to_row
 from appliance.store.writer import Changes, Writer
+from appliance.tailnet.kinds import KINDS
 from appliance.tailnet.snapshot import Rows, Sequences, Snapshot
 
 log = logging.getLogger(__name__)
@@ -454,7 +455,7 @@ class Database:
             node=counters.get("nodes", 0),
             auth_key=counters.get("auth_keys", 0),
             policy=counters.get("policies", 0),
-            more=counters,
+            more={kind.records: counters.get(kind.records, 0) for kind in KINDS},
         )
         return snapshots, ids
 

@@ -18,10 +18,12 @@ from typing import Any
 import msgspec
 
 from appliance.records import (
+    ApiKey,
     Attribute,
     AuditEntry,
     AuthKey,
     Node,
+    OAuthClient,
     PolicyText,
     Record,
     Tailnet,
@@ -149,6 +151,26 @@ def _auth_key(edit: Edit, key: AuthKey) -> Said:
     }
 
 
+def _api_key(edit: Edit, key: ApiKey) -> Said:
+    return {
+        "prefix": key.prefix,
+        "user": _user(edit, key.user_id),
+        "scopes": key.scopes,
+        "expiresAt": _time(key.expires_at),
+        "description": key.description,
+    }
+
+
+def _client(edit: Edit, client: OAuthClient) -> Said:
+    return {
+        "id": client.prefix,
+        "user": _user(edit, client.user_id),
+        "scopes": client.scopes,
+        "tags": client.tags,
+        "description": client.description,
+    }
+
+
 def _person(_edit: Edit, user: User) -> Said:
     return {
         "name": user.name,
@@ -224,6 +246,18 @@ TOLD: dict[type, Told] = {
         attrgetter("prefix", "user_id", "tags", "reusable", "ephemeral", "expires_at"),
         _auth_key,
     ),
+    ApiKey: Told(
+        "apikey",
+        attrgetter("prefix"),
+        attrgetter("prefix", "user_id", "scopes", "expires_at", "description"),
+        _api_key,
+    ),
+    OAuthClient: Told(
+        "oauthclient",
+        attrgetter("prefix"),
+        attrgetter("prefix", "secret_hash", "user_id", "scopes", "tags", "description"),
+        _client,
+    ),
     Tailnet: Told(
         "tailnet",
         attrgetter("name"),
@@ -258,11 +292,17 @@ _MESSAGES = {
     "preauthkey.create": "auth key created",
     "preauthkey.expire": "auth key expired",
     "preauthkey.delete": "auth key deleted",
+    "apikey.create": "API key created",
+    "apikey.rotate": "API key rotated",
+    "apikey.expire": "API key expired",
+    "apikey.delete": "API key deleted",
+    "oauthclient.create": "OAuth client created",
+    "oauthclient.delete": "OAuth client deleted",
     "policy.set": "policy set",
     "settings.apply": "settings applied",
 }
 """What the log says of an act upon its own kind of record."""
-_NOUNS = {"preauthkey": "auth key"}
+_NOUNS = {"preauthkey": "auth key", "apikey": "API key", "oauthclient": "OAuth client"}
 
 
 def message(entry: AuditEntry) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from appliance.records import AuthKey, Kept, User
+from appliance.records import ApiKey, AuthKey, Kept, OAuthClient, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,13 @@ class Kind:
     @property
     def taken(self) -> str:
         """The code of that refusal."""
-        return f"{self.noun.replace(' ', '-')}-taken"
+        return f"{self.noun.lower().replace(' ', '-')}-taken"
 
 
 KINDS = (
     Kind(User, "users", "user"),
     Kind(AuthKey, "auth_keys", "auth key", "by_key_prefix", attrgetter("prefix"), "prefix"),
+    Kind(ApiKey, "api_keys", "API key", "by_api_key_prefix", attrgetter("prefix"), "prefix"),
+    Kind(OAuthClient, "oauth_clients", "OAuth client", "by_client_id", attrgetter("prefix"), "id"),
 )
 KIND_OF: dict[type, Kind] = {kind.of: kind for kind in KINDS}

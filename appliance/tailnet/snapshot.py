@@ -23,12 +23,16 @@ from appliance.policy.text.language import UNWRITTEN, Policy
 from appliance.records import (
     OFFLINE,
     Address,
+    ApiKey,
+    ApiKeyID,
     AuditEntry,
     AuthKey,
     AuthKeyID,
     Kept,
     Node,
     NodeID,
+    OAuthClient,
+    OAuthClientID,
     PolicyText,
     Presence,
     Record,
@@ -74,6 +78,10 @@ class Snapshot:
     by_name: Mapping[str, NodeID] = field(default_factory=dict)
     by_address: Mapping[Address, NodeID] = field(default_factory=dict)
     by_key_prefix: Mapping[str, AuthKeyID] = field(default_factory=dict)
+    api_keys: Mapping[ApiKeyID, ApiKey] = field(default_factory=dict)
+    by_api_key_prefix: Mapping[str, ApiKeyID] = field(default_factory=dict)
+    oauth_clients: Mapping[OAuthClientID, OAuthClient] = field(default_factory=dict)
+    by_client_id: Mapping[str, OAuthClientID] = field(default_factory=dict)
     last_ipv4: IPv4Address | None = None
     last_ipv6: IPv6Address | None = None
 
@@ -188,6 +196,26 @@ class Edit:
     def by_key_prefix(self) -> Mapping[str, AuthKeyID]:
         """Auth key ids by public prefix, as drafted."""
         return self._kept("by_key_prefix", self._base.by_key_prefix)
+
+    @property
+    def api_keys(self) -> Mapping[ApiKeyID, ApiKey]:
+        """The API keys as drafted."""
+        return self._kept("api_keys", self._base.api_keys)
+
+    @property
+    def by_api_key_prefix(self) -> Mapping[str, ApiKeyID]:
+        """API key ids by public prefix, as drafted."""
+        return self._kept("by_api_key_prefix", self._base.by_api_key_prefix)
+
+    @property
+    def oauth_clients(self) -> Mapping[OAuthClientID, OAuthClient]:
+        """The OAuth clients as drafted."""
+        return self._kept("oauth_clients", self._base.oauth_clients)
+
+    @property
+    def by_client_id(self) -> Mapping[str, OAuthClientID]:
+        """OAuth clients by their public id, as drafted."""
+        return self._kept("by_client_id", self._base.by_client_id)
 
     def node_of(self, node_key: NodeKey) -> Node | None:
         """Find a node by its current node key, as drafted."""
@@ -331,6 +359,10 @@ class Edit:
             by_name=self._by_name.now,
             by_address=self._by_address.now,
             by_key_prefix=self.by_key_prefix,
+            api_keys=self.api_keys,
+            by_api_key_prefix=self.by_api_key_prefix,
+            oauth_clients=self.oauth_clients,
+            by_client_id=self.by_client_id,
             last_ipv4=self.last_ipv4,
             last_ipv6=self.last_ipv6,
         )

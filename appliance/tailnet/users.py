@@ -11,7 +11,16 @@ from datetime import datetime
 
 from appliance.errors import Conflict, Invalid, NotFound
 from appliance.policy.engine.matches import names_of
-from appliance.records import TAGGED_USER_ID, Node, Role, User, UserID
+from appliance.records import (
+    TAGGED_USER_ID,
+    ApiKey,
+    AuthKey,
+    Node,
+    OAuthClient,
+    Role,
+    User,
+    UserID,
+)
 from appliance.tailnet import policies
 from appliance.tailnet.snapshot import Edit, Snapshot
 from appliance.wire import tailcfg
@@ -155,7 +164,7 @@ def owner_of(state: Snapshot | Edit) -> User | None:
 
 
 def destroy(edit: Edit, user_id: UserID) -> User:
-    """Remove a user and their auth keys. Raises NotFound, or Conflict while they own anything."""
+    """Remove a user and their keys of all kinds. Raises NotFound, or Conflict while they own anything."""
     user = get(edit, user_id)
     if user.role is Role.OWNER:
         raise Conflict(
@@ -171,8 +180,14 @@ def destroy(edit: Edit, user_id: UserID) -> User:
             f"the user {user.name!r} still owns {owned} node(s); delete or move them first",
             concerns=user.name,
         )
-    for key in [key for key in edit.auth_keys.values() if key.user_id == user_id]:
-        edit.drop(key)
+    held: tuple[AuthKey | ApiKey | OAuthClient, ...] = (
+        *edit.auth_keys.values(),
+        *edit.api_keys.values(),
+        *edit.oauth_clients.values(),
+    )
+    for key in held:
+        if key.user_id == user_id:
+            edit.drop(key)
     edit.drop(user)
     return user
 

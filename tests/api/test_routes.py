@@ -72,8 +72,6 @@ async def test_every_described_route_is_mounted(house: House) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/api/v1/apikey"),
-        ("DELETE", "/api/v1/apikey/abc"),
         ("POST", "/api/v1/node/register?user=alice&key=x"),
         ("GET", "/api/v2/tailnet/-/devices"),
     ],

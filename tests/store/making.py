@@ -9,11 +9,15 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import strategies as st
 
 from appliance.records import (
+    ApiKey,
+    ApiKeyID,
     Attribute,
     AuthKey,
     Network,
     Node,
     NodeID,
+    OAuthClient,
+    OAuthClientID,
     PolicyText,
     RegisterMethod,
     Role,
@@ -151,6 +155,42 @@ def auth_keys(draw: st.DrawFn, ids: Sequences, edit: Edit) -> AuthKey:
 
 
 @st.composite
+def api_keys(draw: st.DrawFn, ids: Sequences, edit: Edit) -> ApiKey:
+    """Draw an API key of one of the edit's users, or of none."""
+    number = ApiKeyID(ids.next("api_keys"))
+    return ApiKey(
+        id=number,
+        prefix=f"prefix{number}",
+        secret_hash=draw(texts),
+        created_at=draw(times),
+        scopes=draw(tags),
+        user_id=draw(st.sampled_from((None, *edit.users))),
+        expires_at=draw(maybe_times),
+        last_used_at=draw(maybe_times),
+        created_by=draw(texts),
+        description=draw(texts),
+    )
+
+
+@st.composite
+def oauth_clients(draw: st.DrawFn, ids: Sequences, edit: Edit) -> OAuthClient:
+    """Draw an OAuth client of one of the edit's users, or of none."""
+    number = OAuthClientID(ids.next("oauth_clients"))
+    return OAuthClient(
+        id=number,
+        prefix=f"prefix{number}",
+        secret_hash=draw(texts),
+        created_at=draw(times),
+        scopes=draw(tags),
+        tags=draw(tags),
+        user_id=draw(st.sampled_from((None, *edit.users))),
+        last_used_at=draw(maybe_times),
+        created_by=draw(texts),
+        description=draw(texts),
+    )
+
+
+@st.composite
 def nodes(draw: st.DrawFn, number: NodeID, edit: Edit) -> Node:
     """Draw a node; keys, name and addresses are its own by its number."""
     return Node(
@@ -183,15 +223,39 @@ def nodes(draw: st.DrawFn, number: NodeID, edit: Edit) -> Node:
     )
 
 
+def _change_of_programs(draw: st.DrawFn, ids: Sequences, edit: Edit) -> None:
+    match draw(st.sampled_from(("key", "client", "drop"))):
+        case "key":
+            edit.put(draw(api_keys(ids, edit)))
+        case "client":
+            edit.put(draw(oauth_clients(ids, edit)))
+        case _ if edit.api_keys:
+            edit.drop(edit.api_keys[draw(st.sampled_from(sorted(edit.api_keys)))])
+
+
 @st.composite
 def change(draw: st.DrawFn, ids: Sequences, edit: Edit) -> None:
     """Draw one change and make it in the edit."""
     owners = {node.user_id for node in edit.nodes.values()}
     owners |= {key.user_id for key in edit.auth_keys.values()}
+    owners |= {key.user_id for key in edit.api_keys.values()}
+    owners |= {client.user_id for client in edit.oauth_clients.values()}
     idle = [user for user in edit.users.values() if user.id not in owners]
     match draw(
         st.sampled_from(
-            ("user", "key", "node", "node", "again", "drop", "drop key", "drop user", "policy")
+            (
+                "user",
+                "key",
+                "node",
+                "node",
+                "again",
+                "drop",
+                "drop key",
+                "drop user",
+                "policy",
+                "program",
+                "program",
+            )
         )
     ):
         case "user":
@@ -200,6 +264,8 @@ def change(draw: st.DrawFn, ids: Sequences, edit: Edit) -> None:
             edit.put(draw(policies(ids)))
         case "key":
             edit.put(draw(auth_keys(ids, edit)))
+        case "program":
+            _change_of_programs(draw, ids, edit)
         case "node":
             edit.put(draw(nodes(ids.next_node(), edit)))
         case "again" if edit.nodes:

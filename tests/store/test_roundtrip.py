@@ -23,6 +23,7 @@ from tests.store import making
 COMPARED = (
     "tailnet", "users", "nodes", "auth_keys", "policy_text",
     "by_node_key", "by_machine_key", "by_name", "by_address", "by_key_prefix",
+    "api_keys", "by_api_key_prefix", "oauth_clients", "by_client_id",
 )  # fmt: skip
 
 
@@ -64,6 +65,8 @@ def test_random_edits_load_as_they_were_written(database: Database, data: st.Dat
             ids.auth_key,
             ids.policy,
         )
+        for name in ("api_keys", "oauth_clients"):
+            assert counters.more[name] == ids.more.get(name, 0)
 
     asyncio.run(run())
 

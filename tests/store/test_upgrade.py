@@ -158,6 +158,22 @@ async def test_nodes_of_the_second_schema_have_no_attributes(tmp_path: Path) -> 
     assert {node.attributes for node in snapshot.nodes.values()} == {()}
 
 
+async def test_keys_of_the_seventh_schema_load(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{restored(DUMPS / 'schema7.sql', tmp_path)}")
+    try:
+        await database.migrate()
+        (snapshot,), ids = await database.load()
+    finally:
+        await database.close()
+    key = snapshot.api_keys[snapshot.by_api_key_prefix["0123456789ab"]]
+    assert (key.id, key.scopes, key.user_id) == (2, ("policy_file:read", "users"), UserID(1))
+    assert key.expires_at == datetime(2027, 2, 28, 18, tzinfo=UTC)
+    assert key.last_used_at == datetime(2026, 11, 30, 18, 30, tzinfo=UTC)
+    client = snapshot.oauth_clients[snapshot.by_client_id["ba9876543210"]]
+    assert (client.scopes, client.tags, client.user_id) == (("auth_keys",), ("tag:web",), None)
+    assert ids.more["api_keys"] == 2
+
+
 def later_scripts(tmp_path: Path, text: str = LATER) -> Path:
     scripts = tmp_path / "migrations"
     shutil.copytree(upgrade.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
