@@ -2,13 +2,14 @@
 # from the schema in facts.json, and the rules between keys that a box depends on. `headwater config
 # check`, which runs when the file is built, knows the rest.
 #
-# Both `form` and `meaning` give lists of { path, found, allowed, fix }.
-{ lib, facts }:
+# Both `form` and `meaning` give lists of { path, found, allowed, fix }. `etc` is environment.etc of
+# the machine: what lies there is a link into the store.
+{ lib, facts, etc ? { } }:
 let
   inherit (builtins) attrNames isAttrs isBool isFloat isInt isList isString length match;
   inherit (lib) concatMap concatStringsSep elem filter hasPrefix head optional;
-
-  show = v: if isString v then "\"${v}\"" else if builtins.isFunction v then "a function" else builtins.toJSON v;
+  values = import ./values.nix { inherit lib; };
+  inherit (values) isFile show;
   mistake = path: found: allowed: fix: { inherit path found allowed fix; };
   join = path: key: if path == "" then key else "${path}.${key}";
 
@@ -41,8 +42,26 @@ let
     FileMode = "write it as octal text, like \"0770\"";
     bool = "write true or false, without quotes";
     int = "write a number, without quotes";
-    Path = "write the path as text, like \"/etc/ssl/key.pem\": a Nix path would be copied into the store";
+    str = "write it in quotes";
+    Path = "write the path as text, like \"/var/lib/headwater\": a Nix path would be copied into the store";
   };
+
+  # ── files ───────────────────────────────────────────────────────────────────────────────────
+  # Every setting that ends in _file is a secret, but for these, which anybody may read. They, and
+  # policies, may be Nix paths and derivations.
+  public = "(.*[._])?(cert_file|ca_file)|(.*\\.)?policy\\.path";
+  isPublic = path: match public path != null;
+  isSecret = path: lib.hasSuffix "_file" path && !isPublic path;
+  ofSecret = {
+    allowed = "the path of a file outside the Nix store, as text, or the name of a credential";
+    fix = "everybody reads the store: let sops-nix, agenix or you put the file on the machine and write its path in quotes; make a new secret if this one was in use";
+  };
+  inStore = values.inStore etc;
+  secretFile = path: v: optional (isFile v || inStore v) (mistake path (show v) ofSecret.allowed ofSecret.fix);
+  file = type: v: path:
+    if isSecret path && (isFile v || isString v && inStore v) then secretFile path v
+    else if isPublic path && isFile v then [ ]
+    else plainValue type v path;
 
   # ── one value against its type ──────────────────────────────────────────────────────────────
   value = type: v: path:
@@ -50,6 +69,7 @@ let
     else (special.${type.kind} or plainValue) type v path;
 
   special = {
+    Path = file;
     section = type: section type.keys;
     list = type: v: path:
       if isList v then
@@ -103,6 +123,16 @@ let
       else "remove it"
     );
 
+  # ── what is left to be asked of settings of a wrong form ────────────────────────────────────
+  bad = throw "services.headwater.settings: of a wrong form";
+  # A list is one value; what lacks a key is no value at all.
+  placeOf = m:
+    let place = lib.splitString "." (head (match "([^[]*).*" m.path)); in
+    if m.found == "nothing" then lib.take (length place - 1) place else place;
+  poison = place: v:
+    if place == [ ] || !isAttrs v || !(v ? ${head place}) then bad
+    else v // { ${head place} = poison (lib.tail place) v.${head place}; };
+
   # Hosts to which clients go on speaking plain HTTP.
   isPrivate = host:
     host == "localhost"
@@ -112,16 +142,26 @@ let
     match "postgres(ql)?://[^@]*:[^@]*@.*" url != null
     || match ".*[?&][^=&]*(pass[^f]|secret|scram_)[^=&]*=.*" url != null;
 
-  # ── rules between keys; only asked when every value by itself is right ──────────────────────
+  # libpq's parameters that name files with secrets.
+  keyInStore = url:
+    let
+      plainUrl = builtins.replaceStrings [ "%2F" "%2f" ] [ "/" "/" ] url;
+      found = match ".*[?&](passfile|sslkey)=([^&]*).*" plainUrl;
+    in
+    found != null && (builtins.hasContext url || inStore (builtins.elemAt found 1));
+
+  # ── rules between keys ──────────────────────
+  # A rule that needs a value of a wrong form says nothing: `attempt` gives an empty list for it.
   between = plan:
     let
+      inherit (plan) attempt;
       at = plan.value;
       url = at [ "server_url" ];
       host = plan.hostOf url;
       mode = let word = at [ "tls" "mode" ]; in if word == false then "off" else word;
       server = key: at [ "derp" "server" key ];
       domain = at [ "tailnet" "base_domain" ];
-      rule = broken: path: found: allowed: fix: optional broken (mistake path (show found) allowed fix);
+      rule = broken: path: found: allowed: fix: attempt (optional broken (mistake path (show found) allowed fix));
       missing = key: rule (mode == "files" && at [ "tls" key ] == null)
         "tls.${key}" null
         "the path of a PEM file"
@@ -136,7 +176,7 @@ let
         "server_url" url
         "an https URL while TLS is on"
         "write https://, or set tls.mode to \"off\"")
-      (rule (hasPrefix "http:" url && !isPrivate host)
+      (rule (mode == "off" && hasPrefix "http:" url && !isPrivate host)
         "server_url" url
         "an https URL for this host"
         "clients insist on TLS after an interruption: write https://, and let a proxy speak TLS")
@@ -166,10 +206,6 @@ let
         "tailnet.base_domain" domain
         "a domain that ${host} is not in"
         "nodes would ask MagicDNS for the server itself; choose another domain")
-      (rule (at [ "database_password_file" ] != null && match "postgres(ql)?:.*" (at [ "database_url" ]) == null)
-        "database_password_file" "a file"
-        "nothing with SQLite"
-        "leave it out, or name the PostgreSQL database in 'database_url'")
       (rule (hasPassword (at [ "database_url" ]))
         "database_url" "(a password in the URL)"
         "a URL without password"
@@ -178,6 +214,8 @@ let
         "database_password_file" "a file"
         "nothing with SQLite"
         "leave it out, or name the PostgreSQL database in 'database_url'")
+      (rule (keyInStore (at [ "database_url" ]))
+        "database_url" "(a key or password file in the store)" ofSecret.allowed ofSecret.fix)
       (rule (server "separate" && server "listen" == [ ])
         "derp.server.listen" [ ]
         "at least one HOST:PORT with 'separate'"
@@ -193,10 +231,15 @@ let
     ];
 in
 {
+  inherit inStore isSecret;
   # Mistakes of form: keys, types, limits. Only settings without any can be planned.
   form = settings: section facts.settings settings "";
   # Mistakes of meaning, in a plan.
-  meaning = plan: let rules = between plan; in if rules != [ ] then rules else plan.mistakes;
+  meaning = plan:
+    let rules = between plan; in
+    rules ++ filter (m: !builtins.any (rule: rule.path == m.path) rules) plan.mistakes;
+  # Settings in which everything that `form` found is poison: who reads it fails.
+  poisoned = settings: mistakes: lib.foldl' (before: m: poison (placeOf m) before) settings mistakes;
 
   message = m:
     let key = join "services.headwater.settings" m.path; in

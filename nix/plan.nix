@@ -1,7 +1,8 @@
 # What one site needs on a machine: services, sockets, credentials, ports. The same as
 # appliance/deploy/plan.py, on Nix values; the parity tests hold the two together.
 { lib, facts }:
-{ settings, role ? "server", secrets ? { } }:
+# `attempt` gives a list of mistakes, or an empty one where it needs a value of a wrong form.
+{ settings, role ? "server", secrets ? { }, attempt ? (found: found) }:
 let
   inherit (builtins) elemAt;
   inherit (lib) concatMap elem filter hasPrefix head match optional optionals unique;
@@ -137,11 +138,12 @@ let
       (mistake key text "a port from 1 to 65535" "a box needs ports that its firewall knows: name one")
     ++ optional (e.host != "" && !isAddress e.host)
       (mistake key text "an IP address and a port" "write the address: names are not known yet when sockets are made");
-  wrongAddresses = concatMap (l: concatMap (wrongAddress l.key) l.list) listens;
+  wrongAddresses = concatMap (l: attempt (concatMap (wrongAddress l.key) l.list)) listens;
   # Two sockets of one port cannot be bound if one address, or its family's wildcard, has both.
   claims = concatMap
-    (l: concatMap (text: map (address: { inherit (l) key kind; } // split address) (addresses [ text ])) l.list)
+    (l: attempt (concatMap (text: map (claimOf l) (addresses [ text ])) l.list))
     listens;
+  claimOf = l: address: { inherit (l) key kind; } // split address;
   isIPv6 = host: match ".*:.*" host != null;
   meet = a: b:
     a.kind == b.kind && a.port == b.port && isIPv6 a.host == isIPv6 b.host
@@ -157,32 +159,33 @@ let
   database = value [ "database_url" ];
   dotted = path: match "(.*/)?\\.\\.(/.*)?" path != null;
   root = constants.state_root;
-  wrongPlaces =
-    optional (!hasPrefix "${root}/" stateDir || dotted stateDir)
+  wrongPlaces = concatMap attempt [
+    (optional (!hasPrefix "${root}/" stateDir || dotted stateDir)
       (mistake "state_dir" stateDir "a directory below ${root}"
-        "leave it out, or name a directory below ${root}; mount other disks there")
-    ++ optional (hasPrefix "sqlite:" database && (!hasPrefix "sqlite:///${stateDir}/" database || dotted database))
+        "leave it out, or name a directory below ${root}; mount other disks there"))
+    (optional (hasPrefix "sqlite:" database && (!hasPrefix "sqlite:///${stateDir}/" database || dotted database))
       (mistake "database_url" database "a file in state_dir"
-        "leave it out, or put the database below ${stateDir}: nothing else is writable")
-    ++ optional (!hasPrefix "/" (value [ "socket" "path" ]))
-      (mistake "socket.path" (value [ "socket" "path" ]) "an absolute path" "write a path that begins with /");
+        "leave it out, or put the database below ${stateDir}: nothing else is writable"))
+    (optional (!hasPrefix "/" (value [ "socket" "path" ]))
+      (mistake "socket.path" (value [ "socket" "path" ]) "an absolute path" "write a path that begins with /"))
+  ];
   # Files that ProtectHome= and PrivateTmp= hide.
   files =
     map (key: { inherit key; value = value (lib.splitString "." key); })
       (facts.secret_keys ++ [ "derp.server.mesh.ca_file" "tailnet.policy.path" ])
-    ++ map (t: { key = "tailnets.policy.path"; value = t.policy.path or null; }) (settings.tailnets or [ ]);
+    ++ attempt (map (t: { key = "tailnets.policy.path"; value = t.policy.path or null; }) (settings.tailnets or [ ]));
   isHidden = path: builtins.any (place: path == place || hasPrefix "${place}/" path) facts.hidden_places;
   wrongFiles = concatMap
-    (f: optional (f.value != null && isHidden f.value)
+    (f: attempt (optional (f.value != null && isHidden f.value)
       (mistake f.key f.value "a place that the service sees"
-        "put it elsewhere, not below ${lib.concatStringsSep ", " facts.hidden_places}"))
+        "put it elsewhere, not below ${lib.concatStringsSep ", " facts.hidden_places}")))
     files;
-  wrongRole = optional (role == "relay" && server "separate")
+  wrongRole = attempt (optional (role == "relay" && server "separate")
     (mistake "derp.server.separate" true "false with role = \"relay\""
-      "leave 'separate' out on a host that runs the relay only");
+      "leave 'separate' out on a host that runs the relay only"));
 in
 {
-  inherit value services sockets credentials wanted;
+  inherit attempt value services sockets credentials wanted;
   hostOf = url:
     let found = match "[a-z]+://(\\[[^]]*]|[^:/]*).*" url; in
     if found == null then "" else lib.toLower (head found);

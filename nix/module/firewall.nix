@@ -1,8 +1,8 @@
 # The ports that clients reach; those of loopback addresses stay closed.
-{ config, lib, headwater, ... }:
+{ config, lib, ... }:
 let
-  inherit (headwater) plan;
   cfg = config.services.headwater;
+  inherit (cfg.made) plan;
 in
 {
   options.services.headwater.openFirewall = lib.mkOption {

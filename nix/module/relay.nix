@@ -1,9 +1,9 @@
 # The relay as a process of its own: beside the server (settings.derp.server.separate), or alone on a
 # host (role = "relay").
-{ config, lib, headwater, ... }:
+{ config, lib, ... }:
 let
-  inherit (headwater) plan unit;
   cfg = config.services.headwater;
+  inherit (cfg.made) plan unit;
   relays = lib.filter (one: one.command == "relay") plan.services;
 in
 {

@@ -1,13 +1,23 @@
 # The server's unit, its sockets, its user, and the kernel's settings.
-{ config, lib, headwater, ... }:
+{ config, lib, ... }:
 let
-  inherit (headwater) facts plan unit;
-  inherit (facts) constants;
   cfg = config.services.headwater;
+  inherit (cfg.made) facts plan unit;
+  inherit (facts) constants;
   serve = lib.filter (one: one.command == "serve") plan.services;
 in
 {
   options.services.headwater = {
+    user = lib.mkOption {
+      type = lib.types.str;
+      default = constants.user;
+      description = "The user that the services run as. One of another name is not made here.";
+    };
+    group = lib.mkOption {
+      type = lib.types.str;
+      default = constants.group;
+      description = "Its group, which may use the command line. One of another name is not made here.";
+    };
     supplementaryGroups = lib.mkOption {
       type = lib.types.listOf lib.types.str;
       default = [ ];
@@ -22,12 +32,15 @@ in
   };
 
   config = lib.mkIf cfg.enable {
-    users.users.${constants.user} = {
-      isSystemUser = true;
-      inherit (constants) group description;
-      home = "${constants.state_root}/${plan.stateDirectory}";
+    users.users = lib.mkIf (cfg.user == constants.user) {
+      ${constants.user} = {
+        isSystemUser = true;
+        inherit (constants) description;
+        inherit (cfg) group;
+        home = "${constants.state_root}/${plan.stateDirectory}";
+      };
     };
-    users.groups.${constants.group} = { };
+    users.groups = lib.mkIf (cfg.group == constants.group) { ${constants.group} = { }; };
     environment.systemPackages = [ cfg.package ];
     boot.kernel.sysctl = lib.mkIf cfg.kernelSettings (lib.mapAttrs (_: lib.mkDefault) facts.sysctl);
 

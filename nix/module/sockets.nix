@@ -1,9 +1,9 @@
 # NixOS leaves a socket unit that has changed as it was, so that nothing is lost while it switches.
 # This unit hears of the change, as a reload, and restarts sockets and services together.
-{ config, lib, pkgs, headwater, ... }:
+{ config, lib, pkgs, ... }:
 let
-  inherit (headwater) plan;
   cfg = config.services.headwater;
+  inherit (cfg.made) plan;
 in
 {
   config = lib.mkIf cfg.enable {

@@ -4,6 +4,9 @@
 let
   inherit (facts) directives;
   names = group: "${group.unit}.socket";
+  identity = [ "User" "Group" "NotifyAccess" "StateDirectoryMode" "UMask" ];
+  owned = options: options
+    // lib.optionalAttrs (options ? SocketUser) { SocketUser = cfg.user; SocketGroup = cfg.group; };
 in
 {
   service = one: {
@@ -17,8 +20,8 @@ in
     # stop and start in which the rest of the system is switched. Connections wait in the sockets.
     stopIfChanged = false;
     restartTriggers = [ plan.restartDigest ];
-    reloadTriggers = [ cfg.configFile ];
-    serviceConfig = {
+    # Limits and times give way to a machine's own; who the service is and what it may do does not.
+    serviceConfig = lib.mapAttrs (_: lib.mkDefault) (removeAttrs directives.service identity) // {
       Type = "notify-reload";
       ExecStart = "${lib.getExe cfg.package} ${one.command} -c /etc/headwater/config.json";
       StateDirectory = plan.stateDirectory;
@@ -28,7 +31,8 @@ in
     // lib.optionalAttrs (plan.credentials != { }) {
       LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") plan.credentials;
     }
-    // directives.service
+    // lib.getAttrs identity directives.service
+    // { User = cfg.user; Group = cfg.group; }
     // directives.hardening;
   };
 
@@ -41,7 +45,7 @@ in
       socketConfig = {
         FileDescriptorName = group.purpose;
         Service = "${group.service}.service";
-      } // group.options;
+      } // owned group.options;
     })
     one.sockets);
 }

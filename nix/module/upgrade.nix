@@ -5,6 +5,12 @@ let
   inherit (lib) mkOption types;
   cfg = config.services.headwater;
   upgrade = cfg.upgrade;
+  # A unit is active when it has said that it serves; the server is asked by its local socket too.
+  isActive = one: "${pkgs.systemd}/bin/systemctl is-active --quiet ${one.unit}.service";
+  isWell = lib.concatStringsSep " && " (
+    map isActive cfg.made.plan.services
+    ++ lib.optional (cfg.role == "server") "${lib.getExe cfg.package} health"
+  );
 in
 {
   options.services.headwater.upgrade = {
@@ -23,7 +29,11 @@ in
     rollback = mkOption {
       type = types.bool;
       default = true;
-      description = "Go back to the configuration before if the server is not well after an upgrade.";
+      description = ''
+        Go back to the configuration before if the server is not well after an upgrade: its services are
+        active and `headwater health` says so. A host with the role `relay` has no local socket to ask:
+        there the relay's service must be active.
+      '';
     };
     patience = mkOption {
       type = types.ints.between 1 600;
@@ -45,13 +55,13 @@ in
       dates = upgrade.dates;
       randomizedDelaySec = "20min";
     };
-    systemd.services.nixos-upgrade.postStart = lib.mkIf (upgrade.rollback && cfg.role == "server") ''
+    systemd.services.nixos-upgrade.postStart = lib.mkIf upgrade.rollback ''
       for _ in $(seq ${toString upgrade.patience}); do
-        if ${lib.getExe cfg.package} health; then exit 0; fi
+        if ${isWell}; then exit 0; fi
         sleep 1
       done
       echo "headwater is not well after the upgrade: going back"
-      ${lib.getExe pkgs.nixos-rebuild} switch --rollback
+      ${config.system.build.nixos-rebuild}/bin/nixos-rebuild switch --rollback
       exit 1
     '';
   };

@@ -42,20 +42,30 @@ class Box:
 
 
 def box(
-    definition: object = None, *, node: object = None, more: Path | None = None, nixpkgs: str = ""
+    definition: object = None,
+    *,
+    node: object = None,
+    more: Path | None = None,
+    nixpkgs: str = "",
+    **rest: str,
 ) -> Box:
     """Evaluate the modules. Raises EvaluationError, also for assertions that fail."""
-    found = unchecked(definition, node=node, more=more, nixpkgs=nixpkgs)
+    found = unchecked(definition, node=node, more=more, nixpkgs=nixpkgs, **rest)
     if found["failed"]:
         raise EvaluationError("Failed assertions:\n" + "\n".join(found["failed"]))
     return found
 
 
 def unchecked(
-    definition: object = None, *, node: object = None, more: Path | None = None, nixpkgs: str = ""
+    definition: object = None,
+    *,
+    node: object = None,
+    more: Path | None = None,
+    nixpkgs: str = "",
+    **rest: str,
 ) -> Box:
     """Evaluate the modules and leave failed assertions as they are."""
-    arguments = {"definition": json.dumps(definition), "node": json.dumps(node)}
+    arguments = {"definition": json.dumps(definition), "node": json.dumps(node), **rest}
     if more is not None:
         arguments["more"] = str(more)
     if nixpkgs:

@@ -31,6 +31,7 @@ let
     else if isAttrs set && set ? ${head path} then attrByPath (tail path) default set.${head path}
     else default;
   hasPrefix = p: s: substring 0 (stringLength p) s == p;
+  hasInfix = p: s: length (builtins.split (self.escapeRegex p) s) > 1;
   hasSuffix = p: s: stringLength s >= stringLength p && substring (stringLength s - stringLength p) (stringLength p) s == p;
   removePrefix = p: s: if hasPrefix p s then substring (stringLength p) (stringLength s) s else s;
   removeSuffix = p: s: if hasSuffix p s then substring 0 (stringLength s - stringLength p) s else s;
@@ -203,7 +204,7 @@ let
   self = {
     inherit
       all any attrByPath attrNames attrValues concatLists concatMap concatStringsSep elem elemAt evalModules
-      filter filterAttrs foldl' genAttrs genList hasPrefix hasSuffix head isAttrs isBool isDerivation isFloat
+      filter filterAttrs foldl' genAttrs genList hasInfix hasPrefix hasSuffix head isAttrs isBool isDerivation isFloat
       isFunction isInt isList isString length listToAttrs mapAttrs mapAttrs' mapAttrsToList match mkIf mkMerge
       mkOption mkOrder mkOverride nameValuePair optional optionalAttrs optionalString optionals recursiveUpdate
       removePrefix removeSuffix replaceStrings showOption sort tail toList types unique
@@ -227,6 +228,8 @@ let
     escapeShellArgs = vs: concatStringsSep " " (map self.escapeShellArg vs);
     importTOML = file: builtins.fromTOML (builtins.readFile file);
     importJSON = file: builtins.fromJSON (builtins.readFile file);
+    take = count: vs: genList (elemAt vs) (if count < length vs then count else length vs);
+    getAttrs = names: set: genAttrs names (n: set.${n});
     licenses.bsd3 = { spdxId = "BSD-3-Clause"; };
     platforms.linux = [ "x86_64-linux" "aarch64-linux" ];
   };

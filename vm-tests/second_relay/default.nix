@@ -4,11 +4,11 @@ let
   authority = import ../authority.nix { inherit pkgs; hosts = [ "server" "relay1" "relay2" ]; };
   trusting.security.pki.certificateFiles = [ "${authority}/ca.pem" ];
   meshKey = pkgs.writeText "mesh.key" "${pkgs.lib.concatStrings (pkgs.lib.genList (_: "5e") 32)}\n";
-  # Root puts secrets where units expect them, as sops-nix or agenix would.
+  # Root puts secrets where units expect them, outside the store, as sops-nix or agenix would.
   secret = names: {
     imports = [ trusting ];
-    environment.etc = pkgs.lib.mapAttrs' (name: source: pkgs.lib.nameValuePair "story/${name}" { inherit source; }) names;
-    services.headwater.secrets = pkgs.lib.mapAttrs (name: _: "/etc/story/${name}") names;
+    systemd.tmpfiles.rules = pkgs.lib.mapAttrsToList (name: source: "C /run/story/${name} 0400 root root - ${source}") names;
+    services.headwater.secrets = pkgs.lib.mapAttrs (name: _: "/run/story/${name}") names;
   };
   certificate = host: {
     "fullchain.pem" = "${authority}/${host}/fullchain.pem";

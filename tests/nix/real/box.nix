@@ -3,12 +3,11 @@
 { nixpkgs, names ? "[]", definition ? "{}", node ? "{}", host ? "" }:
 let
   lib = import (nixpkgs + "/lib");
-  whole = builtins.pathExists (nixpkgs + "/pkgs/top-level/default.nix");
-  pkgs =
-    if whole then import nixpkgs { system = "x86_64-linux"; overlays = [ (final: _: { headwater = final.callPackage ../../../nix/package.nix { }; }) ]; }
-    else import ./pkgs.nix { inherit lib; names = builtins.fromJSON names; };
+  pkgs = import ./packages.nix { inherit lib nixpkgs names; };
   box = import (nixpkgs + "/nixos/lib/eval-config.nix") {
     inherit lib;
+    # As people do who write `specialArgs = inputs`.
+    specialArgs = lib.genAttrs [ "headwater" "nixpkgs" "self" "disko" ] (_: { nixosModules = { }; });
     system = null;
     modules = [
       ../../../nix/module
@@ -40,7 +39,7 @@ in
   failed = map (a: a.message) (lib.filter (a: !a.assertion) config.assertions);
   inherit (config) warnings;
   units = lib.mapAttrs (_: unit: unit.text) (lib.filterAttrs (name: _: lib.hasPrefix "headwater" name) config.systemd.units);
-  settings = if config.services.headwater.enable then config.services.headwater.settings else null;
+  settings = if config.services.headwater.enable then config.services.headwater.made.settings else null;
   enrolment = config.systemd.services.tailscaled-autoconnect.script or "";
   client = lib.filterAttrs (name: _: name == "SSL_CERT_FILE") (config.systemd.services.tailscaled.environment or { });
   etc = builtins.attrNames (ours config.environment.etc);

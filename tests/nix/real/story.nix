@@ -3,7 +3,7 @@
 { nixpkgs, names ? "[]", story }:
 let
   lib = import (nixpkgs + "/lib");
-  pkgs = import ./pkgs.nix { inherit lib; names = builtins.fromJSON names; };
+  pkgs = import ./packages.nix { inherit lib nixpkgs names; };
   evaluate = test: (import (nixpkgs + "/nixos/lib/testing") { inherit lib; }).evalTest {
     imports = [ test ];
     hostPkgs = pkgs;
@@ -11,7 +11,7 @@ let
     defaults.documentation.enable = false;
   };
   result = import ../../../nix/story.nix {
-    pkgs = pkgs // { testers.runNixOSTest = evaluate; callPackage = _: _: pkgs.headwater; };
+    pkgs = pkgs // { testers.runNixOSTest = evaluate; callPackage = file: given: if baseNameOf file == "testnode.nix" then pkgs.hello else pkgs.callPackage file given; };
     self.nixosModules.default = ../../../nix/module;
   } story;
   machines = result.config.nodes;

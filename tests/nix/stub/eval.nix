@@ -1,11 +1,12 @@
-# eval { lib, modules }: evaluates modules as NixOS would; gives config, the texts of the units, and
+# eval { lib, modules, … }: evaluates modules as NixOS would; gives config, the texts of the units, and
 # the messages of failed assertions.
-{ lib, modules }:
+{ lib, modules, specialArgs ? { }, pkgs ? import ./pkgs.nix { inherit lib; } }:
 let
   result = lib.evalModules {
+    inherit specialArgs;
     modules = [
       ./nixos.nix
-      { _module.args.pkgs = import ./pkgs.nix { inherit lib; }; }
+      { _module.args.pkgs = pkgs; }
     ] ++ modules;
   };
   inherit (result) config;

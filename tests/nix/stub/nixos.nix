@@ -44,7 +44,31 @@ in
     services.openssh = any;
     services.tailscale = any;
     networking.defaultGateway = string;
-    security = any;
+    security.sudo = any;
+    # As the real one has it, as far as somebody reads it.
+    security.acme = {
+      acceptTerms = flag false;
+      defaults = any;
+      certs = mkOption {
+        default = { };
+        type = types.attrsOf (types.submodule ({ name, ... }: {
+          options = {
+            directory = mkOption { type = types.str; default = "/var/lib/acme/${name}"; };
+            domain = mkOption { type = types.str; default = name; };
+            extraDomainNames = strings;
+            group = mkOption { type = types.str; default = "acme"; };
+            dnsProvider = mkOption { type = types.nullOr types.str; default = null; };
+            environmentFile = mkOption { type = types.nullOr types.str; default = null; };
+            reloadServices = strings;
+          };
+        }));
+      };
+    };
+    services.postgresql = {
+      enable = flag false;
+      ensureDatabases = strings;
+      ensureUsers = mkOption { type = types.listOf types.anything; default = [ ]; };
+    };
     time = any;
     virtualisation = any;
     zramSwap = any;
@@ -58,8 +82,13 @@ in
     };
     system.stateVersion = string;
     system.autoUpgrade = any;
+    system.build = mkOption {
+      type = types.attrsOf types.raw;
+      default.nixos-rebuild = "/nix/store/00000000000000000000000000000000-nixos-rebuild";
+    };
     users.users = mkOption { type = types.attrsOf types.anything; default = { }; };
     users.groups = mkOption { type = types.attrsOf types.anything; default = { }; };
+    systemd.tmpfiles.rules = strings;
     systemd.services = mkOption {
       default = { };
       type = types.attrsOf (types.submodule {

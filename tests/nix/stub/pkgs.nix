@@ -6,16 +6,16 @@ let
   fake = name: { type = "derivation"; inherit name; pname = name; version = "0"; outPath = place name; meta.mainProgram = name; };
   file = name: text: fake name // { inherit text; };
   json = {
-    type = with lib.types; attrsOf anything;
+    type = lib.types.anything;
     generate = name: value: file name (builtins.toJSON value) // { inherit value; };
   };
 in
 {
   inherit lib;
-  headwater = fake "headwater";
+  # No overlay: of ours there is only what the module calls.
+  callPackage = file: _: fake (if baseNameOf file == "package.nix" then "headwater" else throw "no ${file} here");
   coreutils = fake "coreutils";
   systemd = fake "systemd";
-  nixos-rebuild = fake "nixos-rebuild";
   formats.json = _: json;
   writeText = file;
   writeShellScript = file;

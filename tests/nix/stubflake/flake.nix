@@ -5,9 +5,9 @@
   outputs = { self }:
     let
       lib = import ./minilib.nix // {
-        nixosSystem = { modules }:
+        nixosSystem = { modules, specialArgs ? { } }:
           let
-            box = import ./stub/eval.nix { inherit lib; modules = modules ++ [ ./hardware.nix ]; };
+            box = import ./stub/eval.nix { inherit lib specialArgs; modules = modules ++ [ ./hardware.nix ]; };
             toplevel = builtins.seq (force box.units) (made "toplevel");
           in
           {
