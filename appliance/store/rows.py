@@ -37,6 +37,7 @@ from appliance.records import (
 )
 from appliance.wire import tailcfg
 from appliance.wire.keys import DiscoKey, LockKey, MachineKey, NodeKey
+from appliance.wire.tailcfg.message import address_text
 
 Row = dict[str, object]
 Loaded = Mapping[str, Any]
@@ -271,8 +272,8 @@ def node_to_row(tailnet_id: TailnetID, node: Node) -> Row:
         "user_id": node.user_id,
         "tags": _texts(node.tags),
         "disco_key": _text_or_none(node.disco_key),
-        "ipv4": _text_or_none(node.ipv4),
-        "ipv6": _text_or_none(node.ipv6),
+        "ipv4": None if node.ipv4 is None else address_text(node.ipv4),
+        "ipv6": None if node.ipv6 is None else address_text(node.ipv6),
         "hostinfo": _json(node.hostinfo),
         "net_info": None if node.net_info is None else _json(node.net_info),
         "endpoints": _texts(node.endpoints),

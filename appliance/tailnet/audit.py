@@ -31,6 +31,7 @@ from appliance.records import (
     UserID,
 )
 from appliance.tailnet.snapshot import Edit, Snapshot
+from appliance.wire.tailcfg.message import address_text
 
 MAX_VALUE_CHARS = 500
 """A value whose JSON is longer is cut: a node may have thousands of routes."""
@@ -128,13 +129,13 @@ def _node(edit: Edit, node: Node) -> Said:
         "hostname": node.hostname,
         "user": _user(edit, node.user_id),
         "tags": node.tags,
-        "addresses": [str(address) for address in node.addresses],
+        "addresses": list(map(address_text, node.addresses)),
         "nodeKey": node.node_key.short,
         "machineKey": node.machine_key.short,
         "expiresAt": _time(node.expires_at),
         "ephemeral": node.ephemeral,
-        "approvedRoutes": [str(route) for route in node.approved_routes],
-        "attributes": [_attribute(each) for each in node.attributes],
+        "approvedRoutes": list(map(str, node.approved_routes)),
+        "attributes": list(map(_attribute, node.attributes)),
         "authKey": node.auth_key_id,
         "method": node.register_method,
     }

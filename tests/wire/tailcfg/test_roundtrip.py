@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from appliance.wire import keys, tailcfg
-from appliance.wire.tailcfg.message import Address, AddrPort, Prefix
+from appliance.wire.tailcfg.message import Address, AddrPort, Prefix, address_text
 from tests.vectors import load
 
 NAMES = [case["type"] for case in load("go_messages.json")]
@@ -106,3 +106,23 @@ def test_spelling_does_not_matter(name: str, data: st.DataObject) -> None:
     plain.get("Hostinfo", {}).get("NetInfo", {}).pop("DERPLatency", None)  # names are values there
     wanted = decode(json.dumps(plain).encode())
     assert decode(json.dumps(recased(plain, data.draw)).encode()) == wanted
+
+
+GROUPS = st.sampled_from((0, 0, 0, 1, 0xFFFF)) | st.integers(0, 0xFFFF)
+
+
+@given(groups=st.lists(GROUPS, min_size=8, max_size=8))
+def test_texts_of_addresses_are_those_of_python(groups: list[int]) -> None:
+    """Where zeros are left out is our own code; the standard library's is the judge."""
+    address = ipaddress.IPv6Address(b"".join(group.to_bytes(2, "big") for group in groups))
+    assert address_text(address) == str(address)
+
+
+@given(address=ADDRESSES, zone=st.sampled_from(("eth0", "1")))
+def test_texts_of_addresses_keep_the_zone(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, zone: str
+) -> None:
+    assert address_text(address) == str(address)
+    if address.version == 6:
+        scoped = ipaddress.IPv6Address(f"{address}%{zone}")
+        assert address_text(scoped) == str(scoped)
