@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from appliance.store.errors import DatabaseAway, DatabaseDamaged, StoreError, reason
 from appliance.store.postgresql import POOLED, READ_ONLY, Sessions
 from appliance.store.sqlitefile import FILE_MODE, SqliteFile
+from appliance.store.statements import execute
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # IMMEDIATE: wait for the write lock here, where nothing was done yet, not in the middle.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    execute(connection, "BEGIN IMMEDIATE")
 
 
 def _open_postgresql(url: str, *, take_over: bool) -> Opened:

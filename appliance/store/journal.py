@@ -15,17 +15,16 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Dialect, and_, delete, func, select
-from sqlalchemy.exc import DBAPIError
 
 from appliance.records import TailnetID
 from appliance.store import schema
 from appliance.store.errors import NotOurs, StoreError
+from appliance.store.statements import execute, time_processor
 
 KEPT_VERSIONS = 1000
 """Rows kept per tailnet: enough to say how far two histories lie apart, 100 KB at most."""
@@ -64,7 +63,7 @@ class Journal:
         found = "EXISTS (SELECT 1 FROM journal WHERE tailnet_id = "
         self._add_first = add.format(f"NOT {found}{mark})")
         self._add_next = add.format(f"{found}{mark} AND version = {mark} AND writer = {mark})")
-        self._process_time = _time_processor(dialect)
+        self._process_time = time_processor(dialect)
 
     def claim(self, connection: Connection, now: datetime) -> Heads:
         """Add a row of this server's to every tailnet; give the heads once that is committed.
@@ -111,20 +110,7 @@ class Journal:
     ) -> bool:
         text = self._add_first if len(after) == 1 else self._add_next
         row = (tailnet_id, version, self._process_time(now), self.writer)
-        return self._execute(connection, text, (*row, *after)) == 1
-
-    def _execute(self, connection: Connection, text: str, values: tuple[object, ...]) -> int:
-        """Execute a statement, and give how many rows it touched.
-
-        For SQLite past SQLAlchemy, which takes longer for it than the database.
-        """
-        driver = connection.connection.driver_connection
-        if not isinstance(driver, sqlite3.Connection):
-            return connection.exec_driver_sql(text, values).rowcount
-        try:
-            return driver.execute(text, values).rowcount
-        except sqlite3.Error as error:
-            raise DBAPIError.instance(text, values, error, sqlite3.Error) from error
+        return execute(connection, text, (*row, *after)) == 1
 
     def check(self, connection: Connection, *, commit: Heads | None = None) -> Heads:
         """Compare the database with what this server knows; give the heads it has by now.
@@ -218,11 +204,6 @@ class Journal:
         for tailnet_id, version in self.heads.items():
             old = and_(table.c.tailnet_id == tailnet_id, table.c.version <= version - KEPT_VERSIONS)
             connection.execute(delete(table).where(old))
-
-
-def _time_processor(dialect: Dialect) -> Callable[[datetime], object]:
-    processor = schema.UtcTime().dialect_impl(dialect).bind_processor(dialect)
-    return processor if processor is not None else lambda time: time
 
 
 def described(head: Head) -> str:

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table, delete, select
+from sqlalchemy.types import TypeEngine
 
-from appliance.records import TailnetID
+from appliance.records import Record, TailnetID
 from appliance.store import schema
 from appliance.store.kinds import KEPT_AS, TABLES
 from appliance.store.rows import Row, audit_entry_to_row
+from appliance.store.statements import execute, time_processor
 from appliance.tailnet.snapshot import Rows
 
-BLOCK_ROWS = (256, 64, 16, 4, 1)
-"""Rows per statement. 256 nodes are 6,900 parameters, of 32,766 that SQLite takes."""
+BLOCK_ROWS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows per statement: a commit of less than 256 rows takes one statement for each bit of their number.
+256 nodes are 6,900 parameters, of 32,766 that SQLite takes."""
 
 _UNDROPPED = {schema.tailnets, schema.users, schema.policies}
 _DROPPED = tuple(table for table in reversed(TABLES) if table not in _UNDROPPED)
@@ -44,7 +48,7 @@ class Changes:
 
     def __init__(self) -> None:
         self.audit: list[Row] = []
-        self._puts: dict[Table, dict[int, Row]] = {}
+        self._puts: dict[Table, dict[int, tuple[TailnetID, Record]]] = {}
         self._drops: dict[Table, dict[int, None]] = {}
         self.counters: dict[str, int] = {}
 
@@ -58,10 +62,9 @@ class Changes:
                 self._drops.setdefault(table, {})[record.id] = None
                 self._count(table, record.id)
             for record in rows.puts:
-                kept = KEPT_AS[type(record)]
-                table = kept.table
+                table = KEPT_AS[type(record)].table
                 self._drops.get(table, {}).pop(record.id, None)
-                self._puts.setdefault(table, {})[record.id] = kept.to_row(tailnet_id, record)
+                self._puts.setdefault(table, {})[record.id] = tailnet_id, record
                 self._count(table, record.id)
 
     def _count(self, table: Table, record_id: int) -> None:
@@ -70,11 +73,14 @@ class Changes:
 
     def puts(self, table: Table) -> list[Row]:
         """Give the rows to write into a table."""
-        return list(self._puts.get(table, {}).values())
+        return [
+            KEPT_AS[type(record)].to_row(tailnet_id, record)
+            for tailnet_id, record in self._puts.get(table, {}).values()
+        ]
 
     def drops(self, table: Table) -> list[Row]:
         """Give the keys of the rows to delete from a table."""
-        return [{"id": record_id} for record_id in self._drops.get(table, {})]
+        return [{"id": record_id} for record_id in self._drops.get(table, ())]
 
 
 class Writer:
@@ -130,7 +136,7 @@ class _Statement(ABC):
         self._processors = [
             (index, processor)
             for index, name in enumerate(columns)
-            if (processor := table.c[name].type.dialect_impl(dialect).bind_processor(dialect))
+            if (processor := _processor(table.c[name].type, dialect))
         ]
         mark = "?" if dialect.paramstyle == "qmark" else "%s"
         group = f"({', '.join([mark] * len(columns))})"
@@ -142,16 +148,23 @@ class _Statement(ABC):
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Execute for all rows, in blocks."""
-        for block in _blocks(rows):
-            values: list[object] = []
-            for row in block:
-                picked = self._pick(row)
-                values.extend((picked,) if self._single else picked)
-            width = len(values) // len(block)
+        if not rows:
+            return
+        picked = [self._pick(row) for row in rows]
+        for size, start in _blocks(len(rows)):
+            block = picked[start : start + size]
+            values = block if self._single else list(chain.from_iterable(block))
+            width = len(values) // size
             for index, processor in self._processors:
                 for at in range(index, len(values), width):
                     values[at] = processor(values[at])
-            connection.exec_driver_sql(self._texts[len(block)], tuple(values))
+            execute(connection, self._texts[size], tuple(values))
+
+
+def _processor(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], object] | None:
+    if isinstance(kind, schema.UtcTime):
+        return time_processor(dialect)
+    return kind.dialect_impl(dialect).bind_processor(dialect)
 
 
 class _Upsert(_Statement):
@@ -198,9 +211,10 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _blocks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    """Divide so many rows into blocks: size, and where it begins."""
     start = 0
     for size in BLOCK_ROWS:
-        while len(rows) - start >= size:
-            yield rows[start : start + size]
+        while count - start >= size:
+            yield size, start
             start += size
