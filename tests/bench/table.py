@@ -54,14 +54,15 @@ def show(figures: Sequence[Figure]) -> str:
 def _cells(figure: Figure) -> tuple[str, ...]:
     verdict = {None: "", True: "ok", False: "MISSED"}[figure.is_met]
     sign = "≥" if figure.at_least else "≤"
-    target = "" if figure.target is None else f"{sign} {_number(figure.target)}"
+    target = "" if figure.target is None else f"{sign} {number(figure.target)}"
     ratio = "" if not figure.target else f"{figure.median / figure.target:.2f}"
-    spread = f"{_number(min(figure.values))} … {_number(max(figure.values))}"
-    median = f"{_number(figure.median)} {figure.unit}"
+    spread = f"{number(min(figure.values))} … {number(max(figure.values))}"
+    median = f"{number(figure.median)} {figure.unit}"
     return (figure.name, median, spread if len(figure.values) > 1 else "", target, ratio, verdict)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write a number with three digits that count."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
