@@ -136,6 +136,11 @@ class Host:
         """The command prefix that runs a program on this host."""
         return ["ip", "netns", "exec", self.name]
 
+    def knows(self, name: str, address: str) -> None:
+        """Let this host find a name, besides the server's."""
+        with (_ETC / self.name / "hosts").open("a") as hosts:
+            hosts.write(f"{address} {name}\n")
+
     def block_udp(self, allowed: Sequence[str]) -> None:
         """Drop all UDP that leaves this host, except to these addresses."""
         accepts = [f"{'ip6' if ':' in to else 'ip'} daddr {to} accept" for to in allowed]

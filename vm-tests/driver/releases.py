@@ -107,6 +107,12 @@ def crash(tree: Path, _version: str) -> None:
 
 def move_schema_and_crash(tree: Path, version: str) -> None:
     """Break a release that has changed the database by then, so that older ones cannot read it."""
+    move_schema(tree, version)
+    crash(tree, version)
+
+
+def move_schema(tree: Path, version: str) -> None:
+    """Make a release of which the database cannot be read by older ones."""
     number = schema.SCHEMA_VERSION + 1
     place = tree / "appliance" / "store"
     path = place / "schema.py"
@@ -116,4 +122,3 @@ def move_schema_and_crash(tree: Path, version: str) -> None:
         revision=f"{number:04}", before=f"{number - 1:04}", number=number, version=version
     )
     (place / "migrations" / "versions" / f"v{number:04}_story.py").write_text(migration)
-    crash(tree, version)
