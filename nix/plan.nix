@@ -104,7 +104,19 @@ let
     lib.sort (a: b: a < b) (unique (map (e: e.port) outside));
 
   # ── credentials ─────────────────────────────────────────────────────────────────────────────
-  said = map (key: { inherit key; value = value (lib.splitString "." key); }) facts.secret_keys;
+  # A key with [] in it stands for each of a list.
+  said = concatMap
+    (key:
+      let parts = lib.splitString "[]." key; in
+      if builtins.length parts == 1 then [{ inherit key; value = value (lib.splitString "." key); }]
+      else each (head parts) (elemAt parts 1))
+    facts.secret_keys;
+  each = list: key:
+    let
+      found = settings.${list} or [ ];
+      entry = i: { key = "${list}[${toString i}].${key}"; value = (elemAt found i).${key} or null; };
+    in
+    attempt (builtins.genList entry (builtins.length found));
   wanted = filter (s: s.value != null && !hasPrefix "/" s.value) said;
   credentials = lib.listToAttrs
     (map (s: lib.nameValuePair s.value (secrets.${s.value} or "${constants.secrets_dir}/${s.value}")) wanted);
@@ -171,8 +183,10 @@ let
   ];
   # Files that ProtectHome= and PrivateTmp= hide.
   files =
-    map (key: { inherit key; value = value (lib.splitString "." key); })
-      (facts.secret_keys ++ [ "derp.server.mesh.ca_file" "tailnet.policy.path" ])
+    said
+    ++ each "oidc" "ca_file"
+    ++ map (key: { inherit key; value = value (lib.splitString "." key); })
+      [ "derp.server.mesh.ca_file" "tailnet.policy.path" ]
     ++ attempt (map (t: { key = "tailnets.policy.path"; value = t.policy.path or null; }) (settings.tailnets or [ ]));
   isHidden = path: builtins.any (place: path == place || hasPrefix "${place}/" path) facts.hidden_places;
   wrongFiles = concatMap

@@ -41,6 +41,12 @@ class AuditReader(Protocol):
         """Give entries with their numbers."""
 
 
+async def _no_provider(name: str) -> str:
+    raise NotFound(
+        "provider-unknown", f"the site file names no identity provider {name!r}", concerns=name
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Door:
     """What the handlers work with. ``database_trouble`` asks the database, and says what is wrong with it; the rest is at hand."""
@@ -58,6 +64,8 @@ class Door:
     failing: Callable[[], Sequence[Failing]] = tuple
     """The background loops that fail now."""
     key_uses: KeyUses = field(default_factory=KeyUses)
+    issuer_of: Callable[[str], Awaitable[str]] = _no_provider
+    """Gives the issuer of an identity provider of the site file. Raises NotFound, Conflict."""
     warnings: Callable[[], Sequence[str]] = tuple
     """What is fine by itself in the site file and probably not meant."""
 

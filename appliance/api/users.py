@@ -6,10 +6,11 @@ from msgspec import Struct
 
 from appliance.api import shapes
 from appliance.api.routes import Context, Nothing, Route, optional_number
+from appliance.errors import Invalid
 from appliance.identity import roles
 from appliance.identity.scopes import Scope
 from appliance.records import UserID
-from appliance.tailnet import users
+from appliance.tailnet import people, users
 
 
 class CreateUser(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -59,6 +60,13 @@ async def create(ctx: Context, body: CreateUser) -> shapes.UserAnswer:
     return shapes.UserAnswer(user=shapes.user(user))
 
 
+class LinkUser(Struct, frozen=True, rename="camel"):
+    """An account at an identity provider: ``subject`` is the provider's own name of it."""
+
+    provider: str
+    subject: str
+
+
 async def show(ctx: Context, body: ListUsers) -> shapes.Users:
     """List users, filtered by name, e-mail or id."""
     user_id = optional_number(body.id, "user")
@@ -97,6 +105,30 @@ async def set_role(ctx: Context, body: SetRole) -> RoleSet:
     )
 
 
+async def link(ctx: Context, body: LinkUser) -> shapes.UserAnswer:
+    """Let an account of an identity provider log in as this user."""
+    user_id = ctx.user_id
+    issuer = await ctx.door.issuer_of(body.provider)
+    if not 0 < len(body.subject) <= people.MAX_SUBJECT_CHARS or not body.subject.isprintable():
+        raise Invalid("subject-invalid", "say which account: the provider's own name of it (sub)")
+    async with ctx.edit() as edit:
+        user = people.link(
+            edit,
+            users.get(edit, user_id),
+            provider=body.provider,
+            issuer=issuer,
+            subject=body.subject,
+        )
+    return shapes.UserAnswer(user=shapes.user(user))
+
+
+async def unlink(ctx: Context, _: Nothing) -> shapes.UserAnswer:
+    """Take away a user's account at an identity provider, and the groups that came from there."""
+    async with ctx.edit() as edit:
+        user = people.unlink(edit, users.get(edit, ctx.user_id))
+    return shapes.UserAnswer(user=shapes.user(user))
+
+
 async def destroy(ctx: Context, _: Nothing) -> Nothing:
     """Remove a user."""
     async with ctx.edit() as edit:
@@ -121,5 +153,7 @@ ROUTES = (
         "user.rename",
     ),
     Route("POST", f"{_ONE}/role", Scope.USERS, SetRole, RoleSet, set_role, "user.set-role"),
+    Route("POST", f"{_ONE}/link", Scope.USERS, LinkUser, shapes.UserAnswer, link, "user.link"),
+    Route("POST", f"{_ONE}/unlink", Scope.USERS, Nothing, shapes.UserAnswer, unlink, "user.unlink"),
     Route("DELETE", _ONE, Scope.USERS, Nothing, Nothing, destroy, "user.destroy"),
 )

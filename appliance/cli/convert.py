@@ -16,6 +16,7 @@ from typing import cast
 from urllib.parse import quote
 
 from appliance import durations
+from appliance.cli.convertoidc import oidc
 from appliance.cli.headscale import Plain, Theirs
 from appliance.config.resolvers import refusal
 from appliance.redaction import redact
@@ -65,7 +66,7 @@ def from_headscale(
 
     ``base`` is the directory of the file: Headscale reads relative paths from there.
     """
-    conversion = _Conversion(Theirs(document), base)
+    conversion = Conversion(Theirs(document), base)
     for step in _STEPS:
         step(conversion)
     for key in conversion.theirs.unasked():
@@ -74,7 +75,7 @@ def from_headscale(
     return conversion.ours, conversion.remarks
 
 
-class _Conversion:
+class Conversion:
     """Our settings and the remarks while they are made."""
 
     def __init__(self, theirs: Theirs, base: Path | None) -> None:
@@ -129,7 +130,7 @@ class _Conversion:
 # ── who is asked where ───────────────────────────────────────────────────────────────────────────
 
 
-def _addresses(it: _Conversion) -> None:
+def _addresses(it: Conversion) -> None:
     url = it.theirs.text("server_url")
     if url:
         it.put("server_url", url)
@@ -149,7 +150,7 @@ def _addresses(it: _Conversion) -> None:
         it.put("trusted_proxies", proxies)
 
 
-def _certificates(it: _Conversion) -> None:
+def _certificates(it: Conversion) -> None:
     name = it.theirs.text("tls_letsencrypt_hostname")
     cert, key = it.path("tls_cert_path"), it.path("tls_key_path")
     if name:
@@ -167,7 +168,7 @@ def _certificates(it: _Conversion) -> None:
         it.remark("tls_client_auth_mode", "certificates of clients are not asked for", "enforced")
 
 
-def _socket(it: _Conversion) -> None:
+def _socket(it: Conversion) -> None:
     path = it.path("unix_socket")
     if path:
         it.put("socket.path", path)
@@ -199,7 +200,7 @@ def _mode(value: object) -> str | None:
 # ── nodes, addresses, names ──────────────────────────────────────────────────────────────────────
 
 
-def _nodes(it: _Conversion) -> None:
+def _nodes(it: Conversion) -> None:
     it.put("tailnet.ephemeral_timeout", durations.to_text(_ephemeral(it)))
     expiry = it.theirs.text("node.expiry")
     if expiry not in ("", "0"):
@@ -220,7 +221,7 @@ def _nodes(it: _Conversion) -> None:
         it.remark("auto_update.enabled", f"{sentence} tailscale set --auto-update", "true")
 
 
-def _ephemeral(it: _Conversion) -> timedelta:
+def _ephemeral(it: Conversion) -> timedelta:
     key = it.theirs.first("node.ephemeral.inactivity_timeout", "ephemeral_node_inactivity_timeout")
     try:
         found = it.theirs.duration(key)
@@ -236,7 +237,7 @@ def _ephemeral(it: _Conversion) -> timedelta:
     return found
 
 
-def _prefixes(it: _Conversion) -> None:
+def _prefixes(it: Conversion) -> None:
     families: dict[int, list[str]] = {4: [], 6: []}
     key = it.theirs.first("prefixes.v4", "prefixes.v6", "ip_prefixes", "ip_prefix")
     new = key.startswith("prefixes.")
@@ -265,7 +266,7 @@ def _prefixes(it: _Conversion) -> None:
 # ── DNS ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _dns(it: _Conversion) -> None:
+def _dns(it: Conversion) -> None:
     """Read ``dns`` of 0.23 and later and ``dns_config`` of before; a mixed file has both."""
     theirs = it.theirs
     domain = theirs.text(theirs.first("dns.base_domain", "dns_config.base_domain"))
@@ -298,14 +299,14 @@ def _dns(it: _Conversion) -> None:
         it.remark("dns.extra_records_path", sentence, theirs.text("dns.extra_records_path"))
 
 
-def _had_users_in_names(it: _Conversion) -> bool:
+def _had_users_in_names(it: Conversion) -> bool:
     keys = ("dns.use_username_in_magic_dns", "dns_config.use_username_in_magic_dns")
     if it.theirs.has(*keys):
         return it.flag(it.theirs.first(*keys), default=False)
     return it.theirs.has("dns_config.magic_dns")  # until 0.22 there was no choice
 
 
-def _resolvers(it: _Conversion, key: str, texts: list[str] | None = None) -> list[str]:
+def _resolvers(it: Conversion, key: str, texts: list[str] | None = None) -> list[str]:
     """Keep the resolvers that clients can use."""
     kept = []
     for text in it.theirs.texts(key) if texts is None else texts:
@@ -317,7 +318,7 @@ def _resolvers(it: _Conversion, key: str, texts: list[str] | None = None) -> lis
     return kept
 
 
-def _split(it: _Conversion) -> None:
+def _split(it: Conversion) -> None:
     places = ("dns.nameservers.split", "dns_config.restricted_nameservers", "dns.split")
     key = it.theirs.first(*places)
     found = {}
@@ -339,7 +340,7 @@ def _split(it: _Conversion) -> None:
         it.put("dns.search_domains", domains)
 
 
-def _records(it: _Conversion) -> None:
+def _records(it: Conversion) -> None:
     key = it.theirs.first("dns.extra_records", "dns_config.extra_records")
     value = it.theirs.get(key)
     kept: list[object] = []
@@ -367,7 +368,7 @@ def _records(it: _Conversion) -> None:
 # ── relays ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _relays(it: _Conversion) -> None:
+def _relays(it: Conversion) -> None:
     enabled = it.flag("derp.server.enabled", default=False)
     for text in it.theirs.texts("derp.urls"):
         it.remark(
@@ -403,7 +404,7 @@ def _relays(it: _Conversion) -> None:
         it.remark("derp.server.private_key_path", f"{sentence}; else a new one is made", path)
 
 
-def _relay_address(it: _Conversion, key: str, *, enabled: bool) -> None:
+def _relay_address(it: Conversion, key: str, *, enabled: bool) -> None:
     text = it.theirs.text(key)
     if text and not enabled:
         it.remark(key, "left out, as the relay was off; write the server's own address", text)
@@ -413,7 +414,7 @@ def _relay_address(it: _Conversion, key: str, *, enabled: bool) -> None:
             it.remark(key, "the address of Headscale's example: nodes would dial it", text)
 
 
-def _relay_names(it: _Conversion) -> None:
+def _relay_names(it: Conversion) -> None:
     number = it.theirs.get("derp.server.region_id")
     if str(number).isdecimal() and int(str(number)):
         it.put("derp.server.region_id", int(str(number)))
@@ -432,7 +433,7 @@ def _relay_names(it: _Conversion) -> None:
 # ── database, policy, log ────────────────────────────────────────────────────────────────────────
 
 
-def _database(it: _Conversion) -> None:
+def _database(it: Conversion) -> None:
     theirs = it.theirs
     kind = theirs.text(theirs.first("database.type", "db_type")).lower()
     new = theirs.has("database.type")
@@ -482,7 +483,7 @@ def _sslmode(text: str) -> list[str]:
     return [f"sslmode={quote(words.get(text.lower(), text), safe='')}"]
 
 
-def _policy(it: _Conversion) -> None:
+def _policy(it: Conversion) -> None:
     """Take over where the policy comes from; say what people must do."""
     path = it.path(it.theirs.first("policy.path", "acl_policy_path"))
     if it.theirs.text("policy.mode") == "database":
@@ -509,7 +510,7 @@ _LEVELS = {
 }
 
 
-def _log(it: _Conversion) -> None:
+def _log(it: Conversion) -> None:
     key = it.theirs.first("log.level", "log_level")
     text = it.theirs.text(key).lower()
     if text:
@@ -523,7 +524,7 @@ def _log(it: _Conversion) -> None:
         it.put("log.format", "json" if form == "json" else "text")
 
 
-def _keys(it: _Conversion) -> None:
+def _keys(it: Conversion) -> None:
     if it.theirs.has("noise.private_key_path"):
         sentence = (
             "copy this key file to STATE_DIR/noise.key, so that clients know the server again"
@@ -532,7 +533,7 @@ def _keys(it: _Conversion) -> None:
         it.remark("noise.private_key_path", sentence, path)
 
 
-_STEPS: tuple[Callable[[_Conversion], None], ...] = (
+_STEPS: tuple[Callable[[Conversion], None], ...] = (
     _addresses,
     _certificates,
     _socket,
@@ -544,4 +545,5 @@ _STEPS: tuple[Callable[[_Conversion], None], ...] = (
     _policy,
     _log,
     _keys,
+    oidc,
 )

@@ -126,13 +126,51 @@ def set_role(invocation: Invocation, name: str, role: str) -> None:
       headwater users set-role alice owner
       headwater users set-role 2 network-admin
     """
-    client = invocation.client()
-    is_id = name.isascii() and name.isdigit()  # no name is digits only
-    user = one_user(client, name if is_id else "", "" if is_id else name)
+    client, user = _named(invocation, name)
     answer = client.post(f"/api/v1/user/{user['id']}/role", {"role": role})
     former = cast(Plain | None, answer["formerOwner"])
     said = f"Role set; {former['name']} is an admin now" if former else "Role set"
     invocation.tell(client, answer["user"], said)
+
+
+@users.verb("link")
+@click.argument("name")
+@click.option("--provider", required=True, help="Name of the provider in the site file.")
+@click.option("--subject", required=True, help="The provider's own name of the account (sub).")
+@click.pass_obj
+def link(invocation: Invocation, name: str, provider: str, subject: str) -> None:
+    """Let an account of an identity provider log in as the user NAME (or id).
+
+    For a user who was there before: an e-mail address or a name alone links nobody, since providers
+    let people choose those. The page that refused the login shows the subject.
+
+    \b
+    Example:
+      headwater users link alice --provider company --subject 248289761001
+    """
+    client, user = _named(invocation, name)
+    body: Plain = {"provider": provider, "subject": subject}
+    answer = client.post(f"/api/v1/user/{user['id']}/link", body)
+    invocation.tell(client, answer["user"], "Account linked")
+
+
+@users.verb("unlink")
+@click.argument("name")
+@click.pass_obj
+def unlink(invocation: Invocation, name: str) -> None:
+    """Take away the account at an identity provider from the user NAME (or id).
+
+    The groups that came from there go too. With the next login the account becomes a user of its own.
+    """
+    client, user = _named(invocation, name)
+    answer = client.post(f"/api/v1/user/{user['id']}/unlink", {})
+    invocation.tell(client, answer["user"], "Account unlinked")
+
+
+def _named(invocation: Invocation, name: str) -> tuple[Client, Plain]:
+    client = invocation.client()
+    is_id = name.isascii() and name.isdigit()  # no name is digits only
+    return client, one_user(client, name if is_id else "", "" if is_id else name)
 
 
 def one_user(client: Client, identifier: str, name: str) -> Plain:

@@ -7,6 +7,7 @@ what cannot work (``checks``), nor for what depends on the machine. Pure.
 from __future__ import annotations
 
 import os.path
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,7 +51,7 @@ def hidden_files(settings: Settings) -> tuple[SiteWarning, ...]:
             key,
             f"{path} is hidden from the service that 'headwater deploy' sets up",
             f"put it elsewhere, not below {', '.join(HIDDEN_PLACES)}, or hand it over as a credential"
-            if key in CREDENTIALS
+            if re.sub(r"\[\d+]", "", key) in CREDENTIALS
             else f"put it elsewhere, not below {', '.join(HIDDEN_PLACES)}",
         )
         for key, path in site_files(settings).items()
@@ -59,7 +60,13 @@ def hidden_files(settings: Settings) -> tuple[SiteWarning, ...]:
 
 
 CREDENTIALS = frozenset(
-    {"database_password_file", "tls.cert_file", "tls.key_file", "derp.server.mesh.key_file"}
+    {
+        "database_password_file",
+        "tls.cert_file",
+        "tls.key_file",
+        "derp.server.mesh.key_file",
+        "oidc.client_secret_file",
+    }
 )
 """Keys of files that may be handed over by name."""
 
@@ -80,6 +87,9 @@ def site_files(settings: Settings) -> dict[str, str]:
         "derp.server.mesh.key_file": server.mesh.key_file,
         "derp.server.mesh.ca_file": server.mesh.ca_file,
     }
+    for i, provider in enumerate(settings.oidc):
+        files[f"oidc[{i}].client_secret_file"] = provider.client_secret_file
+        files[f"oidc[{i}].ca_file"] = provider.ca_file
     for i, tailnet in enumerate(settings.all_tailnets):
         place = f"tailnets[{i - 1}]" if i else "tailnet"
         files[f"{place}.policy.path"] = tailnet.policy.path

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from appliance.config import ConfigError, Settings, resolved
@@ -114,19 +114,22 @@ SECRET_KEYS: Mapping[str, tuple[str, ...]] = {
     "tls.cert_file": ("tls", "cert_file"),
     "tls.key_file": ("tls", "key_file"),
     "derp.server.mesh.key_file": ("derp", "server", "mesh", "key_file"),
+    "oidc[].client_secret_file": ("oidc", "[]", "client_secret_file"),
 }
-"""Settings that name files; a relative name is a credential."""
+"""Settings that name files; a relative name is a credential. ``[]`` stands for each of a list."""
 
 
 def credential_names(settings: Settings) -> set[str]:
     """Name the credentials that the settings ask for."""
     found: set[str] = set()
     for place in SECRET_KEYS.values():
-        value: object = settings
+        values: list[object] = [settings]
         for name in place:
-            value = getattr(value, name)
-        if isinstance(value, Path) and not value.is_absolute():
-            found.add(str(value))
+            if name == "[]":
+                values = [each for value in values for each in cast("Sequence[object]", value)]
+            else:
+                values = [getattr(value, name) for value in values]
+        found |= {str(each) for each in values if isinstance(each, Path) and not each.is_absolute()}
     return found
 
 

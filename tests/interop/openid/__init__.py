@@ -1,0 +1,1 @@
+"""Identity providers of others, started on loopback: oidc-provider (npm), Keycloak, canaille."""
