@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driver import images, initrd, network
+from driver import __main__, images, initrd, network, sandbox, stories
 from driver.face import Machines
 from driver.log import Log
 from driver.machine import BaseMachine, StoryFailed, retry
@@ -216,3 +216,40 @@ def unpack(data: bytes) -> dict[str, tuple[int, bytes]]:
             return found
         found[name] = (mode, data[begin : begin + size])
         place = -(-(begin + size) // 4) * 4
+
+
+@pytest.mark.parametrize(
+    ("required", "code"), [("", 0), ("stories", 1), ("pebble,stories", 1), ("pebble", 0)]
+)
+def test_skipped_stories_fail_where_they_are_required(
+    required: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def forbid() -> None:
+        raise sandbox.Forbidden("no systemd-nspawn (Debian: systemd-container)")
+
+    monkeypatch.setattr(sandbox, "require", forbid)
+    monkeypatch.setenv("HEADWATER_REQUIRE", required)
+    for command in ("run", "images", "killed"):
+        monkeypatch.setattr("sys.argv", ["driver", command])
+        assert __main__.main() == code
+        printed = capsys.readouterr().out
+        assert "no systemd-nspawn" in printed
+        assert " 0 passed, 0 failed, " in printed
+
+
+def test_one_story_whose_tools_are_missing_fails_where_it_is_required(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = stories.Story("box", {}, None, 1, "no qemu")
+    monkeypatch.setattr(sandbox, "require", lambda: None)
+    monkeypatch.setattr(images, "prune", lambda: None)
+    monkeypatch.setattr(stories, "load", lambda _name: lacking)
+    monkeypatch.setattr("sys.argv", ["driver", "run", stories.names()[0]])
+    monkeypatch.delenv("HEADWATER_REQUIRE", raising=False)
+    assert __main__.main() == 0
+    monkeypatch.setenv("HEADWATER_REQUIRE", "stories")
+    assert __main__.main() == 1
+    assert "0 passed, 0 failed, 1 skipped" in capsys.readouterr().out

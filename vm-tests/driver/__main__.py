@@ -6,6 +6,7 @@ Not for a single story's course (`stories.py`).
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,9 @@ SHOWN_LINES = 160
 
 # The story within which the driver is killed; any will do.
 KILLED = "two_nodes"
+
+REQUIRE = "HEADWATER_REQUIRE"
+"""Names, with commas between them, of what must run; a story that is skipped fails if `stories` is there."""
 
 LOGS = stories.HERE.parent / ".cache" / "vm"
 
@@ -40,7 +44,7 @@ def main() -> int:
         sandbox.require()
     except sandbox.Forbidden as reason:
         print(f"vm: SKIPPED, ALL {len(chosen)} STORIES: machines cannot be booted here: {reason}")
-        return 0
+        return _sum_up(["SKIPPED"] * len(chosen), 0.0)
     try:
         plans = {story.name: stories.plan(story) for story in chosen if not story.missing}
     except NoImage as reason:
@@ -75,9 +79,15 @@ def _run_all(chosen: list[Story], plans: dict[str, dict[str, list[str]]], jobs: 
     began = time.monotonic()
     with ThreadPoolExecutor(jobs) as pool:
         results = list(pool.map(lambda story: _run(story, plans.get(story.name, {})), chosen))
+    return _sum_up(results, time.monotonic() - began)
+
+
+def _sum_up(results: list[str], took: float) -> int:
     passed, failed, skipped = (results.count(how) for how in ("passed", "failed", "SKIPPED"))
-    took = time.monotonic() - began
     print(f"vm: {passed} passed, {failed} failed, {skipped} skipped, {took:.0f} s altogether")
+    if skipped and "stories" in os.environ.get(REQUIRE, "").split(","):
+        print(f"vm: FAILED: {skipped} skipped, and {REQUIRE} says that stories must run here")
+        return 1
     return 1 if failed else 0
 
 
