@@ -95,6 +95,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("headwater_control_map_stalled_total", "counter", "Polls ended because nobody read."),
     Metric("headwater_control_map_failed_total", "counter", "Polls ended by a fault of ours."),
     Metric("headwater_control_map_rounds_total", "counter", "Distributions of a publication."),
+    Metric(
+        "headwater_api_requests_total",
+        "counter",
+        "Requests to the API over the network, by what became of their key.",
+        "outcome",
+    ),
     Metric("headwater_relay_clients", "gauge", "Relay connections by kind; kinds overlap.", "kind"),
     Metric("headwater_relay_logins_total", "counter", "Logins that went well."),
     Metric("headwater_relay_refused_total", "counter", "Connections refused or ended.", "reason"),

@@ -68,3 +68,8 @@ class SourceBuckets:
                 del self._buckets[next(iter(self._buckets))]
         self._buckets[source] = bucket
         return bucket.allow(1, now)
+
+    def has(self, source: str, now: float) -> bool:
+        """Tell whether this source has a token left, without taking it."""
+        bucket = self._buckets.get(source)
+        return bucket is None or bucket.spend(0, now) >= 1

@@ -5,6 +5,9 @@ Not for where it listens (``server``).
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
+
 from aiohttp import web
 
 from appliance.api import (
@@ -21,6 +24,7 @@ from appliance.api import (
     users,
 )
 from appliance.api.door import DOOR, Door
+from appliance.api.gate import Gate
 from appliance.api.mount import Identify, local, mount
 from appliance.api.problem import problem, refusals
 from appliance.api.routes import MAX_BODY_BYTES, AnyRoute
@@ -47,6 +51,9 @@ NOT_BUILT = (
 """Calls of Headscale that come later: a sentence helps more than "not found"."""
 
 
+_PARAMETER = re.compile(r"\{[^}]*\}")
+
+
 def build(door: Door, identify: Identify = local) -> web.Application:
     """Make the application of the local socket."""
     app = web.Application(middlewares=[refusals], client_max_size=MAX_BODY_BYTES)
@@ -68,6 +75,23 @@ def build(door: Door, identify: Identify = local) -> web.Application:
 async def _not_built(request: web.Request) -> web.Response:
     sentence = f"{request.path}: Headscale has this call, and this server does not have it yet"
     return problem(501, sentence, code="not-built")
+
+
+def add_remote(app: web.Application, door: Door, gate: Gate) -> None:
+    """Add the API to the application of the main listener, behind keys.
+
+    What is on the local socket only is not here. Nobody without a key learns which paths there are.
+    """
+
+    async def nowhere(request: web.Request) -> web.Response:
+        await gate.identify(request)
+        if any(fnmatchcase(request.path, _PARAMETER.sub("*", path)) for path in NOT_BUILT):
+            return await _not_built(request)
+        return problem(404, f"{request.method} {request.path}: Not Found")
+
+    mount(app, [route for route in ROUTES if not route.is_local], door, gate.identify)
+    app.add_routes(document.routes(ROUTES))
+    app.add_routes([web.route("*", "/api/{rest:.*}", nowhere)])
 
 
 def build_metrics(door: Door) -> web.Application:

@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from appliance.api.conditions import with_etag
+from appliance.api.door import DOOR
 from appliance.errors import Kind, Rejected
 from appliance.live import CommitFailed
 from appliance.store.errors import is_databases, reason
@@ -40,6 +41,13 @@ _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 412: 9, 429: 8, 500: 13, 
 """The ``code`` member of old bodies: a number of the gRPC status list."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+CHALLENGE = 'Bearer realm="headwater", Basic realm="headwater"'
+
+
+class Unproven(Exception):
+    """Nobody knows who asks: no key, or one that is no good. Nothing more is told."""
 
 
 class Refusal(Exception):
@@ -84,21 +92,38 @@ def problem(
     )
 
 
+def _of_http(request: web.Request, answer: web.HTTPException) -> web.Response:
+    response = problem(answer.status, f"{request.method} {request.path}: {answer.reason}")
+    if "Retry-After" in answer.headers:
+        response.headers["Retry-After"] = answer.headers["Retry-After"]
+    return response
+
+
+def _unproven(request: web.Request) -> web.Response:
+    """Answer with Headscale's one word, up to 0.29; what came later writes a body as for all else."""
+    if request.app[DOOR].release == "0.30":
+        response = problem(401, "Unauthorized", code="unauthorized")
+    else:
+        response = web.Response(status=401, text="Unauthorized")
+    response.headers["WWW-Authenticate"] = CHALLENGE
+    return response
+
+
 @web.middleware
 async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn refusals into answers, and bugs into a 500 that is logged once."""
     try:
         return await handler(request)
-    except Rejected as refusal:
-        return _refused(Refusal(refusal))
-    except Refusal as refusal:
-        return _refused(refusal)
+    except (Rejected, Refusal) as refusal:
+        return _refused(refusal if isinstance(refusal, Refusal) else Refusal(refusal))
+    except Unproven:
+        return _unproven(request)
     except CommitFailed as failure:
         return problem(503, str(failure), code="not-stored")
     except web.HTTPException as answer:
         if answer.status < 400:
             raise
-        return problem(answer.status, f"{request.method} {request.path}: {answer.reason}")
+        return _of_http(request, answer)
     except (ConnectionError, web.RequestPayloadError):
         return problem(400, "the body did not arrive whole")
     except Exception as failure:

@@ -1,6 +1,6 @@
 """What anybody may ask the server over plain HTTP: its key, its health, who may use a relay.
 
-Not for nodes (``control``) and not for administrators (``app``, on the local socket). Sits behind
+Not for nodes (``control``) and not for administrators (``app``, which adds the API behind keys). Sits behind
 the front's dispatcher, on the same port as everything else.
 Source: tailscale control/controlclient (``/key``), derp admission (``/verify``).
 """
@@ -103,7 +103,8 @@ def may_relay(tailnets: LiveTailnets, node_key: NodeKey) -> bool:
 @web.middleware
 async def _headers(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
-    response.headers.update(SECURITY_HEADERS)
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)  # a page may have a policy for its own style
     response.headers["Server"] = "headwater"  # not which libraries, in which versions
     if request.scheme == "https":
         response.headers["Strict-Transport-Security"] = "max-age=31536000"

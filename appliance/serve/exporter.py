@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from appliance import __version__
+from appliance.api.gate import GateCounters
 from appliance.control.machine import MachineDoor
 from appliance.control.ts2021 import Ts2021
 from appliance.live.policy import PolicyKeeper, PolicyStatus
@@ -69,6 +70,11 @@ def observe_relay(export: Exporter, relay: Relay) -> None:
 def observe_admission(export: Exporter, verifier: Verifier) -> None:
     """Name the sources of a relay that asks whom to admit."""
     export.source("headwater_relay_admission_total", lambda: integers(verifier.counters))
+
+
+def observe_api(export: Exporter, counters: GateCounters) -> None:
+    """Name the sources of the API over the network."""
+    export.source("headwater_api_requests_total", lambda: integers(counters))
 
 
 def _observe_loops(export: Exporter, supervisor: Supervisor) -> None:

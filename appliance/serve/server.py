@@ -21,14 +21,16 @@ from aiohttp import web
 
 from appliance import config, records, redaction
 from appliance.api import app as api
-from appliance.api import public
+from appliance.api import keyuses, public
 from appliance.api.door import Door
+from appliance.api.gate import Gate
 from appliance.config import Settings, Tailnet, resolved
 from appliance.control.http2 import engine
 from appliance.control.machine import MachineDoor
 from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front, Route
 from appliance.front.http import start_web, trust_proxies
+from appliance.identity import tokens
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnets
 from appliance.loops import Loop
@@ -132,6 +134,9 @@ class Server(Process):
         self._make_relay(tailnets, ending)
         door = self._make_door(tailnets, database, metrics)
         app = public.build(door, MachineKey(noise_key.public_raw))
+        gate = Gate(door, tokens.Seal(noise_key.derive(tokens.Seal.PURPOSE)))
+        api.add_remote(app, door, gate)
+        self.supervisor.start(*keyuses.loops(door))
         app.middlewares.insert(0, trust_proxies(settings.trusted_proxies))
         runner = await start_web(app)
         ending.push_async_callback(runner.cleanup)
@@ -140,6 +145,7 @@ class Server(Process):
         await self._accept(sockets, self._routes, tls, ending, web=runner.server, https=https)
         exporter.observe_process(metrics, self)
         exporter.observe_server(metrics, self.runtimes, ts2021, machines)
+        exporter.observe_api(metrics, gate.counters)
         if self.relay is not None:
             self.relay.start(sockets.stun)
             exporter.observe_relay(metrics, self.relay)

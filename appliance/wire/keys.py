@@ -7,6 +7,7 @@ Source: tailscale types/key/{machine,node,disco,nl,chal,derp}.go.
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -183,6 +184,14 @@ class PrivateKey:
     def public_raw(self) -> bytes:
         """The 32 bytes of the public key."""
         return self._public
+
+    def derive(self, purpose: bytes) -> bytes:
+        """Return 32 bytes that only the holder of this key can make, for another purpose.
+
+        ``purpose`` has at most 16 bytes. From the result nobody learns the key, or what another
+        purpose gives. Source: BLAKE2 keyed mode, with the purpose as its personalisation.
+        """
+        return hashlib.blake2b(key=self._raw, digest_size=32, person=purpose).digest()
 
     def exchange(self, public_raw: bytes) -> bytes:
         """Curve25519 with the other side's 32 bytes.

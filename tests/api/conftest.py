@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,13 +16,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from appliance.api import app
+from appliance.api import app, public
 from appliance.api.door import Door
+from appliance.api.gate import Gate
 from appliance.identity.principals import LOCAL
 from appliance.identity.sshchecks import SSHChecks
+from appliance.identity.tokens import Seal
 from appliance.live import LiveTailnet, LiveTailnets
 from appliance.live.policy import PolicyKeeper, PolicySource
-from appliance.records import Node, UserID
+from appliance.records import Node, Role, UserID
 from appliance.store.store import Database
 from appliance.tailnet import enrolment, keys, users
 from appliance.tailnet.snapshot import Snapshot
@@ -121,6 +124,67 @@ async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
     with suppress(asyncio.CancelledError):
         await running
     await database.close()
+
+
+@dataclass
+class Remote:
+    """The API as it is over the network, with its clock."""
+
+    house: House
+    gate: Gate
+    client: Browser
+    ticks: list[float]
+
+    async def call(
+        self, method: str, path: str, key: str = "", body: object = None, **headers: str
+    ) -> tuple[int, Any]:
+        """Make a call with a key; give status and body, decoded where it is JSON."""
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        async with self.client.request(method, path, json=body, headers=headers) as response:
+            text = await response.text()
+            is_json = response.content_type.endswith("json")
+            return response.status, json.loads(text) if is_json else text
+
+    async def key(self, **body: object) -> str:
+        """Make an API key over the local socket; give its text."""
+        status, answer = await self.house.call("POST", "/api/v1/apikey", body)
+        assert status == 200, answer
+        text: str = answer["apiKey"]
+        return text
+
+    async def key_of(self, name: str, role: Role, **body: object) -> str:
+        """Make a key of a user with a role."""
+        user_id = await self.house.user(name)
+        async with self.house.live.edit(by=LOCAL, act="test.change") as edit:
+            users.set_role(edit, user_id, role)
+        return await self.key(user=str(user_id), **body)
+
+
+@asynccontextmanager
+async def open_remote(house: House, source: str = "192.0.2.7") -> AsyncIterator[Remote]:
+    """Serve the API of a house as the main listener does, for callers from one address."""
+
+    @web.middleware
+    async def from_afar(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        return await handler(request.clone(remote=request.headers.get("X-Test-Source", source)))
+
+    ticks = [0.0]
+    seal = Seal(b"s" * 32)
+    gate = Gate(house.door, seal, clock=lambda: ticks[-1])
+    site = public.build(house.door, machine_key("the server"))
+    site.middlewares.insert(0, from_afar)
+    app.add_remote(site, house.door, gate)
+    async with TestClient(TestServer(site)) as client:
+        yield Remote(house, gate, client, ticks)
+
+
+@pytest.fixture
+async def remote(house: House) -> AsyncIterator[Remote]:
+    async with open_remote(house) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from tests.test_whole import auth_key, connected
 KINDS = (
     "certificate",
     "commit",
+    "key-uses",
     "control sweep",
     "database",
     "map distribution",

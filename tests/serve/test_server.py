@@ -110,6 +110,9 @@ async def test_server_answers_and_leaves_nothing_open(tmp_path: Path) -> None:
         assert "204 No Content" in await ask(server, "/generate_204")
         assert "200 OK" in await ask(server, "/derp/latency-check")
         assert "426" in await ask(server, "/derp")
+        refused = await ask(server, "/api/v1/node")
+        assert refused.startswith("HTTP/1.1 401 ")
+        assert refused.endswith("\r\n\r\nUnauthorized")
         assert '"databaseConnectivity":true' in await over_socket(
             settings.socket.path, "/api/v1/health"
         )
