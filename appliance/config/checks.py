@@ -1,8 +1,8 @@
 """What makes settings wrong together, though each key by itself is right.
 
 Each check notes mistakes in the reader; what passes them all starts, and a client comes up on it.
-Names and addresses inside a tailnet are in ``namechecks``, relays in ``relaychecks``. Not for types
-and limits of single values (``reader``), nor for what only deserves a word (``warnings``).
+Names and addresses inside a tailnet are in ``namechecks``, relays in ``relaychecks``, certificates in
+``tlschecks``. Not for types and limits of single values (``reader``), nor for what only deserves a word (``warnings``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from appliance.config.oidcchecks import check_oidc
 from appliance.config.reader import Mistake, Reader
 from appliance.config.relaychecks import check_regions, check_relay_server, check_some_relay
 from appliance.config.settings import Settings
+from appliance.config.tlschecks import check_acme, check_tls
 
 MAX_SOCKET_PATH = 107
 """Linux's ``sun_path`` without its NUL."""
@@ -70,18 +71,6 @@ def _check_places(settings: Settings, reader: Reader) -> None:
         reader.refuse("socket.path", str(settings.socket.path), told)
 
 
-def _check_tls(settings: Settings, reader: Reader) -> None:
-    tls = settings.tls
-    if tls.mode == "files":
-        for name, path in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
-            if path is None:
-                fix = "or set tls.mode to 'off' behind a TLS proxy, 'local_ca' for development"
-                reader.refuse(f"tls.{name}", None, "the path of a PEM file", fix)
-    elif tls.cert_file or tls.key_file:
-        fix = "set tls.mode to 'files' or remove the files"
-        reader.refuse("tls.mode", tls.mode, "'files' when certificate files are named", fix)
-
-
 def _check_proxies(settings: Settings, reader: Reader) -> None:
     for i, network in enumerate(settings.trusted_proxies):
         if network.prefixlen == 0:
@@ -112,7 +101,8 @@ CHECKS = (
     _check_listen,
     _check_database,
     _check_places,
-    _check_tls,
+    check_tls,
+    check_acme,
     _check_proxies,
     _check_tailnets,
     check_some_relay,

@@ -40,17 +40,75 @@ class ConfigError(Exception):
         self.mistakes = mistakes
 
 
+class Rfc2136(Struct, frozen=True, kw_only=True):
+    """A name server that takes updates, like BIND, Knot or PowerDNS."""
+
+    server: Endpoint
+    """Its address and port, like `192.0.2.53:53`; updates go over TCP."""
+    zone: str = ""
+    """The zone that is changed; empty means ask the server for it."""
+    key_name: str = ""
+    """Name of the key that the server knows (TSIG)."""
+    key_algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"] = "hmac-sha256"
+    """Its algorithm."""
+    key_file: Path | None = None
+    """File with the key in base64."""
+
+
+class AcmeDns(Struct, frozen=True, kw_only=True):
+    """How records for the challenge dns-01 are set; one of the two."""
+
+    rfc2136: Rfc2136 | None = None
+    """A name server that takes updates."""
+    hook: Path | None = None
+    """A program that is called as `PROGRAM present NAME VALUE` and `PROGRAM cleanup NAME VALUE`, as
+    lego's `exec` provider does it; it sets the TXT record NAME and ends with 0."""
+    wait: timedelta = timedelta(seconds=10)
+    """How long the zone's other name servers may need until they have a new record; at most 5m."""
+
+
+class Eab(Struct, frozen=True, kw_only=True):
+    """An account that exists with the authority already (external account binding)."""
+
+    key_id: str
+    """Its name, as the authority gave it."""
+    key_file: Path
+    """File with its key in base64url, as the authority gave it."""
+
+
 class Tls(Struct, frozen=True, kw_only=True):
     """How the listeners are encrypted."""
 
-    mode: Literal["files", "local_ca", "off"] = "files"
-    """`files`: a certificate and its key, watched for change. `local_ca`: an authority of its own
-    in the state directory, for development and closed sites. `off`: plain HTTP, for use behind a
-    proxy that speaks TLS."""
+    mode: Literal["files", "acme", "local_ca", "off"] = "files"
+    """`files`: a certificate and its key, watched for change. `acme`: a certificate of Let's Encrypt
+    or another authority, asked for and renewed by this server, which agrees to the authority's terms
+    for you (see tls.md). `local_ca`: an authority of its own in the state directory, for development
+    and closed sites. `off`: plain HTTP, for use behind a proxy that speaks TLS."""
     cert_file: Path | None = None
     """PEM file with the certificate and its chain (mode `files`)."""
     key_file: Path | None = None
     """PEM file with the private key (mode `files`)."""
+    email: str = ""
+    """Where the authority may write to (mode `acme`); Let's Encrypt does not."""
+    staging: bool = False
+    """Let's Encrypt's other authority, for trying: its limits are wide, and no client trusts it."""
+    directory: str = ""
+    """URL of another authority's ACME directory; empty means Let's Encrypt."""
+    ca_file: Path | None = None
+    """PEM file with what vouches for the authority itself; null means the usual public ones."""
+    challenge: Literal["auto", "tls-alpn-01", "http-01", "dns-01", "dns-persist-01"] = "auto"
+    """How the names are proved. `auto` takes what this file allows, and another way after a failure:
+    `tls-alpn-01` needs port 443 only, `http-01` port 80 in `listen_plain`, `dns-01` the section `dns`.
+    `dns-persist-01` needs one record, which stays; the log and `certificates check` say which."""
+    names: tuple[str, ...] = ()
+    """Further names and addresses of the certificate, beside the host of `server_url`; `*.example.com`
+    by `dns-01` and `dns-persist-01` only."""
+    profile: str = ""
+    """One of the authority's profiles, like `tlsserver` or `shortlived`; empty means its default, or
+    `shortlived` where an address is certified."""
+    eab: Eab | None = None
+    """An account that exists with the authority already; null means a new one."""
+    dns: AcmeDns = AcmeDns()
 
 
 class Socket(Struct, frozen=True, kw_only=True):
@@ -403,6 +461,11 @@ class Settings(Struct, frozen=True, kw_only=True):
             return urlsplit(self.server_url).hostname or ""
         except ValueError:
             return ""
+
+    @property
+    def certificate_names(self) -> tuple[str, ...]:
+        """What a certificate of an authority is for: the host of ``server_url``, and further names."""
+        return tuple(dict.fromkeys((self.host, *self.tls.names)))
 
     @property
     def port(self) -> int:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from appliance import durations
-from appliance.config import databaseurl, hosts
+from appliance.config import databaseurl, hosts, tlschecks
 from appliance.config.settings import Settings
 
 SHORT_EPHEMERAL_TIMEOUT = timedelta(minutes=1)
@@ -64,6 +64,8 @@ CREDENTIALS = frozenset(
         "database_password_file",
         "tls.cert_file",
         "tls.key_file",
+        "tls.eab.key_file",
+        "tls.dns.rfc2136.key_file",
         "derp.server.mesh.key_file",
         "oidc.client_secret_file",
     }
@@ -79,11 +81,16 @@ def is_hidden(path: str) -> bool:
 
 def site_files(settings: Settings) -> dict[str, str]:
     """Return every absolute path of a file that the settings name, by its key."""
-    server = settings.derp.server
+    server, tls = settings.derp.server, settings.tls
+    updates = tls.dns.rfc2136
     files: dict[str, Path | None] = {
         "database_password_file": settings.database_password_file,
         "tls.cert_file": settings.tls.cert_file,
         "tls.key_file": settings.tls.key_file,
+        "tls.ca_file": tls.ca_file,
+        "tls.dns.hook": tls.dns.hook,
+        "tls.eab.key_file": None if tls.eab is None else tls.eab.key_file,
+        "tls.dns.rfc2136.key_file": None if updates is None else updates.key_file,
         "derp.server.mesh.key_file": server.mesh.key_file,
         "derp.server.mesh.ca_file": server.mesh.ca_file,
     }
@@ -188,9 +195,35 @@ def _database(settings: Settings) -> Iterator[SiteWarning]:
         yield SiteWarning("database_url", "everything is forgotten at the end of the process", fix)
 
 
+def _certificates(settings: Settings) -> Iterator[SiteWarning]:
+    if settings.tls.mode != "acme":
+        return
+    if settings.tls.staging:
+        yield SiteWarning(
+            "tls.staging",
+            "no client trusts a certificate of this authority",
+            "take it away once a certificate has come",
+        )
+    server = settings.derp.server
+    if server.enabled and server.host and server.host not in settings.certificate_names:
+        yield SiteWarning(
+            "derp.server.host",
+            f"nodes dial the relay as {server.host}, and the certificate is not for that name",
+            "add it to tls.names",
+        )
+    possible = tlschecks.kinds(settings)
+    if possible == ("http-01",) and all(each.port != 80 for each in settings.listen_plain):
+        yield SiteWarning(
+            "listen_plain",
+            "the authority asks on port 80, and no address has it",
+            "listen there, or see to it that port 80 leads to one of the addresses",
+        )
+
+
 _LOOKS: tuple[Callable[[Settings], Iterator[SiteWarning]], ...] = (
     _transport,
     _tailnets,
     _mesh,
     _database,
+    _certificates,
 )

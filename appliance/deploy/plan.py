@@ -113,6 +113,8 @@ SECRET_KEYS: Mapping[str, tuple[str, ...]] = {
     "database_password_file": ("database_password_file",),
     "tls.cert_file": ("tls", "cert_file"),
     "tls.key_file": ("tls", "key_file"),
+    "tls.eab.key_file": ("tls", "eab", "key_file"),
+    "tls.dns.rfc2136.key_file": ("tls", "dns", "rfc2136", "key_file"),
     "derp.server.mesh.key_file": ("derp", "server", "mesh", "key_file"),
     "oidc[].client_secret_file": ("oidc", "[]", "client_secret_file"),
 }
@@ -128,7 +130,7 @@ def credential_names(settings: Settings) -> set[str]:
             if name == "[]":
                 values = [each for value in values for each in cast("Sequence[object]", value)]
             else:
-                values = [getattr(value, name) for value in values]
+                values = [getattr(value, name, None) for value in values]
         found |= {str(each) for each in values if isinstance(each, Path) and not each.is_absolute()}
     return found
 

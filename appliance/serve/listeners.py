@@ -23,6 +23,7 @@ from appliance.front.proxystream import ProxiedTlsStream
 from appliance.front.stream import Listener, MakeTls, TlsSource, TlsStream
 from appliance.relay import stun
 from appliance.serve import systemd
+from appliance.tls.challenges import Challenges
 
 log = logging.getLogger(__name__)
 
@@ -140,11 +141,11 @@ async def accept(
     return listener
 
 
-def tls_streams(settings: Settings) -> MakeTls:
+def tls_streams(settings: Settings, challenges: Challenges) -> MakeTls:
     """Return what makes TLS streams: with the PROXY protocol, its header comes before TLS."""
     if not settings.proxy_protocol:
-        return TlsStream
-    return partial(ProxiedTlsStream, trusted=settings.trusted_proxies)
+        return partial(TlsStream, challenges=challenges)
+    return partial(ProxiedTlsStream, trusted=settings.trusted_proxies, challenges=challenges)
 
 
 def is_missing_ipv6(place: Endpoint, error: OSError) -> bool:

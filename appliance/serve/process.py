@@ -27,12 +27,13 @@ from appliance.front.stream import Listener, TlsSource
 from appliance.loops import Loop
 from appliance.relay import pages
 from appliance.serve import statedir, systemd
-from appliance.serve.certificates import open_certificate
+from appliance.serve.certificates import answer_challenges, open_certificate
 from appliance.serve.listeners import Sockets, accept, bind_all, tls_streams
 from appliance.serve.statedir import StateError
 from appliance.serve.supervise import Supervisor
 from appliance.store.errors import StoreError
 from appliance.tls.certificates import CertificateError
+from appliance.tls.challenges import Challenges
 from appliance.tls.current import CurrentCertificate
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Process(ABC):
             expected=(OSError, CertificateError, StateError, StoreError)
         )
         self.certificate: CurrentCertificate | None = None
+        self.challenges = Challenges()
         self.listeners: list[Listener] = []
         self.fronts: list[Front] = []
         self._read_settings = reload
@@ -153,14 +155,19 @@ class Process(ABC):
 
     # ── parts of a start ─────────────────────────────────────────────────────────────────────
 
-    async def _open_certificate(self, names: Sequence[str]) -> TlsSource | None:
+    async def _open_certificate(
+        self, names: Sequence[str], *, is_beside_server: bool = False
+    ) -> TlsSource | None:
         opened = self.certificate = await open_certificate(
-            self.settings, names, self_signed=self._self_signed
+            self.settings,
+            names,
+            self.challenges,
+            self_signed=self._self_signed,
+            is_beside_server=is_beside_server,
         )
         if opened is None:
             return None
         opened.on_replaced = self._wake_reload.set  # the relay map may name the pin
-        self.supervisor.start(*opened.loops())
         return opened.context
 
     async def _bind(self, places: resolved.Places, ending: AsyncExitStack) -> Sockets:
@@ -183,7 +190,7 @@ class Process(ABC):
 
         ``web`` takes what no route does; plain listeners send browsers on to ``https``.
         """
-        settings, make_tls = self.settings, tls_streams(self.settings)
+        settings, make_tls = self.settings, tls_streams(self.settings, self.challenges)
         front = Front(
             routes,
             web=web,
@@ -194,7 +201,7 @@ class Process(ABC):
         # Behind those with TLS, so that the first listener is the one that nodes are told.
         plain = Front(
             {path: routes[path] for path in PLAIN_PATHS & routes.keys()},
-            fallback=redirect_to_https(*https),
+            fallback=answer_challenges(self.challenges, redirect_to_https(*https)),
             trusted=settings.trusted_proxies,
             proxy_protocol=settings.proxy_protocol,
         )
@@ -203,6 +210,9 @@ class Process(ABC):
             self.listeners.append(await accept(bound, front, ending, tls=tls, make_tls=make_tls))
         for bound in sockets.plain:
             self.listeners.append(await accept(bound, plain, ending))
+        if self.certificate is not None:
+            # Not sooner: an authority asks the listeners before it gives a certificate.
+            self.supervisor.start(*self.certificate.loops())
 
     # ── reload ───────────────────────────────────────────────────────────────────────────────
 

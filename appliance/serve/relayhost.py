@@ -47,7 +47,12 @@ class RelayHost(Process):
     async def _start(self, ending: AsyncExitStack) -> None:
         settings, server = self.settings, self.settings.derp.server
         host = server.host or settings.host
-        tls = await self._open_certificate(tuple(dict.fromkeys((host, settings.host))))
+        names: tuple[str, ...] = (host, settings.host)
+        if settings.tls.mode == "acme" and not server.separate:
+            names = (host, *settings.tls.names)  # the server's name is for the server to prove
+        tls = await self._open_certificate(
+            tuple(dict.fromkeys(names)), is_beside_server=server.separate
+        )
         sockets = await self._bind(resolved.relay_places(settings), ending)
         ending.push_async_callback(self._verifier.close)
         relay = self.relay = Relay(settings, self._verifier.admit)

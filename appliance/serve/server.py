@@ -70,7 +70,7 @@ class Server(Process):
         super().__init__(
             settings,
             reload=reload,
-            certificate_names=certificate_names or (settings.host,),
+            certificate_names=certificate_names or settings.certificate_names,
             self_signed=self_signed,
             inherited=inherited,
             supervisor=supervisor,

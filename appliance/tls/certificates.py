@@ -6,6 +6,7 @@ Not for where certificates come from (``issuers``) nor for which one is in use (
 from __future__ import annotations
 
 import ssl
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -31,11 +32,14 @@ class Facts:
 
     subject: str
     names: tuple[str, ...]
+    not_before: datetime
     not_after: datetime
     pin: str
     """SHA-256 of the leaf's DER, as the DERP map's ``CertName`` wants it."""
     is_self_signed: bool
     """It stands alone and vouches for itself: clients can only trust it by its pin."""
+    renewal_id: str
+    """How its authority calls it; empty if it does not say which key signed it."""
 
 
 def server_context(chain: Path, key: Path | None = None) -> ssl.SSLContext:
@@ -75,10 +79,25 @@ def read_facts(chain: Path) -> Facts:
     return Facts(
         subject=leaf.subject.rfc4514_string(),
         names=tuple(names),
+        not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         pin=pin(leaf),
         is_self_signed=len(certificates) == 1 and leaf.issuer == leaf.subject,
+        renewal_id=_renewal_id(leaf),
     )
+
+
+def _renewal_id(leaf: x509.Certificate) -> str:
+    """Name a certificate as authorities do. Source: RFC 9773 section 4.1."""
+    try:
+        signer = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    except (ValueError, x509.ExtensionNotFound):
+        return ""
+    serial = leaf.serial_number
+    # One bit more than the number needs: in DER its sign has room, too.
+    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+    parts = (signer.key_identifier or b"", number)
+    return ".".join(urlsafe_b64encode(each).decode().rstrip("=") for each in parts)
 
 
 def pin(leaf: x509.Certificate) -> str:

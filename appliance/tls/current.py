@@ -11,11 +11,13 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import cast
 
 from appliance.loops import Loop
 from appliance.tls.certificates import Certificate, CertificateError, Facts
-from appliance.tls.issuers import Issuer
+from appliance.tls.issuers import Issuer, RemoteIssuer
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,26 @@ def _ignore() -> None:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How it is with the certificate, for people and their programs."""
+
+    source: str
+    """The issuer."""
+    wanted: tuple[str, ...]
+    facts: Facts
+    is_provisional: bool
+    """It only stands in for one that is still to come."""
+    renew_at: datetime
+    not_before: datetime
+    """When the issuer may be asked again; in the past for most."""
+    doing: str
+    trouble: str
+    advice: str
+    attempts: int
+    failures: int
+
+
 class CurrentCertificate:
     """The certificate in use; its ``loops`` must run for it to be renewed."""
 
@@ -49,6 +71,8 @@ class CurrentCertificate:
         self.certificate = certificate
         self.reloads = 0
         """How often another certificate was put in use since the start."""
+        self.attempts = 0
+        """How often one was asked for since the start."""
         self.failures = 0
         """Attempts to obtain one that failed."""
         self.on_replaced: Callable[[], None] = _ignore
@@ -58,6 +82,7 @@ class CurrentCertificate:
         self._is_provisional = is_provisional
         self._now = now
         self._failure = ""
+        self._is_wished = False
         self._renewing = asyncio.Lock()
         self._report("certificate in use")
 
@@ -73,20 +98,26 @@ class CurrentCertificate:
         """Obtain the first certificate. Raises CertificateError or OSError.
 
         With ``until_then`` a server starts all the same: with a certificate of that issuer, until
-        the other one has given its first.
+        the other one has given its first. A remote issuer is not waited for at all.
         """
-        try:
-            first = await issuer.obtain(names)
-        except (CertificateError, OSError) as error:
-            if until_then is None:
-                raise
-            log.warning(
-                "no certificate yet, another one serves until then",
-                extra={"source": issuer.name, "reason": str(error)},
-            )
-            first = await until_then.obtain(names)
-            return cls(issuer, names, first, is_provisional=True, now=now)
-        return cls(issuer, names, first, now=now)
+        if issuer.is_remote and until_then is not None:
+            at_hand = await cast(RemoteIssuer, issuer).at_hand(names)
+            if at_hand is not None:
+                return cls(issuer, names, at_hand, now=now)
+            reason = "it is asked for once the server listens"
+        else:
+            try:
+                return cls(issuer, names, await issuer.obtain(names), now=now)
+            except (CertificateError, OSError) as error:
+                if until_then is None:
+                    raise
+                reason = str(error)
+        log.warning(
+            "no certificate yet, another one serves until then",
+            extra={"source": issuer.name, "reason": reason},
+        )
+        first = await until_then.obtain(names)
+        return cls(issuer, names, first, is_provisional=True, now=now)
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS context in use (a ``TlsSource`` for listeners)."""
@@ -106,8 +137,40 @@ class CurrentCertificate:
         """Return what must run for changed files to be noticed and certificates to be renewed."""
         return (Loop("certificate", self.renew_if_due, POLL_S, max_backoff_s=POLL_S),)
 
+    @property
+    def _remote(self) -> RemoteIssuer | None:
+        return cast(RemoteIssuer, self._issuer) if self._issuer.is_remote else None
+
+    def status(self) -> Status:
+        """Tell how it is with the certificate."""
+        remote = self._remote
+        return Status(
+            source=self._issuer.name,
+            wanted=self._names,
+            facts=self.facts,
+            is_provisional=self._is_provisional,
+            renew_at=self._issuer.renew_at(self.certificate),
+            not_before=self._now() if remote is None else remote.not_before,
+            doing="" if remote is None else remote.doing,
+            trouble=self._failure or ("" if remote is None else remote.trouble),
+            advice="" if remote is None else remote.advice,
+            attempts=self.attempts,
+            failures=self.failures,
+        )
+
+    def hurry(self) -> datetime:
+        """Obtain a new one soon, though none is due; return when at the earliest."""
+        self._is_wished = True
+        remote = self._remote
+        return self._now() if remote is None else max(remote.hurry(), self._now())
+
     async def check(self) -> None:
-        """Do what ``renew_if_due`` does, at the wish of an operator: a failure is only logged."""
+        """Do what ``renew_if_due`` does, at the wish of an operator: a failure is only logged.
+
+        A remote issuer may take minutes, and its loop looks every few seconds: nobody waits for it.
+        """
+        if self._issuer.is_remote:
+            return
         with suppress(CertificateError, OSError):
             await self.renew_if_due()
 
@@ -117,11 +180,20 @@ class CurrentCertificate:
         Raises CertificateError or OSError; the one in use stays then, and so it does for any bug.
         """
         async with self._renewing:
+            remote = self._remote
+            if remote is not None and not self._is_provisional:
+                await remote.attend(self.certificate)
             due_at = self._issuer.renew_at(self.certificate)
-            if self._is_provisional or self._failure or self._now() >= due_at:
+            is_due = self._is_provisional or self._is_wished or self._now() >= due_at
+            if not (is_due or self._failure):
+                return
+            if remote is None or self._now() >= remote.not_before:
                 await self._renew()
+            elif self._failure:
+                raise CertificateError(self._failure)  # for the health check: it goes on failing
 
     async def _renew(self) -> None:
+        self.attempts += 1
         try:
             async with asyncio.timeout(OBTAIN_S):
                 new = await self._issuer.obtain(self._names)
@@ -131,16 +203,22 @@ class CurrentCertificate:
             if failure != self._failure:
                 log.error(  # noqa: TRY400  # the operator needs the sentence, not our stack
                     "no new certificate, the one in use stays",
-                    extra={"source": self._issuer.name, "reason": failure},
+                    extra={"source": self._issuer.name, "reason": self._with_advice(failure)},
                 )
             self._failure = failure
             raise
-        self._failure, self._is_provisional = "", False
+        self._failure, self._is_provisional, self._is_wished = "", False, False
         if new.digest != self.certificate.digest:
             self.certificate = new
             self.reloads += 1
             self._report("certificate replaced")
             self.on_replaced()
+
+    def _with_advice(self, failure: str) -> str:
+        remote = self._remote
+        if remote is None or not remote.advice:
+            return failure
+        return f"{failure}; {remote.advice}; asked again at {remote.not_before:%Y-%m-%d %H:%M} UTC"
 
     def _report(self, message: str) -> None:
         facts = self.facts

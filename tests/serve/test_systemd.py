@@ -20,6 +20,7 @@ from appliance.cli import serve
 from appliance.loops import run_all
 from appliance.serve import systemd
 from appliance.serve.certificates import open_certificate
+from appliance.tls.challenges import Challenges
 from tests.support import stunclient
 from tests.support.certificates import self_signed_pem
 from tests.support.polling import until
@@ -298,7 +299,7 @@ async def test_a_certificate_may_be_a_credential(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     tls = {"mode": "files", "cert_file": "tls-pair", "key_file": "tls-pair"}
     settings = config.build({"server_url": "https://hw.example.com", "tls": tls})
-    opened = await open_certificate(settings, ())
+    opened = await open_certificate(settings, (), Challenges())
     assert opened is not None
     assert opened.certificate.chain == tmp_path / "tls-pair"
 

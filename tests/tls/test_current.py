@@ -11,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from appliance.files import Watch
 from appliance.tls.certificates import Certificate, CertificateError
 from appliance.tls.current import CurrentCertificate
-from appliance.tls.issuers import NEVER, NOW, FileIssuer, Issuer, LocalAuthority, SelfSigned
+from appliance.tls.issuers import (
+    NEVER,
+    NOW,
+    FileIssuer,
+    Issuer,
+    LocalAuthority,
+    SelfSigned,
+    obtain_marked,
+)
 from appliance.tls.localca import LEAF_DAYS, RENEW_BEFORE, LocalCa
 from tests.tls.test_certificates import handshake, trusting
 
@@ -28,6 +37,7 @@ class FakeIssuer:
     due_at: datetime = NEVER
     asked: list[tuple[str, ...]] = field(default_factory=list)
     name: str = "fake"
+    is_remote: bool = False
 
     async def obtain(self, names: Sequence[str]) -> Certificate:
         self.asked.append(tuple(names))
@@ -214,3 +224,19 @@ async def test_files_behind_a_moved_link_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "next").replace(live)
     await current.renew_if_due()
     assert current.facts.names == ("two.test",)
+
+
+async def test_a_file_that_goes_away_while_it_is_read_is_missed(tmp_path: Path) -> None:
+    ca = LocalCa(tmp_path)
+    watch = Watch(ca.leaf_file)
+    reads: list[int] = []
+
+    def obtain() -> Certificate:
+        found = Certificate.load(ca.ensure(["a.test"]).path)
+        reads.append(1)
+        if len(reads) == 2:
+            ca.leaf_file.unlink()
+        return found
+
+    await obtain_marked(watch, obtain)
+    assert watch.has_changed()

@@ -1,0 +1,1 @@
+"""Certificates by ACME: a child process that speaks with the authority, and an order that survives."""
