@@ -17,6 +17,7 @@ from appliance import config
 from appliance.cli.root import run
 from appliance.config import yamlfile
 from docs import generate
+from tests.support.examples import EVERY_SITE, SITES
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
@@ -137,18 +138,9 @@ def test_site_files_in_the_pages_are_good() -> None:
             config.build(yamlfile.parse(block), source=page)
 
 
-NO_SITE_FILES = ("compose.yaml", "cloud-init.yaml")
-"""Files of other programs among the examples; tests/images looks at them."""
-
-
 def test_examples_are_good_site_files() -> None:
-    found = [
-        path
-        for path in (ROOT / "examples").rglob("*")
-        if path.suffix in config.FORMATS and path.name not in NO_SITE_FILES
-    ]
-    assert found
-    for path in found:
+    assert len(EVERY_SITE) > len(SITES) > 3
+    for path in EVERY_SITE:
         config.load(path)
 
 

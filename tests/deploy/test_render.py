@@ -13,6 +13,7 @@ from appliance.deploy.document import PLACE, text
 from appliance.deploy.render import Rendered, render
 from appliance.deploy.units import Host
 from tests.deploy.unitfile import Unit, parse
+from tests.support.examples import SITES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNITS = facts.UNIT_DIR
@@ -36,7 +37,7 @@ def test_facts_json_is_current() -> None:
     assert PLACE.read_text() == text(), "write it anew: make docs"
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SITES, ids=lambda path: path.name)
 def test_every_example_renders(path: Path) -> None:
     role: plan.Role = "relay" if path.stem == "relay" else "server"
     box = render(plan.make(load(path), role=role), Host(config=f"/etc/headwater/{path.name}"))

@@ -50,21 +50,17 @@ events_logger = "file"
 network_config_dir = "{networks}"
 """
 
-# Users are looked up in files, so these are ones of the sandbox; the machine's stay as they are.
+# /etc is a copy that nothing outside sees: of users, and of what pages tell to write there.
 SCRIPT = """\
 set -eu
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755,size={size} tmpfs {folder}/storage
 mount -t tmpfs -o mode=700,size={size},uid={user},gid={user} tmpfs {folder}/home
-mkdir /run/users
-cp /etc/passwd /etc/group /run/users
-echo 'runner:x:{user}:{user}::{folder}/home:/bin/sh' >> /run/users/passwd
-echo 'runner:x:{user}:' >> /run/users/group
-echo 'runner:100000:65536' | tee /run/users/subuid > /run/users/subgid
-for name in passwd group subuid subgid; do
-  touch /etc/$name
-  mount --bind /run/users/$name /etc/$name
-done
+mkdir /run/etc /run/etc.work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc.work overlay /etc
+echo 'runner:x:{user}:{user}::{folder}/home:/bin/sh' >> /etc/passwd
+echo 'runner:x:{user}:' >> /etc/group
+echo 'runner:100000:65536' | tee /etc/subuid > /etc/subgid
 install -d -o {user} -g {user} -m 0700 /run/user/{user}
 ip link set lo up
 echo ready

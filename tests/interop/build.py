@@ -225,6 +225,11 @@ def client_binary(module: Path) -> Path:
     return _binary("tailscaled", NEWEST, package, [], module=module, tags=tags)
 
 
+def program(name: str, folder: Path) -> Path:
+    """Build another Go program of the tests, by its own go.mod, or find it in the cache."""
+    return _binary(name, NEWEST, ".", sorted(folder.glob("*.go")), module=folder)
+
+
 def main() -> int:
     """Build everything, and say where it is."""
     try:

@@ -8,14 +8,13 @@ import pytest
 
 from tests.nix.evaluation import LIBRARIES, ROOT, needs_nix
 from tests.nix.parity import Site, differences
+from tests.support.examples import SITES
 
 pytestmark = needs_nix
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.*"))
-
 
 @pytest.mark.parametrize("nixpkgs", LIBRARIES)
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SITES, ids=lambda path: path.name)
 def test_both_provisioners_make_the_same_box(path: Path, nixpkgs: str) -> None:
     site = Site.of(path)
     assert differences(site.nixos(nixpkgs=nixpkgs), site.debian()) == []

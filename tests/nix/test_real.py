@@ -16,6 +16,7 @@ import pytest
 
 from tests.nix.evaluation import HERE, NIXPKGS, ROOT, Box, evaluate, needs_nix
 from tests.nix.parity import Site, differences
+from tests.support.examples import SITES
 
 pytestmark = [
     needs_nix,
@@ -51,9 +52,7 @@ def box(definition: dict[str, object], **more: str) -> Box:
     return Box(cast("dict[str, Any]", found))
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "examples").glob("*.*")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", SITES, ids=lambda path: path.name)
 def test_every_example_is_the_same_box_in_the_real_tree(path: Path) -> None:
     site = Site.of(path)
     assert differences(box(site.definition()), site.debian()) == []
