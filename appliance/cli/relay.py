@@ -21,14 +21,15 @@ def relay(invocation: Invocation) -> None:
     Example:
       headwater relay -c /etc/headwater/config.yaml
     """
+    from appliance.cli.serve import heed_sigterm, load_settings, run_loop
+
+    heed_sigterm()
     path = invocation.config_path
     if path is None:
         raise CommandFailed(
             "no site file is named, and none that you may read is in /etc/headwater",
             container.advice_on_missing_file("-c FILE names it"),
         )
-    from appliance.cli.serve import load_settings, run_loop
-
     settings = load_settings(path)
     from appliance import log
     from appliance.serve import systemd

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +42,7 @@ def serve(invocation: Invocation, *, take_over: bool) -> None:
     Example:
       headwater serve -c /etc/headwater/config.yaml
     """
+    heed_sigterm()
     path = invocation.config_path
     if path is None:
         raise CommandFailed(
@@ -64,6 +67,15 @@ def serve(invocation: Invocation, *, take_over: bool) -> None:
         await server.run()
 
     run_loop(main, settings.event_loop)
+
+
+def heed_sigterm() -> None:
+    """End at SIGTERM also while nothing runs yet; the server takes the signal over.
+
+    The first process of a container has no default for it: the kernel would drop the signal, and the
+    engine wait for its limit.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def load_settings(path: Path, *, strict: bool = False) -> Settings:

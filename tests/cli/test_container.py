@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,13 +17,18 @@ from appliance.cli import root
 from appliance.cli.root import run
 from appliance.cli.serve import _refusal
 from tests.cli.test_serve import write_site
+from tests.support.pace import patience
+from tests.support.polling import until
 
 
 @pytest.fixture(autouse=True)
-def nothing_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No site file of the machine that runs the tests."""
+def nothing_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No site file of the machine that runs the tests; its signals stay as they are."""
     monkeypatch.delenv("container", raising=False)
     monkeypatch.setattr(root, "CONFIG_PLACES", (tmp_path / "etc" / "config.yaml",))
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -70,3 +81,39 @@ def test_ports_below_1024_are_explained(monkeypatch: pytest.MonkeyPatch) -> None
     in_one = _refusal(refused)
     assert in_one is not None
     assert "--sysctl net.ipv4.ip_unprivileged_port_start=0" in in_one.advice
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes the first process of a namespace")
+@pytest.mark.parametrize("verb", ["serve", "relay"])
+async def test_first_process_ends_also_before_it_serves(tmp_path: Path, verb: str) -> None:
+    """It has no default for SIGTERM, so an engine would have waited for its limit."""
+    site = tmp_path / "site.json"
+    os.mkfifo(site)  # reading it takes until somebody writes
+    program = (sys.executable, "-m", "appliance", verb, "-c", str(site))
+    unshare = ("unshare", "--pid", "--fork", "--kill-child")
+    process = await asyncio.create_subprocess_exec(*unshare, *program)
+    try:
+        await until(lambda: bool(children(process.pid)))
+        (first,) = children(process.pid)
+        await until(lambda: handles(first, signal.SIGTERM))
+        os.kill(first, signal.SIGTERM)
+        async with asyncio.timeout(patience(5)):
+            assert await process.wait() == 0
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def children(process: int) -> list[int]:
+    """Give the processes that a process has started."""
+    return [
+        int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    ]
+
+
+def handles(process: int, number: signal.Signals) -> bool:
+    """Tell whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (mask,) = re.findall(r"^SigCgt:\s+(\w+)$", status, re.MULTILINE)
+    return bool(int(mask, 16) & 1 << (number - 1))

@@ -20,6 +20,9 @@ pytestmark = [
 ]
 
 URL = f"https://{NAME}"
+FILES = """\
+cert_file: /etc/headwater/tls/fullchain.pem
+  key_file: /etc/headwater/tls/key.pem"""
 CONTAINER = "alone_headwater_1"
 OURS = "localhost/headwater:latest"
 NEWER = "localhost/headwater:newer"
@@ -29,8 +32,9 @@ STOP_S = 5.0
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def folder(town: Town) -> AsyncIterator[Path]:
-    """The example, with a certificate in it, and its container running."""
+    """The example, running; with a certificate: no public authority is reachable here."""
     made = town.example("alone")
+    town.change(made, "mode: acme", FILES)
     town.certificate(made / "headwater" / "tls")
     town.compose(made, "up", "--detach")
     yield made

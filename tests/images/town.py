@@ -75,9 +75,16 @@ class Town:
         """Copy a compose example; the machine's address in it becomes that of our host."""
         copy = self.sandbox.folder / name
         shutil.copytree(EXAMPLES / "compose" / name, copy)
-        site = copy / "headwater" / "config.yaml"
-        site.write_text(site.read_text().replace(EXAMPLE_V4, self.box.v4))
+        self.change(copy, EXAMPLE_V4, self.box.v4)
         return copy
+
+    @staticmethod
+    def change(folder: Path, printed: str, ours: str) -> None:
+        """Put something else into an example's site file, which has it once."""
+        site = folder / "headwater" / "config.yaml"
+        text = site.read_text()
+        assert text.count(printed) == 1, printed
+        site.write_text(text.replace(printed, ours))
 
     def certificate(self, folder: Path, *, owner: int = USER_IN_IMAGE) -> None:
         """Put a certificate for the server's name into a folder, as people would."""
