@@ -76,6 +76,12 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "headwater_tls_reload_failures_total", "counter", "New certificates that were unusable."
     ),
+    Metric(
+        "headwater_tls_provisional",
+        "gauge",
+        "1 while a self-signed certificate serves until an authority has given the first one.",
+    ),
+    Metric("headwater_tls_attempts_total", "counter", "Certificates that were asked for."),
     Metric("headwater_tls_expiry_seconds", "gauge", "Unix time at which the certificate expires."),
     Metric("headwater_control_links", "gauge", "Open Noise links."),
     Metric(

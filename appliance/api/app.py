@@ -14,6 +14,7 @@ from appliance.api import (
     apikeys,
     attributes,
     audit,
+    certificates,
     document,
     health,
     nodes,
@@ -39,6 +40,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     *policy.ROUTES,
     *ssh.ROUTES,
     *audit.ROUTES,
+    *certificates.ROUTES,
 )
 """The route table of version 1."""
 

@@ -20,6 +20,7 @@ from appliance.live.policy import PolicyKeeper
 from appliance.loops import Failing
 from appliance.records import AuditEntry, TailnetID
 from appliance.tailnet.addresses import Rng
+from appliance.tls.current import CurrentCertificate
 
 
 class AuditReader(Protocol):
@@ -61,6 +62,8 @@ class Door:
     audit: AuditReader
     release: str = "0.29"
     """The release of Headscale as whose API this one answers."""
+    certificate: CurrentCertificate | None = None
+    """The one that is served; None without TLS."""
     failing: Callable[[], Sequence[Failing]] = tuple
     """The background loops that fail now."""
     key_uses: KeyUses = field(default_factory=KeyUses)

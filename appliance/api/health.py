@@ -13,6 +13,7 @@ from appliance.api.door import DOOR, Door
 from appliance.api.routes import Context, Nothing, Reply, Route
 from appliance.api.shapes import Moment
 from appliance.metrics import CONTENT_TYPE
+from appliance.tls.current import complaints
 
 
 class FailingLoop(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -33,6 +34,7 @@ class Health(Struct, frozen=True, kw_only=True, rename="camel"):
     database_trouble: str | UnsetType = UNSET
     policy_trouble: dict[str, str] | UnsetType = UNSET
     policy_denies_all: bool | UnsetType = UNSET
+    certificate_trouble: str | UnsetType = UNSET
     failing: tuple[FailingLoop, ...] | UnsetType = UNSET
     warnings: tuple[str, ...] | UnsetType = UNSET
 
@@ -47,10 +49,16 @@ async def show(ctx: Context, _: Nothing) -> Reply[Health]:
         database_trouble=trouble or UNSET,
         policy_trouble=troubles_of(door) or UNSET,
         policy_denies_all=denies_all or UNSET,
+        certificate_trouble="; ".join(_certificate_troubles(ctx)) or UNSET,
         failing=tuple(FailingLoop(**each._asdict()) for each in door.failing()) or UNSET,
         warnings=tuple(door.warnings()) or UNSET,
     )
     return Reply(health, is_unwell=bool(trouble))
+
+
+def _certificate_troubles(ctx: Context) -> tuple[str, ...]:
+    current = ctx.door.certificate
+    return () if current is None else complaints(current.status(), ctx.live.clock())
 
 
 def troubles_of(door: Door) -> dict[str, str]:

@@ -49,6 +49,8 @@ def _troubles(answer: Plain) -> list[str]:
         f"the newest policy of tailnet {tailnet} is not in force: {trouble}"
         for tailnet, trouble in refused.items()
     ]
+    if answer.get("certificateTrouble"):
+        told.append(f"certificate: {answer['certificateTrouble']}")
     for each in cast(list[Plain], answer.get("failing") or []):
         about = f" ({each['about']})" if each["about"] else ""
         told.append(f"{each['name']}{about} fails since {each['since']}: {each['reason']}")

@@ -40,6 +40,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ssh": ("ssh", "ssh", "Approve or deny SSH logins that the policy has checked."),
     "auth": ("ssh", "auth", "Decide about logins that wait, as Headscale spells it."),
     "audit": ("audit", "audit", "List who changed what, newest first."),
+    "certificates": (
+        "certificates",
+        "certificates",
+        "Look at the server's certificate, and have it renewed.",
+    ),
     "health": ("health", "health", "Ask the server whether it is well."),
     "version": ("health", "version", "Print the version."),
     "generate": ("generate", "generate", "Make keys."),
@@ -56,6 +61,9 @@ ALIASES = {
     "apikey": "apikeys",
     "api": "apikeys",
     "acl": "policy",
+    "certificate": "certificates",
+    "cert": "certificates",
+    "certs": "certificates",
     "gen": "generate",
 }
 HIDDEN = frozenset({"configtest"})

@@ -148,6 +148,8 @@ def _observe_front(export: Exporter, process: Process) -> None:
         return certificate.facts.not_after.timestamp()  # another certificate after a renewal
 
     export.source("headwater_tls_expiry_seconds", expires_at)
+    export.source("headwater_tls_attempts_total", lambda: float(certificate.attempts))
+    export.source("headwater_tls_provisional", lambda: float(certificate.is_provisional))
 
 
 def _observe_control(export: Exporter, runtimes: Sequence[TailnetRuntime], door: Ts2021) -> None:

@@ -267,6 +267,7 @@ class Server(Process):
             ssh_checks=self.ssh_checks,
             audit=database.audit,
             release=self.settings.api.release,
+            certificate=self.certificate,
             failing=lambda: self.supervisor.failing,
             warnings=self.site_warnings,
         )

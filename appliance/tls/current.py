@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 POLL_S = 10.0
 """How soon a changed file is noticed, and how often a failed renewal is tried again. Two stat calls;
 certificates live for weeks."""
+LITTLE_LEFT = 0.15
+"""When less of a certificate's life is left, renewing it has failed for long, whoever does it."""
 OBTAIN_S = 900.0
 """Bound on one attempt: a public authority may take minutes, and an issuer may have a bug."""
 
@@ -56,6 +58,35 @@ class Status:
     failures: int
 
 
+def complaints(status: Status, now: datetime) -> tuple[str, ...]:
+    """Say what an operator should look at; nothing when all is well. Pure."""
+    facts = status.facts
+    found: list[str] = []
+    if status.is_provisional:
+        found.append(f"no certificate from {status.source} yet, a self-signed one is served")
+    if status.trouble:
+        pause = f"; asked again at {status.not_before:%Y-%m-%d %H:%M} UTC"
+        advice = f"; {status.advice}" if status.advice else ""
+        found.append(f"{status.trouble}{advice}{pause if status.not_before > now else ''}")
+    if facts.not_after <= now:
+        found.append(f"it has expired on {facts.not_after:%Y-%m-%d}")
+    elif facts.not_after - now < (facts.not_after - facts.not_before) * LITTLE_LEFT:
+        found.append(f"it expires on {facts.not_after:%Y-%m-%d} and has not been renewed")
+    if facts.not_before > now:
+        told = f"it is valid from {facts.not_before:%Y-%m-%d %H:%M} UTC"
+        found.append(f"{told}, which this machine's clock has not reached: set it")
+    missing = [name for name in status.wanted if not _is_for(facts.names, name)]
+    if missing and not status.is_provisional:
+        found.append(f"it is not for {', '.join(missing)}")
+    return tuple(found)
+
+
+def _is_for(names: Sequence[str], wanted: str) -> bool:
+    """Tell whether a certificate's names cover one; a wildcard covers one label."""
+    covering = {wanted.lower(), f"*.{wanted.lower().partition('.')[2]}"}
+    return any(name.lower() in covering for name in names)
+
+
 class CurrentCertificate:
     """The certificate in use; its ``loops`` must run for it to be renewed."""
 
@@ -79,10 +110,12 @@ class CurrentCertificate:
         """Called when another certificate is in use, for what depends on its pin."""
         self._issuer = issuer
         self._names = tuple(names)
-        self._is_provisional = is_provisional
+        self.is_provisional = is_provisional
+        """It only stands in for one that is still to come."""
         self._now = now
         self._failure = ""
         self._is_wished = False
+        self._is_obtaining = False
         self._renewing = asyncio.Lock()
         self._report("certificate in use")
 
@@ -148,15 +181,22 @@ class CurrentCertificate:
             source=self._issuer.name,
             wanted=self._names,
             facts=self.facts,
-            is_provisional=self._is_provisional,
+            is_provisional=self.is_provisional,
             renew_at=self._issuer.renew_at(self.certificate),
             not_before=self._now() if remote is None else remote.not_before,
-            doing="" if remote is None else remote.doing,
+            doing=self._doing,
             trouble=self._failure or ("" if remote is None else remote.trouble),
             advice="" if remote is None else remote.advice,
             attempts=self.attempts,
             failures=self.failures,
         )
+
+    @property
+    def _doing(self) -> str:
+        if not self._is_obtaining:
+            return ""
+        remote = self._remote
+        return ("" if remote is None else remote.doing) or "asking the issuer"
 
     def hurry(self) -> datetime:
         """Obtain a new one soon, though none is due; return when at the earliest."""
@@ -181,10 +221,10 @@ class CurrentCertificate:
         """
         async with self._renewing:
             remote = self._remote
-            if remote is not None and not self._is_provisional:
+            if remote is not None and not self.is_provisional:
                 await remote.attend(self.certificate)
             due_at = self._issuer.renew_at(self.certificate)
-            is_due = self._is_provisional or self._is_wished or self._now() >= due_at
+            is_due = self.is_provisional or self._is_wished or self._now() >= due_at
             if not (is_due or self._failure):
                 return
             if remote is None or self._now() >= remote.not_before:
@@ -193,6 +233,7 @@ class CurrentCertificate:
                 raise CertificateError(self._failure)  # for the health check: it goes on failing
 
     async def _renew(self) -> None:
+        self._is_obtaining = True
         self.attempts += 1
         try:
             async with asyncio.timeout(OBTAIN_S):
@@ -207,7 +248,9 @@ class CurrentCertificate:
                 )
             self._failure = failure
             raise
-        self._failure, self._is_provisional, self._is_wished = "", False, False
+        finally:
+            self._is_obtaining = False
+        self._failure, self.is_provisional, self._is_wished = "", False, False
         if new.digest != self.certificate.digest:
             self.certificate = new
             self.reloads += 1

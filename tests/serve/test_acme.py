@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,6 +76,18 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         await task
 
 
+async def said(server: Server, code: int, *words: str) -> str:
+    """Run one command of the command line against the server; give what it says."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "appliance", "--socket", str(server.settings.socket.path), *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == code, out.decode()
+    return out.decode()
+
+
 async def served(port: int) -> bytes | None:
     """Return the certificate that an ordinary client is shown."""
     context = ssl.create_default_context()
@@ -102,9 +115,11 @@ async def test_a_server_gets_its_certificate_while_it_serves(
             assert not certificate.pin
             assert certificate.facts.names == ("127.0.0.1",)
             first = await served(port)
-            certificate.hurry()
-            await until(lambda: certificate.reloads == 2)
+            assert "Certificate renewed" in await said(server, 0, "certificates", "renew")
+            assert certificate.reloads == 2
             assert await served(port) != first
+            assert "127.0.0.1 | " in await said(server, 0, "certificates", "list")
+            assert "is valid until" in await said(server, 0, "certificates", "check")
         await pebble.stop("acme")
         async with serving(site(tmp_path, port, pebble)) as again:
             assert again.certificate is not None
@@ -124,6 +139,11 @@ async def test_a_server_starts_while_its_authority_is_away_and_goes_on(tmp_path:
             assert "cannot be reached" in certificate.status().trouble
             await until(lambda: [x.name for x in server.supervisor.failing] == ["certificate"])
             assert await served(port), "it serves all the same"
+            told = await said(server, 1, "certificates", "check")
+            assert "a self-signed one is served" in told
+            assert "must reach the authority by https" in told
+            assert "cannot be reached" in await said(server, 0, "health")
+            assert "cannot be reached" in await said(server, 1, "certificates", "renew")
             await pebble.start()
             certificate.hurry()
             await until(lambda: not certificate.status().is_provisional)
