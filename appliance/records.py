@@ -22,6 +22,8 @@ AuthKeyID = NewType("AuthKeyID", int)
 PolicyTextID = NewType("PolicyTextID", int)
 ApiKeyID = NewType("ApiKeyID", int)
 OAuthClientID = NewType("OAuthClientID", int)
+SessionID = NewType("SessionID", int)
+CredentialID = NewType("CredentialID", int)
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -51,6 +53,8 @@ class RegisterMethod(StrEnum):
     AUTH_KEY = "auth-key"
     CLI = "cli"
     OIDC = "oidc"
+    SIGN_IN = "sign-in"
+    """By somebody signed in without an identity provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,68 @@ class PolicyText:
     created_by: str = ""
 
 
+class SignInMethod(StrEnum):
+    """How a person proved who they are."""
+
+    LINK = "link"
+    INVITATION = "invitation"
+    PASSKEY = "passkey"
+    RECOVERY_CODE = "recovery-code"
+    OIDC = "oidc"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser in which a person is signed in; its secret is not kept, only ``secret_hash``.
+
+    ``expires_at`` is when it ends whatever happens; ``last_used_at`` is written now and then, and a
+    session that is not used ends before. ``agent`` is what the browser says of itself, ``source`` the
+    address that signed in.
+    """
+
+    id: SessionID
+    user_id: UserID
+    secret_hash: str
+    method: SignInMethod
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime
+    login_expires_at: datetime | None = None
+    """When the identity provider wants the login to end: devices that it lets in end then, too."""
+    agent: str = ""
+    source: str = ""
+
+
+class CredentialKind(StrEnum):
+    """What a credential is; links and codes are good for one use, and dropped with it."""
+
+    LINK = "link"
+    INVITATION = "invitation"
+    PASSKEY = "passkey"
+    RECOVERY_CODE = "recovery-code"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What proves a person without an identity provider: a link, an invitation, a passkey, a code.
+
+    ``lookup`` finds it, and is unique: the SHA-256 of the secret, or of the passkey's public id.
+    ``public_key`` (COSE) and ``sign_count`` are a passkey's. ``expires_at`` None means never.
+    """
+
+    id: CredentialID
+    user_id: UserID
+    kind: CredentialKind
+    lookup: str
+    created_at: datetime
+    name: str = ""
+    public_id: bytes = b""
+    public_key: bytes = b""
+    sign_count: int = 0
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Presence:
     """Whether a node is connected: not a record of the database, but for ``last_seen``.
@@ -327,7 +393,7 @@ class AuditEntry:
     reason: str = ""
 
 
-Kept = User | AuthKey | ApiKey | OAuthClient
+Kept = User | AuthKey | ApiKey | OAuthClient | Session | Credential
 """Records that need no rules of their own in a snapshot (``tailnet.kinds``)."""
 Record = Tailnet | Node | PolicyText | Kept
 """What an ``Edit`` can put and the store can keep."""

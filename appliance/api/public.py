@@ -46,7 +46,6 @@ def build(door: Door, machine_key: MachineKey) -> web.Application:
     app[MACHINE_KEY] = machine_key
     app.add_routes(
         [
-            web.get("/", root),
             web.get("/key", key),
             web.get("/health", health.public),
             web.get("/version", health.version),
@@ -55,11 +54,6 @@ def build(door: Door, machine_key: MachineKey) -> web.Application:
         ]
     )
     return app
-
-
-async def root(_request: web.Request) -> web.Response:
-    """Say what this is, to people who look."""
-    return web.Response(text="Headwater: a control server for Tailscale clients.\n")
 
 
 async def robots(_request: web.Request) -> web.Response:
@@ -104,7 +98,7 @@ def may_relay(tailnets: LiveTailnets, node_key: NodeKey) -> bool:
 async def _headers(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
     for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)  # a page may have a policy for its own style
+        response.headers.setdefault(name, value)  # pages have stricter or wider ones of their own
     response.headers["Server"] = "headwater"  # not which libraries, in which versions
     if request.scheme == "https":
         response.headers["Strict-Transport-Security"] = "max-age=31536000"

@@ -31,6 +31,7 @@ _METHODS = {
     records.RegisterMethod.AUTH_KEY: "REGISTER_METHOD_AUTH_KEY",
     records.RegisterMethod.CLI: "REGISTER_METHOD_CLI",
     records.RegisterMethod.OIDC: "REGISTER_METHOD_OIDC",
+    records.RegisterMethod.SIGN_IN: "REGISTER_METHOD_CLI",  # programs know no other
 }
 
 

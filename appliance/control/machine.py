@@ -20,6 +20,7 @@ from appliance.errors import Rejected
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
+from appliance.live.logins import LiveLogins
 from appliance.netmap.encoded import Encoder
 from appliance.records import Node, TailnetID
 from appliance.tailnet import checkin
@@ -39,6 +40,7 @@ class MachineDoor:
         sessions: Mapping[TailnetID, MapSessions],
         encoders: Mapping[TailnetID, Encoder],
         ssh_checks: SSHChecks,
+        logins: LiveLogins,
         *,
         rng: Random,
         most_waiting: int = MOST_WAITING,
@@ -50,7 +52,7 @@ class MachineDoor:
         self._gone = GonePolls()
         self.registering = Valve(REGISTER_OBEYS, jitter=rng.random, most=most_waiting)
         self.opening = Valve(MAP_OBEYS, jitter=rng.random, most=most_waiting)
-        self._registrations = register.Registrations(tailnets, rng)
+        self._registrations = register.Registrations(tailnets, logins, rng)
         self.pings = calls.Pings()
         self._ssh = SSHActions(tailnets, ssh_checks)
         self._routes: dict[str, Callable[[Exchange], Answering | None]] = {
@@ -80,9 +82,15 @@ class MachineDoor:
         return self._register_in_turn(exchange)
 
     async def _register_in_turn(self, exchange: Exchange) -> None:
-        if not self.registering.defers(exchange):
+        while not self.registering.defers(exchange):
             with self.registering.turn():
-                await self._registrations.answer(exchange)
+                waiting = await self._registrations.answer(exchange)
+            if waiting is None:
+                break
+            # Not counted as under way: nothing is done for it until somebody decides.
+            await self._registrations.held(exchange, waiting)
+            if exchange.answered:
+                break
         if self._tailnets.find_machine(exchange.machine_key) is not None:
             self._gone.end(exchange.machine_key)
 

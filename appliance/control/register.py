@@ -1,7 +1,8 @@
 """``/machine/register``: find the tailnet that is meant, ask ``tailnet.enrolment``, answer.
 
 Not for the rules of registration. A refusal is an answer with status 200 and an ``Error`` text:
-that is what clients show to people.
+that is what clients show to people. A machine that nothing speaks for is shown a link; when it follows
+that up, its request is held until somebody has decided (``live.logins``).
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from appliance.control.exchange import TEXT, Exchange
 from appliance.errors import Conflict, Invalid, Rejected
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
+from appliance.live.logins import LiveLogins
 from appliance.records import Node
 from appliance.repeats import Repeats
 from appliance.tailnet import enrolment
-from appliance.tailnet.enrolment import KeyGrant, Registration
-from appliance.tailnet.snapshot import Snapshot
+from appliance.tailnet.enrolment import KeyGrant, Pending, Registration
+from appliance.tailnet.snapshot import Edit, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.errors import ProtocolError
 from appliance.wire.keys import MachineKey
@@ -30,41 +32,67 @@ log = logging.getLogger(__name__)
 
 MOST_CHOICES = 4
 """How often a request may find that its tailnet is another one now; once is rare enough."""
+MAX_HELD = 1024
+"""Requests that are held for a decision: one for each login that waits, and a link below each."""
 
 
 class Registrations:
     """Answers the register requests of one server's nodes; ``now`` is for telling repetitions."""
 
     def __init__(
-        self, tailnets: LiveTailnets, rng: Random, *, now: Callable[[], float] = time.monotonic
+        self,
+        tailnets: LiveTailnets,
+        logins: LiveLogins,
+        rng: Random,
+        *,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tailnets = tailnets
+        self._logins = logins
         self._rng = rng
         self._now = now
         self._refusals = Repeats()
 
-    async def answer(self, exchange: Exchange) -> None:
-        """Answer one request."""
+    async def answer(self, exchange: Exchange) -> Pending | None:
+        """Answer one request, or give the login that it follows up and that nobody decided yet.
+
+        Then it is to be held (``held``), and asked again.
+        """
         try:
             request = tailcfg.decode_register_request(exchange.body)
         except ProtocolError as error:
             exchange.respond(400, f"bad register request: {error}".encode(), content_type=TEXT)
-            return
+            return None
         try:
-            response = await self._register(exchange.machine_key, request)
+            result = await self._register(exchange, request)
         except Rejected as refusal:
             self._note_refusal(exchange.machine_key, refusal)
             response = tailcfg.RegisterResponse(error=refusal.sentence)
         except CommitFailed:
             exchange.respond(503, b"the change could not be stored; try again", content_type=TEXT)
-            return
-        if not response.error:
-            exchange.vouch()
+            return None
+        else:
+            if isinstance(result, Pending):
+                return result
+            response = result.response
+            if result.node is not None:
+                exchange.vouch()
         exchange.respond(200, tailcfg.encode(response))
+        return None
+
+    async def held(self, exchange: Exchange, pending: Pending) -> None:
+        """Wait until a login is decided or runs out.
+
+        Where it cannot be waited for, the client is told the link that it knows: it comes again.
+        """
+        if self._logins.waiting < MAX_HELD and await self._logins.decided(pending):
+            return
+        exchange.respond(200, tailcfg.encode(tailcfg.RegisterResponse(auth_url=pending.url)))
 
     async def _register(
-        self, machine: MachineKey, request: tailcfg.RegisterRequest
-    ) -> tailcfg.RegisterResponse:
+        self, exchange: Exchange, request: tailcfg.RegisterRequest
+    ) -> Registration | Pending:
+        machine = exchange.machine_key
         if request.version < capver.OLDEST_SUPPORTED:
             raise Invalid(
                 "client-too-old",
@@ -79,8 +107,11 @@ class Registrations:
                 # Chosen again: while this waited for its turn, another may have brought the key.
                 if self._choose(machine, request, grant) is live:
                     before = [edit.nodes[i] for i in edit.by_machine_key.get(machine, ())]
+                    spoken = self._grant(exchange, edit, request, grant, live.clock())
+                    if isinstance(spoken, Pending) and self._logins.is_followed(spoken, request):
+                        return spoken
                     result = enrolment.register(
-                        edit, machine, request, grant, live.clock(), rng=self._rng
+                        edit, machine, request, spoken, live.clock(), rng=self._rng
                     )
                     break
         else:
@@ -88,7 +119,23 @@ class Registrations:
                 "tailnet-changes", "this device is being registered elsewhere; try again"
             )
         _tell(live.snapshot, _news(before, request, result, live.clock()), grant, by)
-        return result.response
+        return result
+
+    def _grant(
+        self,
+        exchange: Exchange,
+        edit: Edit,
+        request: tailcfg.RegisterRequest,
+        grant: KeyGrant,
+        now: datetime,
+    ) -> KeyGrant | Pending:
+        """Give what speaks for a machine: its key, or nobody yet, and then a login that waits."""
+        is_leaving = request.expiry is not None and request.expiry <= now
+        is_known = edit.node_of(request.node_key) is not None
+        if not grant.is_missing or is_leaving or is_known or request.node_key.is_zero:
+            return grant
+        peer = exchange.peer
+        return self._logins.ask(exchange.machine_key, request, "" if peer is None else peer[0])
 
     def _choose(
         self, machine: MachineKey, request: tailcfg.RegisterRequest, grant: KeyGrant

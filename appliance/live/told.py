@@ -19,7 +19,14 @@ MAX_CHANGE_CHARS = 300
 ATTRIBUTES = "attributes"
 TOLD_BY_DOOR = "node.register"
 """The nodes' door tells a registration itself: only it knows whether that is news."""
-_FIELDS = {"node": "node", "user": "user", "preauthkey": "key", "policy": "source"}
+_FIELDS = {
+    "node": "node",
+    "user": "user",
+    "preauthkey": "key",
+    "policy": "source",
+    "session": "source",
+    "credential": "source",
+}
 
 
 def tell(tailnet: str, entries: Iterable[AuditEntry]) -> None:

@@ -25,6 +25,8 @@ from appliance.api import keyuses, public
 from appliance.api.door import Door
 from appliance.api.gate import Gate
 from appliance.config import Settings, Tailnet, resolved
+from appliance.console import app as console
+from appliance.console.door import Console
 from appliance.control.http2 import engine
 from appliance.control.machine import MachineDoor
 from appliance.control.ts2021 import Ts2021
@@ -33,6 +35,7 @@ from appliance.front.http import start_web, trust_proxies
 from appliance.identity import tokens
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnets
+from appliance.live.logins import LiveLogins
 from appliance.loops import Loop
 from appliance.metrics import Exporter
 from appliance.serve import exporter, localsocket, statedir, systemd
@@ -128,7 +131,13 @@ class Server(Process):
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         tailnets, metrics = self.tailnets, Exporter()
-        machines = self._make_machines(tailnets)
+        logins = LiveLogins(
+            tailnets,
+            settings.server_url,
+            random_bytes=secrets.token_bytes,
+            rng=random.SystemRandom(),
+        )
+        machines = self._make_machines(tailnets, logins)
         ts2021 = self._make_control(tailnets, machines, noise_key, ending)
         self._routes["/ts2021"] = ts2021.open
         self._make_relay(tailnets, ending)
@@ -137,6 +146,7 @@ class Server(Process):
         gate = Gate(door, tokens.Seal(noise_key.derive(tokens.Seal.PURPOSE)))
         api.add_remote(app, door, gate)
         self.supervisor.start(*keyuses.loops(door))
+        console.add_to(app, self._make_console(tailnets, logins))
         app.middlewares.insert(0, trust_proxies(settings.trusted_proxies))
         runner = await start_web(app)
         ending.push_async_callback(runner.cleanup)
@@ -211,12 +221,13 @@ class Server(Process):
         found = (each for each in self.settings.all_tailnets if each.name == name)
         return next(found, default or Tailnet())
 
-    def _make_machines(self, tailnets: LiveTailnets) -> MachineDoor:
+    def _make_machines(self, tailnets: LiveTailnets, logins: LiveLogins) -> MachineDoor:
         return MachineDoor(
             tailnets,
             {runtime.id: runtime.sessions for runtime in self.runtimes},
             {runtime.id: runtime.encoder for runtime in self.runtimes},
             self.ssh_checks,
+            logins,
             rng=random.SystemRandom(),
         )
 
@@ -270,6 +281,16 @@ class Server(Process):
             certificate=self.certificate,
             failing=lambda: self.supervisor.failing,
             warnings=self.site_warnings,
+        )
+
+    def _make_console(self, tailnets: LiveTailnets, logins: LiveLogins) -> Console:
+        return Console(
+            tailnets=tailnets,
+            base_url=self.settings.server_url.rstrip("/"),
+            random_bytes=secrets.token_bytes,
+            rng=random.SystemRandom(),
+            logins=logins,
+            ssh_checks=self.ssh_checks,
         )
 
     async def _open_local_socket(self, door: Door, ending: AsyncExitStack) -> None:

@@ -15,10 +15,12 @@ from sqlalchemy import Table
 from appliance.records import (
     ApiKey,
     AuthKey,
+    Credential,
     Node,
     OAuthClient,
     PolicyText,
     Record,
+    Session,
     Tailnet,
     TailnetID,
     User,
@@ -43,6 +45,8 @@ KEPT = (
     Kept(AuthKey, schema.auth_keys, rows.auth_key_to_row, rows.row_to_auth_key),
     Kept(ApiKey, schema.api_keys, rows.api_key_to_row, rows.row_to_api_key),
     Kept(OAuthClient, schema.oauth_clients, rows.oauth_client_to_row, rows.row_to_oauth_client),
+    Kept(Session, schema.sessions, rows.session_to_row, rows.row_to_session),
+    Kept(Credential, schema.credentials, rows.credential_to_row, rows.row_to_credential),
     Kept(Node, schema.nodes, rows.node_to_row, rows.row_to_node),
     Kept(PolicyText, schema.policies, rows.policy_to_row, rows.row_to_policy),
 )

@@ -21,6 +21,9 @@ from appliance.records import (
     AuditEntry,
     AuthKey,
     AuthKeyID,
+    Credential,
+    CredentialID,
+    CredentialKind,
     Network,
     Node,
     NodeID,
@@ -30,6 +33,9 @@ from appliance.records import (
     PolicyTextID,
     RegisterMethod,
     Role,
+    Session,
+    SessionID,
+    SignInMethod,
     Tailnet,
     TailnetID,
     User,
@@ -255,6 +261,74 @@ def row_to_oauth_client(row: Loaded) -> OAuthClient:
         last_used_at=row["last_used_at"],
         created_by=row["created_by"],
         description=row["description"],
+    )
+
+
+def session_to_row(tailnet_id: TailnetID, session: Session) -> Row:
+    """Give the row of a session."""
+    return {
+        "id": session.id,
+        "tailnet_id": tailnet_id,
+        "user_id": session.user_id,
+        "secret_hash": session.secret_hash,
+        "method": session.method.value,
+        "created_at": session.created_at,
+        "expires_at": session.expires_at,
+        "last_used_at": session.last_used_at,
+        "login_expires_at": session.login_expires_at,
+        "agent": _clean(session.agent),
+        "source": _clean(session.source),
+    }
+
+
+def row_to_session(row: Loaded) -> Session:
+    """Read a row of ``sessions``."""
+    return Session(
+        id=SessionID(row["id"]),
+        user_id=UserID(row["user_id"]),
+        secret_hash=row["secret_hash"],
+        method=SignInMethod(row["method"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        last_used_at=row["last_used_at"],
+        login_expires_at=row["login_expires_at"],
+        agent=row["agent"],
+        source=row["source"],
+    )
+
+
+def credential_to_row(tailnet_id: TailnetID, credential: Credential) -> Row:
+    """Give the row of a credential."""
+    return {
+        "id": credential.id,
+        "tailnet_id": tailnet_id,
+        "user_id": credential.user_id,
+        "kind": credential.kind.value,
+        "lookup": credential.lookup,
+        "created_at": credential.created_at,
+        "name": _clean(credential.name),
+        "public_id": credential.public_id,
+        "public_key": credential.public_key,
+        "sign_count": credential.sign_count,
+        "expires_at": credential.expires_at,
+        "used_at": credential.used_at,
+    }
+
+
+def row_to_credential(row: Loaded) -> Credential:
+    """Read a row of ``credentials``."""
+    return Credential(
+        id=CredentialID(row["id"]),
+        user_id=UserID(row["user_id"]),
+        kind=CredentialKind(row["kind"]),
+        lookup=row["lookup"],
+        created_at=row["created_at"],
+        name=row["name"],
+        public_id=bytes(row["public_id"]),
+        public_key=bytes(row["public_key"]),
+        sign_count=row["sign_count"],
+        expires_at=row["expires_at"],
+        used_at=row["used_at"],
     )
 
 

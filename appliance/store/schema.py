@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """What this program reads and writes: the number of the newest migration."""
 
 ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -204,6 +204,39 @@ nodes = Table(
     Column("attributes", Text, nullable=False, server_default="[]"),
 )
 """``auth_key_id`` is no foreign key: a node outlives the key that it came with."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=False),
+    Column("tailnet_id", ID, ForeignKey("tailnets.id"), nullable=False),
+    Column("user_id", ID, ForeignKey("users.id"), nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("last_used_at", UtcTime, nullable=False),
+    Column("login_expires_at", UtcTime),
+    Column("agent", Text, nullable=False),
+    Column("source", Text, nullable=False),
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=False),
+    Column("tailnet_id", ID, ForeignKey("tailnets.id"), nullable=False),
+    Column("user_id", ID, ForeignKey("users.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("lookup", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("public_id", LargeBinary, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("sign_count", BigInteger, nullable=False),
+    Column("expires_at", UtcTime),
+    Column("used_at", UtcTime),
+)
 
 policies = Table(
     "policies",

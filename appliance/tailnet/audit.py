@@ -22,10 +22,12 @@ from appliance.records import (
     Attribute,
     AuditEntry,
     AuthKey,
+    Credential,
     Node,
     OAuthClient,
     PolicyText,
     Record,
+    Session,
     Tailnet,
     User,
     UserID,
@@ -182,6 +184,25 @@ def _person(_edit: Edit, user: User) -> Said:
     }
 
 
+def _session(edit: Edit, session: Session) -> Said:
+    return {
+        "user": _user(edit, session.user_id),
+        "method": session.method,
+        "expiresAt": _time(session.expires_at),
+        "source": session.source,
+        "agent": session.agent,
+    }
+
+
+def _credential(edit: Edit, credential: Credential) -> Said:
+    return {
+        "user": _user(edit, credential.user_id),
+        "kind": credential.kind,
+        "name": credential.name,
+        "expiresAt": _time(credential.expires_at),
+    }
+
+
 def _policy(_edit: Edit, policy: PolicyText) -> Said:
     data = policy.text.encode(errors="replace")
     return {
@@ -265,6 +286,18 @@ TOLD: dict[type, Told] = {
         attrgetter("name", "domain"),
         lambda _, it: {"name": it.name, "domain": it.domain},
     ),
+    Session: Told(
+        "session",
+        attrgetter("method"),
+        attrgetter("user_id", "method", "expires_at"),
+        _session,
+    ),
+    Credential: Told(
+        "credential",
+        attrgetter("kind"),
+        attrgetter("user_id", "kind", "name", "expires_at"),
+        _credential,
+    ),
     PolicyText: Told("policy", attrgetter("source"), attrgetter("id"), _policy),
 }  # fmt: skip
 """One row for each kind of record."""
@@ -300,6 +333,11 @@ _MESSAGES = {
     "oauthclient.create": "OAuth client created",
     "oauthclient.delete": "OAuth client deleted",
     "policy.set": "policy set",
+    "session.start": "signed in",
+    "session.end": "signed out",
+    "credential.create": "credential created",
+    "credential.use": "credential used",
+    "credential.remove": "credential removed",
     "settings.apply": "settings applied",
 }
 """What the log says of an act upon its own kind of record."""

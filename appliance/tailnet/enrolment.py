@@ -77,8 +77,8 @@ class LoginGrant:
 class Pending:
     """Nobody has spoken for the machine yet: its user is shown ``url``, and ``logins`` waits.
 
-    ``request`` is what the machine asked, without secrets and bounded. ``is_rejected`` means that
-    somebody said no.
+    ``request`` is what the machine asked, without secrets and bounded, ``source`` the address it
+    asked from. ``is_rejected`` means that somebody said no.
     """
 
     id: str
@@ -86,6 +86,8 @@ class Pending:
     machine: MachineKey
     request: tailcfg.RegisterRequest
     expires_at: datetime
+    asked_at: datetime
+    source: str = ""
     is_rejected: bool = False
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from appliance.records import ApiKey, AuthKey, Kept, OAuthClient, User
+from appliance.records import ApiKey, AuthKey, Credential, Kept, OAuthClient, Session, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +41,7 @@ KINDS = (
     Kind(AuthKey, "auth_keys", "auth key", "by_key_prefix", attrgetter("prefix"), "prefix"),
     Kind(ApiKey, "api_keys", "API key", "by_api_key_prefix", attrgetter("prefix"), "prefix"),
     Kind(OAuthClient, "oauth_clients", "OAuth client", "by_client_id", attrgetter("prefix"), "id"),
+    Kind(Session, "sessions", "session", "by_session_hash", attrgetter("secret_hash"), "hash"),
+    Kind(Credential, "credentials", "credential", "by_credential", attrgetter("lookup"), "hash"),
 )
 KIND_OF: dict[type, Kind] = {kind.of: kind for kind in KINDS}

@@ -28,6 +28,8 @@ from appliance.records import (
     AuditEntry,
     AuthKey,
     AuthKeyID,
+    Credential,
+    CredentialID,
     Kept,
     Node,
     NodeID,
@@ -36,6 +38,8 @@ from appliance.records import (
     PolicyText,
     Presence,
     Record,
+    Session,
+    SessionID,
     Settings,
     Tailnet,
     User,
@@ -67,6 +71,8 @@ class Snapshot:
     users: Mapping[UserID, User] = field(default_factory=dict)
     nodes: Mapping[NodeID, Node] = field(default_factory=dict)
     auth_keys: Mapping[AuthKeyID, AuthKey] = field(default_factory=dict)
+    sessions: Mapping[SessionID, Session] = field(default_factory=dict)
+    credentials: Mapping[CredentialID, Credential] = field(default_factory=dict)
     presence: Mapping[NodeID, Presence] = field(default_factory=dict)
     expired: frozenset[NodeID] = frozenset()
     policy_text: PolicyText | None = None
@@ -82,6 +88,8 @@ class Snapshot:
     by_api_key_prefix: Mapping[str, ApiKeyID] = field(default_factory=dict)
     oauth_clients: Mapping[OAuthClientID, OAuthClient] = field(default_factory=dict)
     by_client_id: Mapping[str, OAuthClientID] = field(default_factory=dict)
+    by_session_hash: Mapping[str, SessionID] = field(default_factory=dict)
+    by_credential: Mapping[str, CredentialID] = field(default_factory=dict)
     last_ipv4: IPv4Address | None = None
     last_ipv6: IPv6Address | None = None
 
@@ -173,6 +181,16 @@ class Edit:
         return self._kept("auth_keys", self._base.auth_keys)
 
     @property
+    def sessions(self) -> Mapping[SessionID, Session]:
+        """The sessions as drafted."""
+        return self._kept("sessions", self._base.sessions)
+
+    @property
+    def credentials(self) -> Mapping[CredentialID, Credential]:
+        """The credentials as drafted."""
+        return self._kept("credentials", self._base.credentials)
+
+    @property
     def by_node_key(self) -> Mapping[NodeKey, NodeID]:
         """Node ids by current node key, as drafted."""
         return self._by_node_key.now
@@ -216,6 +234,16 @@ class Edit:
     def by_client_id(self) -> Mapping[str, OAuthClientID]:
         """OAuth clients by their public id, as drafted."""
         return self._kept("by_client_id", self._base.by_client_id)
+
+    @property
+    def by_session_hash(self) -> Mapping[str, SessionID]:
+        """Session ids by the hash of their secret, as drafted."""
+        return self._kept("by_session_hash", self._base.by_session_hash)
+
+    @property
+    def by_credential(self) -> Mapping[str, CredentialID]:
+        """Credential ids by what finds them, as drafted."""
+        return self._kept("by_credential", self._base.by_credential)
 
     def node_of(self, node_key: NodeKey) -> Node | None:
         """Find a node by its current node key, as drafted."""
@@ -348,6 +376,8 @@ class Edit:
             users=self.users,
             nodes=self._nodes.now,
             auth_keys=self.auth_keys,
+            sessions=self.sessions,
+            credentials=self.credentials,
             presence=self._presence.now,
             expired=self._expired(),
             policy_text=self.policy_text,
@@ -363,6 +393,8 @@ class Edit:
             by_api_key_prefix=self.by_api_key_prefix,
             oauth_clients=self.oauth_clients,
             by_client_id=self.by_client_id,
+            by_session_hash=self.by_session_hash,
+            by_credential=self.by_credential,
             last_ipv4=self.last_ipv4,
             last_ipv6=self.last_ipv6,
         )

@@ -15,9 +15,11 @@ from appliance.records import (
     TAGGED_USER_ID,
     ApiKey,
     AuthKey,
+    Credential,
     Node,
     OAuthClient,
     Role,
+    Session,
     User,
     UserID,
 )
@@ -164,7 +166,7 @@ def owner_of(state: Snapshot | Edit) -> User | None:
 
 
 def destroy(edit: Edit, user_id: UserID) -> User:
-    """Remove a user and their keys of all kinds. Raises NotFound, or Conflict while they own anything."""
+    """Remove a user with all keys, sessions and credentials. Raises NotFound, or Conflict while they own anything."""
     user = get(edit, user_id)
     if user.role is Role.OWNER:
         raise Conflict(
@@ -180,14 +182,16 @@ def destroy(edit: Edit, user_id: UserID) -> User:
             f"the user {user.name!r} still owns {owned} node(s); delete or move them first",
             concerns=user.name,
         )
-    held: tuple[AuthKey | ApiKey | OAuthClient, ...] = (
+    held: tuple[AuthKey | ApiKey | OAuthClient | Session | Credential, ...] = (
         *edit.auth_keys.values(),
         *edit.api_keys.values(),
         *edit.oauth_clients.values(),
+        *edit.sessions.values(),
+        *edit.credentials.values(),
     )
-    for key in held:
-        if key.user_id == user_id:
-            edit.drop(key)
+    for each in held:
+        if each.user_id == user_id:
+            edit.drop(each)
     edit.drop(user)
     return user
 

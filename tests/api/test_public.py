@@ -36,7 +36,7 @@ async def test_key_needs_a_version(browser: Browser, query: str) -> None:
         assert response.status == (200 if query.endswith("9" * 40) else 400)
 
 
-@pytest.mark.parametrize("path", ["/", "/key?v=100", "/robots.txt", "/health", "/nothing"])
+@pytest.mark.parametrize("path", ["/key?v=100", "/robots.txt", "/health", "/nothing"])
 async def test_every_answer_is_armed(browser: Browser, path: str) -> None:
     async with browser.get(path) as response:
         for name, value in public.SECURITY_HEADERS.items():

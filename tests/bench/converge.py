@@ -36,6 +36,7 @@ from tests.bench.table import Figure
 from tests.control.tailnets import MemoryStore
 from tests.netmap.tailnets import CAPVERS, CHANGES, WEIGHTS, add_user, empty_tailnet, make_node
 from tests.support import fakeclient
+from tests.support.waitinglogins import logins_of
 
 OLDEST = 113
 DISTRUSTFUL = range(138, 145)
@@ -209,7 +210,10 @@ async def _serve(live: LiveTailnet, http2: str) -> AsyncIterator[tuple[Server, M
     encoder = Encoder()
     sessions = MapSessions(live, encoder, clock=time.monotonic, jitter=random.random)
     checks = SSHChecks(Random(2).randbytes)
-    door = MachineDoor(tailnets, {live.id: sessions}, {live.id: encoder}, checks, rng=Random(1))
+    logins = logins_of(tailnets)
+    door = MachineDoor(
+        tailnets, {live.id: sessions}, {live.id: encoder}, checks, logins, rng=Random(1)
+    )
     key = PrivateKey(b"k" * 32)
     ts2021 = Ts2021(key, door.handle, http2=engine(http2))
     listener = await listen(Front({"/ts2021": ts2021.open}).sink, "127.0.0.1", 0, tls=None)

@@ -37,6 +37,7 @@ from tests.support.livehouse import FakeStore
 from tests.support.memorystream import Alarms, MemoryStream
 from tests.support.pace import patience
 from tests.support.polling import until
+from tests.support.waitinglogins import logins_of
 
 TURNS = 40
 """Rounds of the event loop after which nothing of ours still moves."""
@@ -117,6 +118,7 @@ class World:
             {self.live.id: self.sessions},
             {self.live.id: encoder},
             self.checks,
+            logins_of(LiveTailnets([self.live])),
             rng=Random(1),
         )
         server = PrivateKey.generate(os.urandom)

@@ -33,6 +33,7 @@ from tests.support.builder import build
 from tests.support.clock import NOON, Clock
 from tests.support.livehouse import FakeStore
 from tests.support.polling import until
+from tests.support.waitinglogins import logins_of
 
 KEY = key_number(77)
 
@@ -55,7 +56,9 @@ class Server:
             for live in self.lives
         }
         checks = SSHChecks(Random(2).randbytes)
-        self.door = MachineDoor(self.tailnets, self.sessions, encoders, checks, rng=Random(1))
+        self.door = MachineDoor(
+            self.tailnets, self.sessions, encoders, checks, logins_of(self.tailnets), rng=Random(1)
+        )
         self.keys: list[str] = []
 
     async def new_keys(self) -> None:

@@ -23,6 +23,7 @@ from tests.control.tailnets import machine_key, node_key
 from tests.support.builder import build, sequences_after
 from tests.support.clock import Clock
 from tests.support.livehouse import FakeStore
+from tests.support.waitinglogins import logins_of
 
 LONG_AGO = datetime(1970, 1, 1, 0, 2, 3, tzinfo=UTC)
 """What clients send to log out."""
@@ -34,7 +35,9 @@ class Lab:
         self.now = 0.0
         snapshot = build("alice: laptop; tag:web: srv")
         self.live = LiveTailnet(snapshot, FakeStore(), sequences_after(snapshot), clock=self.clock)
-        self.door = Registrations(LiveTailnets([self.live]), Random(1), now=lambda: self.now)
+        tailnets = LiveTailnets([self.live])
+        self.logins = logins_of(tailnets)
+        self.door = Registrations(tailnets, self.logins, Random(1), now=lambda: self.now)
 
     async def key(self, *tags: str, ephemeral: bool = False) -> str:
         async with self.live.edit(by=SYSTEM, act="test.change") as edit:
@@ -141,15 +144,14 @@ async def test_refusal_that_repeats_is_written_once_for_each_reason(
     async with running() as lab:
         caplog.set_level(logging.INFO)
         for _ in range(40):
-            assert (await lab.ask(1)).error
             assert (await lab.ask(1, "hskey-auth-abcdefghijkl-" + "x" * 64)).error
             lab.now += 30
-        assert (await lab.ask(1, machine=51)).error
+        assert (await lab.ask(1, "tskey-auth-x")).error
         said = [(one.__dict__["reason"], one.__dict__["repeated"]) for one in caplog.records]
-        assert said == [("auth-key-missing", 0), ("auth-key-unknown", 0), ("auth-key-missing", 0)]
+        assert said == [("auth-key-unknown", 0), ("auth-key-foreign", 0)]
         caplog.clear()
         lab.now += QUIET_S
-        await lab.ask(1)
+        await lab.ask(1, "hskey-auth-abcdefghijkl-" + "x" * 64)
         (again,) = caplog.records
         assert again.repeated == 39  # type: ignore[attr-defined]  # by extra
 

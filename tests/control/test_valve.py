@@ -23,6 +23,7 @@ from appliance.wire import tailcfg
 from tests.control.recorder import Recorder
 from tests.control.tailnets import machine_key, make_live, node_key
 from tests.support.cancelling import Interruption, at_every_await
+from tests.support.waitinglogins import logins_of
 
 MOST = 2
 
@@ -39,6 +40,7 @@ class House:
             {self.live.id: sessions},
             {self.live.id: encoder},
             SSHChecks(Random(2).randbytes),
+            logins_of(LiveTailnets([self.live])),
             rng=Random(1),
             most_waiting=MOST,
         )

@@ -13,6 +13,9 @@ from appliance.records import (
     ApiKeyID,
     Attribute,
     AuthKey,
+    Credential,
+    CredentialID,
+    CredentialKind,
     Network,
     Node,
     NodeID,
@@ -21,6 +24,9 @@ from appliance.records import (
     PolicyText,
     RegisterMethod,
     Role,
+    Session,
+    SessionID,
+    SignInMethod,
     Tailnet,
     TailnetID,
     User,
@@ -223,12 +229,53 @@ def nodes(draw: st.DrawFn, number: NodeID, edit: Edit) -> Node:
     )
 
 
+@st.composite
+def sessions(draw: st.DrawFn, ids: Sequences, user_id: UserID) -> Session:
+    """Draw a session of a user."""
+    number = SessionID(ids.next("sessions"))
+    return Session(
+        id=number,
+        user_id=user_id,
+        secret_hash=raw_key(number).hex(),
+        method=draw(st.sampled_from(SignInMethod)),
+        created_at=draw(times),
+        expires_at=draw(times),
+        last_used_at=draw(times),
+        login_expires_at=draw(st.none() | times),
+        agent=draw(texts),
+        source=draw(texts),
+    )
+
+
+@st.composite
+def credentials(draw: st.DrawFn, ids: Sequences, user_id: UserID) -> Credential:
+    """Draw a credential of a user."""
+    number = CredentialID(ids.next("credentials"))
+    return Credential(
+        id=number,
+        user_id=user_id,
+        kind=draw(st.sampled_from(CredentialKind)),
+        lookup=raw_key(number).hex(),
+        created_at=draw(times),
+        name=draw(texts),
+        public_id=draw(st.binary(max_size=100)),
+        public_key=draw(st.binary(max_size=100)),
+        sign_count=draw(st.integers(0, 2**32 - 1)),
+        expires_at=draw(st.none() | times),
+        used_at=draw(st.none() | times),
+    )
+
+
 def _change_of_programs(draw: st.DrawFn, ids: Sequences, edit: Edit) -> None:
-    match draw(st.sampled_from(("key", "client", "drop"))):
+    match draw(st.sampled_from(("key", "client", "sign in", "drop"))):
         case "key":
             edit.put(draw(api_keys(ids, edit)))
         case "client":
             edit.put(draw(oauth_clients(ids, edit)))
+        case "sign in" if edit.users:
+            user_id = draw(st.sampled_from(sorted(edit.users)))
+            edit.put(draw(sessions(ids, user_id)))
+            edit.put(draw(credentials(ids, user_id)))
         case _ if edit.api_keys:
             edit.drop(edit.api_keys[draw(st.sampled_from(sorted(edit.api_keys)))])
 
@@ -240,6 +287,8 @@ def change(draw: st.DrawFn, ids: Sequences, edit: Edit) -> None:
     owners |= {key.user_id for key in edit.auth_keys.values()}
     owners |= {key.user_id for key in edit.api_keys.values()}
     owners |= {client.user_id for client in edit.oauth_clients.values()}
+    owners |= {each.user_id for each in edit.sessions.values()}
+    owners |= {each.user_id for each in edit.credentials.values()}
     idle = [user for user in edit.users.values() if user.id not in owners]
     match draw(
         st.sampled_from(

@@ -22,6 +22,7 @@ from tests.store import making
 
 COMPARED = (
     "tailnet", "users", "nodes", "auth_keys", "policy_text",
+    "sessions", "credentials", "by_session_hash", "by_credential",
     "by_node_key", "by_machine_key", "by_name", "by_address", "by_key_prefix",
     "api_keys", "by_api_key_prefix", "oauth_clients", "by_client_id",
 )  # fmt: skip

@@ -148,6 +148,26 @@ async def test_attributes_of_the_third_schema_load(tmp_path: Path) -> None:
     assert snapshot.nodes[NodeID(2)].attributes == ()
 
 
+async def test_sessions_and_credentials_of_the_eighth_schema_load(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{restored(DUMPS / 'schema8.sql', tmp_path)}")
+    try:
+        await database.migrate()
+        (snapshot,), ids = await database.load()
+    finally:
+        await database.close()
+    (session,) = snapshot.sessions.values()
+    assert (session.method, session.source, session.login_expires_at) == (
+        "passkey",
+        "192.0.2.7",
+        None,
+    )
+    assert snapshot.by_session_hash[session.secret_hash] == session.id == 3
+    (passkey,) = snapshot.credentials.values()
+    assert (passkey.public_id, passkey.public_key, passkey.sign_count) == (b"\1\2", b"\xa5\1", 7)
+    assert snapshot.by_credential[passkey.lookup] == passkey.id == 5
+    assert (ids.next("sessions"), ids.next("credentials")) == (4, 10)
+
+
 async def test_nodes_of_the_second_schema_have_no_attributes(tmp_path: Path) -> None:
     database = Database.open(f"sqlite:///{restored(DUMPS / 'schema2.sql', tmp_path)}")
     try:

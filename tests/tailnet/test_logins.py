@@ -73,18 +73,22 @@ class House(Ruled):
         assert result.node is not None
         return result.node
 
-    def wait(self, machine: str, request: tailcfg.RegisterRequest) -> Pending:
+    def wait(self, machine: str, request: tailcfg.RegisterRequest, source: str = "") -> Pending:
         """Ask without anything that speaks for the machine."""
         self.logins, pending = logins.wait(
-            self.logins, machine_key(machine), request, self.now, random_bytes=self.rng.randbytes
+            self.logins,
+            machine_key(machine),
+            request,
+            self.now,
+            random_bytes=self.rng.randbytes,
+            source=source,
         )
         return pending
 
     def approve(self, login_id: str, name: str, **fields: Any) -> Node:
         grant = self.grant(name, **fields)
-        self.logins, node = logins.approve(
-            self.logins, self.edit, login_id, grant, self.now, rng=fixed_rng()
-        )
+        node = logins.approve(self.logins, self.edit, login_id, grant, self.now, rng=fixed_rng())
+        self.logins = logins.forget(self.logins, login_id)
         return node
 
 
@@ -207,7 +211,8 @@ class TestPending:
         result = house.register("laptop", asked("n1"), pending)
         assert result.node is None
         assert result.response.auth_url == pending.url
-        assert pending.url == f"https://control.example/register/{pending.id}"
+        assert pending.url == f"https://control.example/register/hskey-authreq-{pending.id}"
+        assert len(pending.url.rpartition("/")[2]) == 38, "what tools for Headscale take for an id"
         assert not result.response.machine_authorized
         assert not house.edit.nodes
 
@@ -308,6 +313,32 @@ class TestPending:
         assert len(house.logins.by_id) == logins.MAX_PENDING
         assert first.id not in house.logins.by_id
         assert house.wait("m1", asked("n1")).id in house.logins.by_id
+
+    def test_one_address_pushes_out_its_own_only(self, house: House) -> None:
+        """A stranger who asks and asks loses his own links, and nobody else's."""
+        mine = house.wait("laptop", asked("mine"), source="192.0.2.1")
+        for number in range(2 * logins.MAX_PENDING_PER_SOURCE):
+            house.wait(f"m{number}", asked(f"n{number}"), source="198.51.100.1")
+        assert len(house.logins.by_id) == logins.MAX_PENDING_PER_SOURCE + 1
+        assert mine.id in house.logins.by_id
+        for number in range(2 * logins.MAX_PENDING):
+            source = f"203.0.113.{number // logins.MAX_PENDING_PER_SOURCE}"
+            house.wait(f"x{number}", asked(f"y{number}"), source=source)
+        assert len(house.logins.by_id) == logins.MAX_PENDING
+        assert mine.id in house.logins.by_id
+
+    @pytest.mark.parametrize(
+        "form",
+        ["{}", "hskey-authreq-{}", "https://hw.example.com/register/hskey-authreq-{}", " {}\n"],
+    )
+    def test_id_is_found_in_whatever_was_copied(self, house: House, form: str) -> None:
+        pending = house.wait("laptop", asked("n1"))
+        assert logins.find(house.logins, form.format(pending.id), NOON) is pending
+
+    @pytest.mark.parametrize("text", ["", "hskey-authreq-", "l" * 24, "/", "2" * 25, "\0" * 24])
+    def test_what_is_no_id_is_refused(self, house: House, text: str) -> None:
+        with pytest.raises(Invalid):
+            logins.find(house.logins, text, NOON)
 
     def test_what_is_kept_is_small_and_without_secrets(self, house: House) -> None:
         long = "x" * 100_000

@@ -1,0 +1,42 @@
+"""How often strangers may try codes and links: bounded by source and altogether, and counted.
+
+Secrets here have 80 random bits and more, so nobody guesses one; this bounds what trying costs us.
+"""
+
+from __future__ import annotations
+
+from appliance.errors import TooMany
+from appliance.front.source import source_of
+from appliance.ratelimit import SourceBuckets, TokenBucket
+
+BURST = 20.0
+"""Of one source: a person who mistypes, several people behind one address."""
+PER_S = 0.2
+MAX_SOURCES = 10_000
+ALL_BURST = 500.0
+"""Of all sources together: some milliseconds of work a second."""
+ALL_PER_S = 20.0
+
+
+class Attempts:
+    """Bounds and counts what strangers try."""
+
+    def __init__(self) -> None:
+        self._sources = SourceBuckets(BURST, PER_S, MAX_SOURCES)
+        self._all: TokenBucket | None = None
+        self.failed = 0
+        """Codes, links and passkeys that were wrong."""
+        self.refused = 0
+        """Attempts that were not looked at, because there were too many."""
+
+    def spend(self, remote: str | None, now: float) -> None:
+        """Count an attempt. Raises TooMany."""
+        if self._all is None:
+            self._all = TokenBucket(ALL_BURST, ALL_PER_S, now)
+        source = None if remote is None else source_of((remote, 0))
+        if not (source is None or self._sources.allow(source, now)) or not self._all.allow(1, now):
+            self.refused += 1
+            raise TooMany(
+                "attempts-too-many",
+                "too many attempts from your network: wait a minute, then try again",
+            )
