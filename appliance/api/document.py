@@ -6,9 +6,11 @@ thing that reaches the server.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 
 import msgspec
 from aiohttp import web
@@ -25,9 +27,20 @@ PAGE_HEADERS = {
 
 
 def routes(table: Sequence[AnyRoute], prefix: str = "/api/v1") -> list[web.RouteDef]:
-    """Give the routes of the description of a table. (JSON is YAML, too.)"""
-    text = msgspec.json.encode(openapi.document(table))
-    page = openapi.page("Headwater: the API", table).encode()
+    """Give the routes of the description of a table. (JSON is YAML, too.)
+
+    It is made when somebody asks for it first: it takes longer than all else that the API does at the
+    start of the server.
+    """
+
+    @cache
+    def text() -> bytes:
+        return msgspec.json.encode(openapi.document(table))
+
+    @cache
+    def page() -> bytes:
+        return openapi.page("Headwater: the API", table).encode()
+
     return [
         web.get(f"{prefix}/openapi.json", _serve(text, "application/json")),
         web.get(f"{prefix}/openapi.yaml", _serve(text, "application/yaml")),
@@ -36,9 +49,10 @@ def routes(table: Sequence[AnyRoute], prefix: str = "/api/v1") -> list[web.Route
 
 
 def _serve(
-    data: bytes, content_type: str, headers: dict[str, str] | None = None
+    make: Callable[[], bytes], content_type: str, headers: dict[str, str] | None = None
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def serve(_request: web.Request) -> web.Response:
+        data = await asyncio.to_thread(make)  # the first time it takes some turns of the loop
         return web.Response(body=data, content_type=content_type, charset="utf-8", headers=headers)
 
     return serve

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network
 
 from appliance.netmap.outlook import PLAIN, Face
 from appliance.policy.engine import nodeattrs
@@ -135,4 +135,7 @@ def _addresses(node: Node, face: Face) -> tuple[Network, ...]:
 
 @lru_cache(maxsize=HOST_PREFIX_CACHE_ENTRIES)
 def _host_prefix(address: Address) -> Network:
-    return ip_network(address)
+    # From the number: from the address the standard library takes ten times as long.
+    if address.version == 4:
+        return IPv4Network(int(address))
+    return IPv6Network(int(address))

@@ -14,17 +14,25 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from appliance.store.errors import DatabaseAway, DatabaseDamaged, StoreError, reason
-from appliance.store.postgresql import POOLED, READ_ONLY, Sessions
+from appliance.store.errors import (
+    POOLED,
+    READ_ONLY,
+    DatabaseAway,
+    DatabaseDamaged,
+    StoreError,
+    reason,
+)
 from appliance.store.sqlitefile import FILE_MODE, SqliteFile
 from appliance.store.statements import execute
+
+if TYPE_CHECKING:
+    from appliance.store.postgresql import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +169,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _open_postgresql(url: str, *, take_over: bool) -> Opened:
+    # Here, for few sites have PostgreSQL, and importing its driver takes 40 ms of each start.
+    from appliance.store.postgresql import Sessions
+
     sessions = Sessions(url, take_over=take_over)
     engine = create_engine(
         "postgresql+psycopg://",
@@ -187,7 +198,7 @@ def translated(error: DBAPIError | StoreError, file: SqliteFile | None = None) -
         return DatabaseAway(trouble)
     text = reason(error)
     state = getattr(error.orig, "sqlstate", None)
-    if state is not None or isinstance(error.orig, psycopg.Error):
+    if not isinstance(error.orig, sqlite3.Error):
         return _translated_postgresql(text, state or "")
     if isinstance(error, OperationalError):
         return DatabaseAway(f"the database cannot be opened: {text}")

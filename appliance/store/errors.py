@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from appliance.errors import Fatal
 
+POOLED = (
+    "a connection pooler stands before this PostgreSQL database and changes the session from one "
+    "transaction to the next; headwater needs the session to be its own: let it connect to the "
+    "server itself, or give it a pool in session mode (PgBouncer: pool_mode=session)"
+)
+READ_ONLY = (
+    "this PostgreSQL database is read-only (a standby, or default_transaction_read_only is set); "
+    "name the primary, or all hosts with target_session_attrs=read-write"
+)
+
 
 class StoreError(Exception):
     """The database cannot be used; the text says why and what to do."""

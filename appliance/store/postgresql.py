@@ -21,7 +21,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from appliance.store.errors import DatabaseAway, DatabaseInUse, StoreError
+from appliance.store.errors import POOLED, READ_ONLY, DatabaseAway, DatabaseInUse, StoreError
 
 CONNECT_TIMEOUT_S = 10
 """How long to wait for a PostgreSQL server."""
@@ -57,16 +57,6 @@ SESSION: Final = {
     "tcp_keepalives_count": str(KEEPALIVE_COUNT),
     "tcp_user_timeout": str(TCP_USER_TIMEOUT_MS),
 }
-POOLED = (
-    "a connection pooler stands before this PostgreSQL database and changes the session from one "
-    "transaction to the next; headwater needs the session to be its own: let it connect to the "
-    "server itself, or give it a pool in session mode (PgBouncer: pool_mode=session)"
-)
-READ_ONLY = (
-    "this PostgreSQL database is read-only (a standby, or default_transaction_read_only is set); "
-    "name the primary, or all hosts with target_session_attrs=read-write"
-)
-
 Session = psycopg.Connection[Any]
 
 

@@ -197,4 +197,4 @@ def address_text(address: Address) -> str:
 @lru_cache(maxsize=TEXT_CACHE_ENTRIES)
 def prefix_text(prefix: Prefix) -> str:
     """Return the text form of a prefix, remembered."""
-    return str(prefix)
+    return f"{address_text(prefix.network_address)}/{prefix.prefixlen}"

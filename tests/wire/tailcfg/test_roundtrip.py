@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from appliance.wire import keys, tailcfg
-from appliance.wire.tailcfg.message import Address, AddrPort, Prefix, address_text
+from appliance.wire.tailcfg.message import Address, AddrPort, Prefix, address_text, prefix_text
 from tests.vectors import load
 
 NAMES = [case["type"] for case in load("go_messages.json")]
@@ -116,6 +116,13 @@ def test_texts_of_addresses_are_those_of_python(groups: list[int]) -> None:
     """Where zeros are left out is our own code; the standard library's is the judge."""
     address = ipaddress.IPv6Address(b"".join(group.to_bytes(2, "big") for group in groups))
     assert address_text(address) == str(address)
+
+
+@given(prefix=PREFIXES)
+def test_texts_of_prefixes_are_those_of_python(
+    prefix: ipaddress.IPv4Network | ipaddress.IPv6Network,
+) -> None:
+    assert prefix_text(prefix) == str(prefix)
 
 
 @given(address=ADDRESSES, zone=st.sampled_from(("eth0", "1")))
