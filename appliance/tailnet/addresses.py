@@ -57,10 +57,8 @@ class Pool:
     last: int
     holes: tuple[tuple[int, int], ...]
 
-    @property
-    def size(self) -> int:
-        """How many addresses there are to give."""
-        return self.last - self.first + 1 - sum(end - begin + 1 for begin, end in self.holes)
+    size: int
+    """How many addresses there are to give."""
 
     def skip(self, number: int) -> int:
         """Return ``number``, or the first one behind the hole that it lies in."""
@@ -87,7 +85,8 @@ def pool(prefix: Network, kept: tuple[IPv4Network, ...] = ()) -> Pool:
         end = min(last, int(reserved.broadcast_address))
         if reserved.version == prefix.version and begin <= end:
             holes.append((begin, end))
-    return Pool(first, last, tuple(sorted(holes)))
+    size = last - first + 1 - sum(end - begin + 1 for begin, end in holes)
+    return Pool(first, last, tuple(sorted(holes)), size)
 
 
 def assign(edit: Edit, node: Node, rng: Rng) -> Node:

@@ -7,8 +7,10 @@ Source: tailscale control/controlclient/direct.go (what is sent when).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -45,6 +47,8 @@ _TEXTS = tuple(
     for name, value in msgspec.structs.asdict(tailcfg.Hostinfo()).items()
     if isinstance(value, str)
 )
+
+_texts_of = attrgetter(*_TEXTS)
 
 Text = TypeVar("Text", tailcfg.Location, tailcfg.TPMInfo, tailcfg.Service)
 
@@ -125,29 +129,37 @@ def merge_endpoints(
 
 def bounded_hostinfo(said: tailcfg.Hostinfo) -> tailcfg.Hostinfo:
     """Return a Hostinfo within the bounds above, without control characters and NetInfo."""
-    changes: dict[str, object] = {}
-    for name in _TEXTS:
-        text = getattr(said, name)
-        clean = plain(text)
-        if clean is not text:
-            changes[name] = clean
-    services = said.services
-    if len(services) > MAX_SERVICES:
-        services = tuple(sorted(services, key=lambda s: not s.proto.startswith("peerapi")))
-    return msgspec.structs.replace(
-        said,
-        net_info=None,
-        routable_ips=tuple(dict.fromkeys(said.routable_ips[:MAX_ROUTES])),
-        request_tags=tuple(plain(tag) for tag in said.request_tags[:MAX_REQUEST_TAGS]),
-        wol_macs=tuple(plain(mac) for mac in said.wol_macs[:MAX_WOL_MACS]),
-        ssh_host_keys=tuple(
-            plain(key, MAX_SSH_KEY_CHARS) for key in said.ssh_host_keys[:MAX_SSH_KEYS]
-        ),
-        services=tuple(_bounded_texts(service) for service in services[:MAX_SERVICES]),
-        location=None if said.location is None else _bounded_texts(said.location),
-        tpm=None if said.tpm is None else _bounded_texts(said.tpm),
-        **changes,
-    )
+    changes: dict[str, object] = {"net_info": None} if said.net_info is not None else {}
+    texts = _texts_of(said)
+    if not _is_plain("".join(texts)):
+        changes |= dict(zip(_TEXTS, map(plain, texts), strict=True))
+    for name, bound in _LISTS.items():
+        values = getattr(said, name)
+        if values:
+            changes[name] = bound(values)
+    if said.location is not None:
+        changes["location"] = _bounded_texts(said.location)
+    if said.tpm is not None:
+        changes["tpm"] = _bounded_texts(said.tpm)
+    return msgspec.structs.replace(said, **changes) if changes else said
+
+
+def _bounded_services(said: tuple[tailcfg.Service, ...]) -> tuple[tailcfg.Service, ...]:
+    if len(said) > MAX_SERVICES:
+        said = tuple(sorted(said, key=lambda s: not s.proto.startswith("peerapi")))
+    return tuple(map(_bounded_texts, said[:MAX_SERVICES]))
+
+
+_LISTS: dict[str, Callable[[Any], object]] = {
+    "routable_ips": lambda said: tuple(dict.fromkeys(said[:MAX_ROUTES])),
+    "request_tags": lambda said: tuple(map(plain, said[:MAX_REQUEST_TAGS])),
+    "wol_macs": lambda said: tuple(map(plain, said[:MAX_WOL_MACS])),
+    "ssh_host_keys": lambda said: tuple(
+        plain(key, MAX_SSH_KEY_CHARS) for key in said[:MAX_SSH_KEYS]
+    ),
+    "services": _bounded_services,
+}
+"""How each list of Hostinfo is bounded; most are empty in most."""
 
 
 def bounded_capver(version: int) -> int:
@@ -167,12 +179,20 @@ def plain(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
     return "".join(" " if c.isspace() else c for c in text if c.isspace() or c.isprintable())
 
 
+def _is_plain(text: str) -> bool:
+    """Tell whether ``plain`` would change nothing in it, nor in any part of it."""
+    return len(text) <= MAX_TEXT_CHARS and text.isprintable()
+
+
 def _bounded_texts(said: Text) -> Text:
-    changes: dict[str, object] = {}
-    for name in said.__struct_fields__:
-        value = getattr(said, name)
-        if isinstance(value, str) and plain(value) is not value:
-            changes[name] = plain(value)
+    texts = {
+        name: value
+        for name in said.__struct_fields__
+        if isinstance(value := getattr(said, name), str)
+    }
+    if _is_plain("".join(texts.values())):
+        return said
+    changes = {name: plain(value) for name, value in texts.items()}
     return msgspec.structs.replace(said, **changes) if changes else said
 
 
