@@ -90,7 +90,8 @@ def pack(target: Target, version: str, wheels: Iterable[Path], out: Path, moment
         **{f"wheels/{wheel}": body for wheel, body in sorted(contents.items())},
     }
     out.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(out / name, "w", format=tarfile.USTAR_FORMAT) as archive:
+    # POSIX' form: the older one has no room for the names that wheels for many systems have.
+    with tarfile.open(out / name, "w", format=tarfile.PAX_FORMAT) as archive:
         for path, body in files.items():
             member = tarfile.TarInfo(path)
             member.size, member.mtime, member.mode = len(body), moment, 0o644

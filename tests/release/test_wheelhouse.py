@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -91,6 +92,20 @@ def test_an_archive_has_one_hash_for_each_wheel(tmp_path: Path, wheels: list[Pat
             ("b-c==2.0", "b_c-2.0-py3-none-any.whl"),
         )
     ]
+
+
+def test_names_may_be_longer_than_tar_once_allowed(tmp_path: Path) -> None:
+    tags = "manylinux1_x86_64.manylinux_2_28_x86_64.manylinux_2_5_x86_64"
+    path = tmp_path / f"charset_normalizer-3.5.3-cp313-cp313-{tags}.whl"
+    path.write_bytes(b"a wheel")
+    assert len(path.name) > 100
+    first, second = (
+        wheelhouse.pack(TARGETS[0], "1.2.3", [path], tmp_path / out, 1_000_000_000)
+        for out in ("1", "2")
+    )
+    assert first.read_bytes() == second.read_bytes()
+    listed = subprocess.run(["tar", "-tf", first], capture_output=True, text=True, check=True)
+    assert f"wheels/{path.name}" in listed.stdout.splitlines()
 
 
 def test_the_same_wheels_give_the_same_bytes(tmp_path: Path, wheels: list[Path]) -> None:
