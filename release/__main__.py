@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from release.targets import MACHINES, PYTHONS, Target
 from release.tree import ReleaseError
 
 ROOT = Path(__file__).parent.parent
+INSTALLER = ROOT / "deploy" / "install.sh"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,13 +50,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from release import wheelhouse  # needs what only the build's environment has
+    from release import collection, wheelhouse  # need what only the build's environment has
 
     number = options.version or version.read(options.source)
     out = options.out or ROOT / "dist" / f"headwater-{number}"
     moment = tree.moment(options.source)
     for old in out.glob("*") if out.exists() else ():
-        if old.name == "SHA256SUMS" or old.name.startswith("headwater-"):
+        if old.name in ("SHA256SUMS", INSTALLER.name) or old.name.startswith("headwater-"):
             old.unlink()
     ours = wheel.build(options.source, number, out, moment)
     for python in options.python or PYTHONS:
@@ -64,6 +66,9 @@ def _build(options: argparse.Namespace) -> None:
             wheels = wheelhouse.collect(target, locked, options.cache)
             archive = wheelhouse.pack(target, number, [ours, *wheels], out, moment)
             print(f"{archive.name}: {len(wheels) + 1} wheels, {archive.stat().st_size >> 20} MB")
+    made = collection.pack(options.source, number, out, moment)
+    shutil.copyfile(INSTALLER, out / INSTALLER.name)
+    print(f"{made.name}: the roles; {INSTALLER.name}: for whoever has no Ansible")
     wheelhouse.write_sums(out)
     print(f"the release is in {out}")
 

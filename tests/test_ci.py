@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = (ROOT / ".ci" / "run",)
+SCRIPTS = (ROOT / ".ci" / "run", ROOT / "deploy" / "install.sh")
 
 
 def count(log: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from appliance import __version__
+from release import collection
 
 ROOT = Path(__file__).parents[2]
 ANSIBLE = ROOT / ".venv" / "ansible" / "bin"
@@ -133,6 +134,37 @@ def test_nothing_is_packed_but_the_collection(archive: Path) -> None:
     with tarfile.open(archive) as packed:
         found = {member.name for member in packed if member.isfile()}
     assert found == tracked() | {"MANIFEST.json", "FILES.json"}
+
+
+def test_a_release_has_the_same_archive(archive: Path, checkout: Path, tmp_path: Path) -> None:
+    ours = collection.pack(checkout.parent, __version__, tmp_path / "1", 1_000_000_000)
+    again = collection.pack(checkout.parent, __version__, tmp_path / "2", 1_000_000_000)
+    assert ours.read_bytes() == again.read_bytes()
+    assert ours.name == archive.name
+    assert described(ours) == described(archive)
+    tool("ansible-galaxy", "collection", "install", "--offline", ours, "-p", tmp_path, cwd=tmp_path)
+
+
+def described(archive: Path) -> tuple[Any, list[Any]]:
+    """What the two lists of an archive say, in an order of their own, empty folders left out."""
+    with tarfile.open(archive) as packed:
+        manifest, files = (
+            json.load(packed.extractfile(name))  # type: ignore[arg-type]  # both are files
+            for name in ("MANIFEST.json", "FILES.json")
+        )
+    del manifest["file_manifest_file"]
+    names = [each["name"] for each in files["files"] if each["ftype"] == "file"]
+    filled = {str(parent) for name in names for parent in Path(name).parents} | set(names)
+    listed = [each for each in files["files"] if each["name"] in filled]
+    return manifest, sorted(listed, key=lambda each: str(each["name"]))
+
+
+@pytest.mark.parametrize(
+    ("version", "there"),
+    [("1.2.3", "1.2.3"), ("1.2.3rc1", "1.2.3-rc1"), ("1.2.3+a.1", "1.2.3+a.1")],
+)
+def test_versions_are_written_as_collections_want_them(version: str, there: str) -> None:
+    assert collection.semantic(version) == there
 
 
 def test_the_pages_put_nothing_where_git_would_take_it() -> None:

@@ -58,6 +58,21 @@ async def test_a_server_that_is_well_answers_everything(tmp_path: Path) -> None:
         assert list(times) == ["health", "relay", "stun"]
 
 
+async def test_a_server_whose_name_is_an_address_is_asked_by_it(tmp_path: Path) -> None:
+    settings = plan(tmp_path, server_url="https://[2001:db8::1]", tls={"mode": "local_ca"})
+    async with running(settings) as server:
+        assert server.ca_file is not None
+        given = parameters(
+            settings,
+            url=f"https://[2001:db8::1]:{server.listeners[0].port}",
+            ca_pem=server.ca_file.read_text(),
+        )
+        checks = {"health": checks_for(given)["health"]}
+        times, reason = await asyncio.to_thread(run, checks, 0)
+    assert reason == ""
+    assert list(times) == ["health"]
+
+
 async def test_a_certificate_that_nobody_vouches_for_is_not_well(tmp_path: Path) -> None:
     settings = plan(tmp_path, server_url=f"https://{NAME}", tls={"mode": "local_ca"})
     async with running(settings) as server:

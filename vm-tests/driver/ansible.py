@@ -47,7 +47,8 @@ class Played:
 def make(*targets: str) -> None:
     """Make targets of the checkout. Raises NoImage."""
     done = subprocess.run(
-        ["make", "--no-print-directory", *targets],
+        # ARGS of an outer make are names of stories.
+        ["make", "--no-print-directory", *targets, "ARGS="],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -71,6 +72,8 @@ class Controller:
 
     def __init__(self, machines: Machines, vlan: int = 1) -> None:
         self._say = machines.say
+        self.environment: dict[str, str] = {}
+        """What Ansible is told besides, as by an operator's own shell."""
         self._home = Path("/run/headwater-controller")
         self._home.mkdir(exist_ok=True)
         address = f"{network.v4(vlan, NUMBER)}/24"
@@ -84,12 +87,15 @@ class Controller:
         fails: bool = False,
         **variables: Any,
     ) -> Played:
-        """Run a playbook on groups of machines; it must end well, or with ``fails`` badly."""
+        """Run a playbook on groups of machines; it must end well, or with ``fails`` badly.
+
+        Ours go by their name, others by their path or by the full name that a collection gives them.
+        """
         inventory = self._home / "inventory.json"
         inventory.write_text(json.dumps(self._inventory(hosts, variables)))
         inventory.chmod(0o600)
         done = subprocess.run(
-            [str(ANSIBLE), "-i", str(inventory), str(PLAYBOOKS / f"{playbook}.yml"), *arguments],
+            [str(ANSIBLE), "-i", str(inventory), self._book(playbook), *arguments],
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -100,12 +106,10 @@ class Controller:
         )
         played = Played(done.returncode, done.stdout)
         recap = [line for line in played.text.splitlines() if "changed=" in line]
-        self._say(f"ansible-playbook {playbook}.yml {' '.join(arguments)}: {'; '.join(recap)}")
+        self._say(f"ansible-playbook {playbook} {' '.join(arguments)}: {'; '.join(recap)}")
         if fails != bool(played.code):
             hoped = "fails" if fails else "ends well"
-            raise StoryFailed(
-                f"{playbook}.yml: ended with {played.code}, not {hoped}:\n{played.text}"
-            )
+            raise StoryFailed(f"{playbook}: ended with {played.code}, not {hoped}:\n{played.text}")
         return played
 
     def cut_off(
@@ -132,6 +136,10 @@ class Controller:
             process.wait()
         self._say(f"ansible-playbook {playbook}.yml: cut off")
 
+    @staticmethod
+    def _book(playbook: str) -> str:
+        return playbook if "." in playbook else str(PLAYBOOKS / f"{playbook}.yml")
+
     def _inventory(
         self, hosts: Mapping[str, Sequence[Machine]], variables: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -157,4 +165,5 @@ class Controller:
             "ANSIBLE_LOCALHOST_WARNING": "0",
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0",
             "ANSIBLE_NOCOLOR": "1",
+            **self.environment,
         }

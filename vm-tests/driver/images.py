@@ -44,6 +44,9 @@ PACKAGES = (
     "netcat-openbsd",
 )
 
+# The least that boots and has a network, as the smallest images of providers; the rest is for apt.
+BARE_PACKAGES = ("systemd", "systemd-sysv", "dbus", "udev", "iproute2")
+
 
 class NoImage(Exception):
     """A system could not be made; the text has the reason."""
@@ -83,7 +86,7 @@ def digest_of(*words: str) -> str:
 
 def find(spec: Spec) -> Image:
     """Find the system of a machine, or make it. Raises NoImage."""
-    packages = (*PACKAGES, *spec.extra)
+    packages = (*(BARE_PACKAGES if spec.bare else PACKAGES), *spec.extra)
     sources = debian_sources(spec.suite)
     name = f"{spec.suite}-{digest_of(RECIPE, *sources, *sorted(packages))}"
     target = cache() / name

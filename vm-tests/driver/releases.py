@@ -18,6 +18,9 @@ from appliance.store import schema
 from driver import images, server
 from driver.server import INSTALL_S, ROOT
 from driver.spec import TRIXIE
+from release import collection, wheelhouse
+from release.__main__ import INSTALLER
+from release.tree import FIRST_MOMENT
 
 CRASH = """
 
@@ -67,11 +70,32 @@ class Release:
                     self._build(target, python)
         return target
 
+    def whole(self) -> Path:
+        """Find the release with the roles and the install script of this tree. Raises NoImage."""
+        made = self.folder()
+        files = {
+            **{name: str(body) for name, body in collection.read(ROOT).items()},
+            "install.sh": INSTALLER.read_text(),
+        }
+        digest = images.digest_of(made.name, *(f"{name}\n{text}" for name, text in files.items()))
+        target = images.cache() / f"release-whole-{digest}"
+        if not (target / "SHA256SUMS").exists():
+            with images.locked("release"):
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(made, target)
+                for old in target.glob("headwater-headwater-*"):
+                    old.unlink()
+                collection.pack(ROOT, self.version, target, FIRST_MOMENT)
+                shutil.copyfile(INSTALLER, target / INSTALLER.name)
+                wheelhouse.write_sums(target)
+        return target
+
     def _build(self, target: Path, python: str) -> None:
         with tempfile.TemporaryDirectory(prefix="headwater-story-") as scratch:
             tree = Path(scratch) / "tree"
             skipped = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / "appliance", tree / "appliance", ignore=skipped)
+            for name in ("appliance", "ansible"):
+                shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=skipped)
             for name in ("pyproject.toml", "README.md", "LICENSE"):
                 shutil.copy(ROOT / name, tree / name)
             if self.change is not None:

@@ -21,9 +21,11 @@ class Spec:
     suite: str = TRIXIE
     extra: tuple[str, ...] = ()
     """Packages besides those that every image has."""
-    roles: tuple[Literal["server", "client", "tailscaled"], ...] = ()
-    """What is installed on it before it boots: our server (without Ansible), a stock client,
-    or the client's own service and command."""
+    bare: bool = False
+    """Whether it has nothing beyond a system that boots: no Python, no certificates, no nftables."""
+    roles: tuple[Literal["server", "client", "tailscaled", "archive"], ...] = ()
+    """What is installed on it before it boots: our server (without Ansible), a stock client, the
+    client's own service and command, or an archive from which its apt installs."""
     vlans: tuple[int, ...] = (1,)
     """The networks that it is plugged into, in the order of its interfaces eth1, eth2, …"""
     kind: Literal["container", "emulated"] = "container"

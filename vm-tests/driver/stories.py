@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from driver import clientprogram, images, network, sandbox, server
+from driver import archive, clientprogram, images, network, sandbox, server
 from driver.container import Container
 from driver.emulated import Emulated
 from driver.face import Machines
@@ -38,6 +38,7 @@ _LAYERS: Mapping[str, Callable[[images.Image], Path]] = {
     "server": server.installed,
     "client": clientprogram.installed,
     "tailscaled": clientprogram.service_installed,
+    "archive": archive.installed,
 }
 
 

@@ -100,7 +100,8 @@ class Place:
 
     def ask(self, sock: socket.socket, path: str, *headers: str) -> HTTPResponse:
         """Send one request and read the head of the answer."""
-        lines = [f"GET {path} HTTP/1.1", f"Host: {self.name}", *headers, "", ""]
+        host = f"[{self.name}]" if ":" in self.name else self.name
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *headers, "", ""]
         sock.sendall("\r\n".join(lines).encode())
         answer = HTTPResponse(sock, method="GET")
         answer.begin()

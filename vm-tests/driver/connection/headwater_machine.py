@@ -5,6 +5,7 @@ Ansible loads this file by its name. Not for the driver's own commands (`contain
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,8 +23,13 @@ options:
   leader:
     description: The container's first process, as the sandbox numbers it.
     type: int
-    required: true
+    default: 0
     vars: [{name: story_leader}]
+  leaders:
+    description: The same of every machine by its name, as JSON, where no variable says it.
+    type: str
+    default: "{}"
+    env: [{name: STORY_LEADERS}]
 """
 
 ENVIRONMENT = {
@@ -45,7 +51,9 @@ class Connection(ConnectionBase):  # type: ignore[misc]  # ansible has no types
         return self
 
     def _run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        target = ("--target", str(self.get_option("leader")))
+        named = json.loads(self.get_option("leaders"))
+        leader = self.get_option("leader") or named[self._play_context.remote_addr]
+        target = ("--target", str(leader))
         nsenter = str(shutil.which("nsenter"))
         return subprocess.run(
             [nsenter, *target, *NAMESPACES, *command],
