@@ -40,7 +40,9 @@ def story(machines: Machines) -> None:
         for client, other in ((laptop, desktop), (desktop, phone), (phone, laptop)):
             client.sees(other.name)
             other.sees(client.name)
+            # Both ways: what is silent below answered here.
             client.reaches(other)
+            other.reaches(client)
     with machines.subtest("a policy that allows nothing parts them at once"):
         _set(machines, NOBODY)
         for client, other in ((laptop, desktop), (desktop, phone), (phone, laptop)):
@@ -49,9 +51,11 @@ def story(machines: Machines) -> None:
     with machines.subtest("one that allows pages one way allows just that"):
         _set(machines, PAGES_ONE_WAY)
         _pages_one_way(laptop, desktop)
-        # Who has no rule in common with another does not even know of it.
-        assert laptop.name not in desktop.peers() or not _reaches(desktop, laptop)
+        # Who is visited knows its visitor, to answer; who has no rule in common with another does not.
+        desktop.sees(laptop.name)
+        phone.sees(laptop.name)
         assert phone.name not in desktop.peers()
+        assert desktop.name not in phone.peers()
     with machines.subtest("a policy whose own test fails is refused, and changes nothing"):
         before = machines.server.succeed("headwater policy get")
         said = machines.server.fail(f"printf %s {_quoted(MISTAKEN)} | headwater policy set - 2>&1")
