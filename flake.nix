@@ -1,28 +1,25 @@
 {
   description = "Headwater: a self-contained control server for Tailscale clients";
 
-  inputs = {
-    nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
-    disko.url = "github:nix-community/disko";
-    disko.inputs.nixpkgs.follows = "nixpkgs";
-  };
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
 
-  outputs = { self, nixpkgs, disko }:
+  outputs = { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
       systems = [ "x86_64-linux" "aarch64-linux" ];
-      each = f: lib.genAttrs systems (system: f (import ./nix/packages.nix {
-        pkgs = nixpkgs.legacyPackages.${system};
-        inherit self;
-      }));
-      host = module: lib.nixosSystem {
+      # The host of nix/hosts/ that images are made of; the others need disko, and are a template.
+      image = system: lib.nixosSystem {
         modules = [
           self.nixosModules.default
-          disko.nixosModules.disko
-          { nixpkgs.overlays = [ self.overlays.default ]; }
-          module
+          { nixpkgs.hostPlatform = system; }
+          ./nix/hosts/image.nix
         ];
       };
+      each = f: lib.genAttrs systems (system: f (import ./nix/packages.nix {
+        pkgs = nixpkgs.legacyPackages.${system};
+        image = image system;
+        inherit self;
+      }));
     in
     {
       overlays.default = final: _: { headwater = final.callPackage ./nix/package.nix { }; };
@@ -30,10 +27,12 @@
         default = { imports = [ ./nix/module ]; };
         node = { imports = [ ./nix/module/node.nix ]; };
       };
-      nixosConfigurations = {
-        vps = host ./nix/hosts/vps.nix;
-        metal = host ./nix/hosts/metal.nix;
+      nixosConfigurations.image = image "x86_64-linux";
+      templates.default = {
+        path = ./nix/hosts;
+        description = "Machines with Headwater: a VPS, a bare-metal host, images";
       };
+      lib.images = import ./nix/images.nix;
       packages = each (made: made.packages);
       apps = each (made: made.apps);
       devShells = each (made: made.devShells);

@@ -47,9 +47,9 @@ let
   };
 
   # ── files ───────────────────────────────────────────────────────────────────────────────────
-  # Every setting that ends in _file is a secret, but for these, which anybody may read. They, and
-  # policies, may be Nix paths and derivations.
-  public = "(.*[._])?(cert_file|ca_file)|(.*\\.)?policy\\.path";
+  # Every setting that ends in _file is a secret, but for these, which anybody may read. They, policies
+  # and programs may be Nix paths and derivations.
+  public = "(.*[._])?(cert_file|ca_file|hook)|(.*\\.)?policy\\.path";
   isPublic = path: match public path != null;
   isSecret = path: lib.hasSuffix "_file" path && !isPublic path;
   ofSecret = {

@@ -1,9 +1,10 @@
-# Packages, apps, shells and checks of one system.
-{ pkgs, self }:
+# Packages, apps, shells and checks of one system; `image` is the host that images are made of.
+{ pkgs, self, image }:
 let
   inherit (pkgs) lib;
   project = import ./pyproject.nix { inherit lib; };
   headwater = pkgs.callPackage ./package.nix { };
+  nixfmt = import ./formatter.nix { inherit pkgs; };
   python = pkgs.python3.withPackages (ps: project.dependencies ps ++ project.postgresql ps ++ project.dev ps);
 
   command = program: description: { type = "app"; inherit program; meta.description = description; };
@@ -27,12 +28,13 @@ in
   packages = {
     inherit headwater;
     default = headwater;
+    oci = pkgs.callPackage ./oci.nix { inherit headwater; };
     wheelhouse = pkgs.callPackage ./wheelhouse.nix { };
     docs = pkgs.runCommand "headwater-docs" { } ''
       cp -r ${../docs} "$out"
       chmod -R u+w "$out" && rm -rf "$out"/*.py "$out"/__pycache__
     '';
-  };
+  } // import ./images.nix image;
 
   apps = rec {
     default = headwater-app;
@@ -46,9 +48,10 @@ in
   };
 
   devShells.default = pkgs.mkShell {
-    packages = [ python pkgs.gnumake pkgs.go pkgs.nixfmt-rfc-style pkgs.statix pkgs.deadnix ];
+    packages = [ python pkgs.gnumake pkgs.go nixfmt pkgs.statix pkgs.deadnix ];
   };
-  formatter = pkgs.nixfmt-rfc-style;
+  # Of whole folders, where nixpkgs has it.
+  formatter = pkgs.nixfmt-tree or nixfmt;
 
   checks = {
     package = headwater;

@@ -4,7 +4,7 @@
 {
   imports = [
     ./common.nix
-    (import ../disko.nix { device = "/dev/nvme0n1"; })
+    (import ./disko.nix { device = "/dev/nvme0n1"; })
   ];
   nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";
   networking.hostName = "headwater-metal";

@@ -3,7 +3,7 @@
 {
   imports = [
     ./common.nix
-    (import ../disko.nix { device = "/dev/vda"; })
+    (import ./disko.nix { device = "/dev/vda"; })
   ];
   nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";
   networking.hostName = "headwater-vps";

@@ -68,6 +68,20 @@ def test_the_firewall_stays_closed_unless_told(nixpkgs: str) -> None:
     assert found["firewall"]["allowedUDPPorts"] == [3478]
 
 
+def test_port_80_is_open_for_http_01_and_not_for_other_challenges(nixpkgs: str) -> None:
+    """The authority asks at the plain listener: its port is open because it is listened on."""
+    for challenge, plain, ports in (
+        ("auto", [], [443]),
+        ("tls-alpn-01", [], [443]),
+        ("http-01", ["0.0.0.0:80", "[::]:80"], [80, 443]),
+    ):
+        tls = {"mode": "acme", "email": "you@example.com", "challenge": challenge}
+        settings = {**SETTINGS, "tls": tls, "listen_plain": plain}
+        found = server(nixpkgs, openFirewall=True, settings=settings)
+        assert found["firewall"]["allowedTCPPorts"] == ports
+        assert found["settings"]["tls"] == tls
+
+
 def test_the_site_file_is_checked_where_it_is_built(nixpkgs: str) -> None:
     found = server(nixpkgs)
     assert "headwater config check site.json" in found["configFile"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from appliance.cli.root import run
 from appliance.config import load
@@ -30,6 +32,10 @@ NEVER_HERE = (
     "sudo nixos-rebuild",
     "nix run github:nix-community/nixos-anywhere",
     "sudo tailscale login",
+    "nix flake init -t github:example/headwater",
+    "nix build .#",
+    "podman load --input result",
+    "nixos-rebuild build-image",
     "sudo systemctl start tailscaled-set",
 )
 """They need a NixOS; the page says so."""
@@ -37,12 +43,10 @@ BY_SYSTEMD = ("systemctl stop headwater.service 'headwater*.socket'",)
 """What it stops is what there is: every unit of ours has a name that it matches."""
 
 
-def evaluated(text: str, home: Path) -> Box:
-    shutil.copy(ROOT / "examples" / "large.toml", home / "site.toml")
+def evaluated(text: str, home: Path, site: str = "") -> Box:
+    """Evaluate a block as it is printed, beside the site file that it may name."""
+    (home / "site.toml").write_text(site or (ROOT / "examples" / "large.toml").read_text())
     (home / "page.nix").write_text(text)
-    extra = '  services.headwater.secrets.database-password = "/run/secrets/db";\n'
-    if "importTOML" in text:  # that file asks for a credential
-        (home / "page.nix").write_text(text.rstrip()[:-1] + extra + "}\n")
     return box(more=home / "page.nix")
 
 
@@ -91,6 +95,20 @@ def _stops_everything(line: str) -> bool:
 
 @needs_nix
 def test_the_module_in_the_readme_evaluates(tmp_path: Path) -> None:
+    """With the site file that stands above it there, as TOML."""
     readme = (ROOT / "README.md").read_text()
     [module] = re.findall(r"^```nix\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
-    assert evaluated(module, tmp_path)["firewall"]["allowedTCPPorts"] == [443]
+    site = next(
+        yaml.safe_load(text)
+        for text in re.findall(r"^```yaml\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+        if "server_url" in text
+    )
+    plain = {name: value for name, value in site.items() if not isinstance(value, dict)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+    for section, values in site.items():
+        if section not in plain:
+            lines.append(f"[{section}]")
+            lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    found = evaluated(module, tmp_path, "\n".join(lines) + "\n")
+    assert found["settings"]["server_url"] == site["server_url"]
+    assert found["firewall"]["allowedTCPPorts"] == [443]

@@ -201,10 +201,23 @@ def test_a_policy_is_a_path_a_text_or_a_derivation(
 def test_a_certificate_and_an_authority_may_lie_in_the_store(
     key: str, nixpkgs: str, tmp_path: Path
 ) -> None:
-    files = setting("tls.key_file", '"/run/k.pem"') if key.startswith("tls") else TLS
+    files = {
+        "tls.cert_file": setting("tls.key_file", '"/run/k.pem"'),
+        "tls.ca_file": setting("tls.mode", '"acme"'),
+    }.get(key, TLS)
     found = refusals(tmp_path, files + setting(key, "./key"), nixpkgs)
     assert f"{key.replace('.*.', '[0].')}: found" not in found
     assert found == "" or ".*." in key, "a member of a list lacks what it must have"
+
+
+@pytest.mark.parametrize("nixpkgs", LIBRARIES)
+def test_a_program_that_sets_dns_records_may_be_a_derivation(nixpkgs: str, tmp_path: Path) -> None:
+    text = setting("tls.mode", '"acme"') + setting(
+        "tls.dns.hook", '(pkgs.writeShellScript "hook" "true")'
+    )
+    found = evaluated(tmp_path, text, nixpkgs)
+    assert found["failed"] == []
+    assert found["settings"]["tls"]["dns"]["hook"].endswith("-hook")
 
 
 @pytest.mark.parametrize("nixpkgs", LIBRARIES)

@@ -1,6 +1,6 @@
 # Evaluates our modules inside NixOS's own module tree; gives the same as ../box.nix, as far as
 # ../parity.py looks at it. With pkgs/ in the checkout the packages are the real ones.
-{ nixpkgs, names ? "[]", definition ? "{}", node ? "{}", host ? "" }:
+{ nixpkgs, names ? "[]", definition ? "{}", node ? "{}", host ? "", more ? "" }:
 let
   lib = import (nixpkgs + "/lib");
   pkgs = import ./packages.nix { inherit lib nixpkgs names; };
@@ -18,7 +18,7 @@ let
         services.headwater = builtins.fromJSON definition;
         services.headwater-node = builtins.fromJSON node;
       }
-    ] ++ (if host == "" then [
+    ] ++ (if more == "" then [ ] else [ (/. + more) ]) ++ (if host == "" then [
       {
         boot.loader.grub.enable = false;
         fileSystems."/" = { device = "/dev/vda"; fsType = "ext4"; };
@@ -41,6 +41,8 @@ in
   units = lib.mapAttrs (_: unit: unit.text) (lib.filterAttrs (name: _: lib.hasPrefix "headwater" name) config.systemd.units);
   settings = if config.services.headwater.enable then config.services.headwater.made.settings else null;
   enrolment = config.systemd.services.tailscaled-autoconnect.script or "";
+  setting = config.systemd.services.tailscaled-set.script or "";
+  services = map (name: "${name}.service") (builtins.attrNames config.systemd.services);
   client = lib.filterAttrs (name: _: name == "SSL_CERT_FILE") (config.systemd.services.tailscaled.environment or { });
   etc = builtins.attrNames (ours config.environment.etc);
   firewall = { inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts; };

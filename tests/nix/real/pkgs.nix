@@ -20,6 +20,8 @@ let
       interpreter = "${outPath}/bin/${name}";
       overrideAttrs = _: fake name;
       withPackages = _: fake name;
+      psqlSchema = "16";
+      modules = [ ];
       out = fake name;
       bin = fake name;
       dev = fake name;
@@ -82,6 +84,7 @@ let
     writeShellScript = text;
     writeShellScriptBin = text;
     writeShellApplication = a: text a.name a.text;
+    writers = fake "writers" // { writeNginxConfig = text; };
     concatText = name: _: fake name;
     runCommand = name: environment: content: text name content // environment;
     runCommandLocal = name: _: text name;

@@ -11,7 +11,7 @@ let
   };
 in
 {
-  inherit lib;
+  inherit fake lib;
   # No overlay: of ours there is only what the module calls.
   callPackage = file: _: fake (if baseNameOf file == "package.nix" then "headwater" else throw "no ${file} here");
   coreutils = fake "coreutils";
