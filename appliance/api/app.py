@@ -17,6 +17,7 @@ from appliance.api import (
     certificates,
     document,
     health,
+    logins,
     nodes,
     policy,
     preauthkeys,
@@ -39,14 +40,13 @@ ROUTES: tuple[AnyRoute, ...] = (
     *attributes.ROUTES,
     *policy.ROUTES,
     *ssh.ROUTES,
+    *logins.ROUTES,
     *audit.ROUTES,
     *certificates.ROUTES,
 )
 """The route table of version 1."""
 
 NOT_BUILT = (
-    "/api/v1/auth/register",
-    "/api/v1/node/register",
     "/api/v1/debug/node",
     "/api/v2/{rest:.*}",
 )

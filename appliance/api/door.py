@@ -16,6 +16,7 @@ from appliance.errors import NotFound
 from appliance.identity.keyuses import KeyUses
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
+from appliance.live.logins import LiveLogins
 from appliance.live.policy import PolicyKeeper
 from appliance.loops import Failing
 from appliance.records import AuditEntry, TailnetID
@@ -60,6 +61,9 @@ class Door:
     metrics: Callable[[], bytes]
     ssh_checks: SSHChecks
     audit: AuditReader
+    logins: LiveLogins
+    base_url: str
+    """The server's URL, without a slash at its end."""
     release: str = "0.29"
     """The release of Headscale as whose API this one answers."""
     certificate: CurrentCertificate | None = None

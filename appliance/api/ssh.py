@@ -1,6 +1,6 @@
 """``/api/v1/ssh/check``: SSH logins that wait for an approval; see ``routes``.
 
-Also ``/api/v1/auth/approve`` and ``reject``, by which tools for Headscale decide the same.
+Tools for Headscale decide the same by ``/api/v1/auth/approve`` and ``reject`` (``logins``).
 """
 
 from __future__ import annotations
@@ -46,12 +46,6 @@ class Decided(Struct, frozen=True, kw_only=True):
     check: Check
 
 
-class AuthID(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Which login, in Headscale's form."""
-
-    auth_id: str = ""
-
-
 async def pending(ctx: Context, _: Nothing) -> Checks:
     """List the logins that wait."""
     found = ctx.door.ssh_checks.pending(ctx.live.id, ctx.live.clock())
@@ -60,27 +54,16 @@ async def pending(ctx: Context, _: Nothing) -> Checks:
 
 async def approve(ctx: Context, _: Nothing) -> Decided:
     """Let a login in."""
-    return _decided(ctx, ctx.path["check_id"], Verdict.APPROVED)
+    return decided(ctx, ctx.path["check_id"], Verdict.APPROVED)
 
 
 async def deny(ctx: Context, _: Nothing) -> Decided:
     """Turn a login away."""
-    return _decided(ctx, ctx.path["check_id"], Verdict.DENIED)
+    return decided(ctx, ctx.path["check_id"], Verdict.DENIED)
 
 
-async def auth_approve(ctx: Context, body: AuthID) -> Nothing:
-    """Let a login in, as Headscale's tools say it."""
-    _decided(ctx, body.auth_id, Verdict.APPROVED)
-    return Nothing()
-
-
-async def auth_reject(ctx: Context, body: AuthID) -> Nothing:
-    """Turn a login away, as Headscale's tools say it."""
-    _decided(ctx, body.auth_id, Verdict.DENIED)
-    return Nothing()
-
-
-def _decided(ctx: Context, check_id: str, verdict: Verdict) -> Decided:
+def decided(ctx: Context, check_id: str, verdict: Verdict) -> Decided:
+    """Answer a check in the name of the one who asks."""
     live = ctx.live
     check = ctx.door.ssh_checks.decide(live.id, check_id, verdict, live.clock())
     shown = _check(live.snapshot, check)
@@ -127,6 +110,4 @@ ROUTES = (
     Route("GET", _CHECKS, Scope.SSH_CHECKS_READ, Nothing, Checks, pending),
     Route("POST", f"{_CHECKS}/{{check_id}}/approve", _CHANGE, Nothing, Decided, approve),
     Route("POST", f"{_CHECKS}/{{check_id}}/deny", _CHANGE, Nothing, Decided, deny),
-    Route("POST", "/api/v1/auth/approve", _CHANGE, AuthID, Nothing, auth_approve),
-    Route("POST", "/api/v1/auth/reject", _CHANGE, AuthID, Nothing, auth_reject),
 )

@@ -9,6 +9,7 @@ from typing import cast
 import click
 
 from appliance.cli.attributes import attributes
+from appliance.cli.auth import tell_registered, user_option
 from appliance.cli.client import Plain
 from appliance.cli.nodenames import find_node, find_nodes, path_of
 from appliance.cli.output import confirm, emit, moment, parse_time, table
@@ -46,6 +47,17 @@ def show(invocation: Invocation, user: str) -> None:
     client = invocation.client()
     found = find_nodes(client, user)
     invocation.tell(client, found, lambda: table(_COLUMNS, map(_row, found)))
+
+
+@nodes.verb("register")
+@user_option
+@click.option("-k", "--key", required=True, help="Id of the login, or the whole link.")
+@click.pass_obj
+def register(invocation: Invocation, user: str, key: str) -> None:
+    """Let a device in that asks to join; auth register is the newer spelling."""
+    client = invocation.client()
+    answer = client.post("/api/v1/node/register", {"user": user, "key": key})
+    tell_registered(invocation, client, answer)
 
 
 @nodes.verb("list-routes", "lsr", "routes")

@@ -38,7 +38,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "nodes": ("nodes", "nodes", "Manage the devices of the tailnet."),
     "policy": ("policy", "policy", "Say who may reach whom: check, compare, explain, set."),
     "ssh": ("ssh", "ssh", "Approve or deny SSH logins that the policy has checked."),
-    "auth": ("ssh", "auth", "Decide about logins that wait, as Headscale spells it."),
+    "auth": ("auth", "auth", "Let in or turn away devices that ask to join without a key."),
+    "sign-in-link": ("auth", "sign_in_link", "Make a link that signs somebody in once."),
     "audit": ("audit", "audit", "List who changed what, newest first."),
     "certificates": (
         "certificates",

@@ -1,6 +1,6 @@
 """``headwater ssh``: SSH logins that the policy wants somebody to vouch for.
 
-Also ``headwater auth approve`` and ``reject``, as Headscale spells it.
+Headscale's spelling of the same is in ``auth``.
 """
 
 from __future__ import annotations
@@ -48,29 +48,6 @@ def approve(invocation: Invocation, check_id: str) -> None:
 def deny(invocation: Invocation, check_id: str) -> None:
     """Turn the login ID away."""
     _decide(invocation, check_id, "deny", "Login denied")
-
-
-@click.group(cls=Group)
-def auth() -> None:
-    """Decide about logins that wait, as Headscale spells it."""
-
-
-@auth.verb("approve")
-@click.option("--auth-id", required=True, help="Id of the login.")
-@click.pass_obj
-def auth_approve(invocation: Invocation, auth_id: str) -> None:
-    """Let a login in."""
-    answer = invocation.client().post("/api/v1/auth/approve", {"authId": auth_id})
-    emit(invocation.output, answer, "Login approved")
-
-
-@auth.verb("reject")
-@click.option("--auth-id", required=True, help="Id of the login.")
-@click.pass_obj
-def auth_reject(invocation: Invocation, auth_id: str) -> None:
-    """Turn a login away."""
-    answer = invocation.client().post("/api/v1/auth/reject", {"authId": auth_id})
-    emit(invocation.output, answer, "Login denied")
 
 
 def _decide(invocation: Invocation, check_id: str, verb: str, done: str) -> None:

@@ -6,6 +6,7 @@ from typing import cast
 
 import click
 
+from appliance.cli.auth import told_link
 from appliance.cli.client import Client, CommandFailed, Plain
 from appliance.cli.output import confirm, emit, moment, table
 from appliance.cli.root import Group, Invocation
@@ -165,6 +166,27 @@ def unlink(invocation: Invocation, name: str) -> None:
     client, user = _named(invocation, name)
     answer = client.post(f"/api/v1/user/{user['id']}/unlink", {})
     invocation.tell(client, answer["user"], "Account unlinked")
+
+
+@users.verb("invite")
+@click.argument("name")
+@click.option("-d", "--display-name", default="", help="Name for people.")
+@click.option("-e", "--email", default="", help="E-mail address; the login name where given.")
+@click.option("--role", type=click.Choice(ROLES), default="member", help="Default: member.")
+@click.pass_obj
+def invite(invocation: Invocation, name: str, display_name: str, email: str, role: str) -> None:
+    """Make a link by which the person NAME signs in for the first time, within 7 days.
+
+    The user is made if there is none. Whoever opens the link is that user, so send it to nobody else;
+    they register a passkey then, and need no identity provider.
+
+    \b
+    Example:
+      headwater users invite bob --email bob@example.com
+    """
+    body: Plain = {"name": name, "displayName": display_name, "email": email, "role": role}
+    answer = invocation.client().post("/api/v1/invitation", body)
+    emit(invocation.output, answer, told_link(answer))
 
 
 def _named(invocation: Invocation, name: str) -> tuple[Client, Plain]:

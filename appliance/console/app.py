@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from appliance.console import devices, signin, ssh, welcome
-from appliance.console.door import CONSOLE, Console
+from appliance.console import account, devices, keys, links, signin, ssh, welcome
+from appliance.console.door import CONSOLE, Console, SignInWay
 from appliance.console.pages import STATIC_PATH
 from appliance.console.visits import PageHandler, page
+from appliance.records import CredentialKind
 
 PAGES: tuple[tuple[str, str, PageHandler], ...] = (
     ("GET", "/", welcome.show),
@@ -21,15 +22,43 @@ PAGES: tuple[tuple[str, str, PageHandler], ...] = (
     ("GET", "/auth/{check_id}", ssh.show),
     ("POST", "/auth/{check_id}/approve", ssh.approve),
     ("POST", "/auth/{check_id}/deny", ssh.deny),
+    ("GET", "/signin/link/{secret}", links.show_link),
+    ("POST", "/signin/link/{secret}", links.use_link),
+    ("GET", "/invite/{secret}", links.show_invitation),
+    ("POST", "/invite/{secret}", links.use_invitation),
+    ("GET", "/signin/code", links.show_code),
+    ("POST", "/signin/code", links.use_code),
+    ("GET", "/signin/passkey", keys.show),
+    ("POST", "/signin/passkey/begin", keys.begin_sign_in),
+    ("POST", "/signin/passkey/complete", keys.finish_sign_in),
+    ("POST", "/passkeys/begin", keys.begin_registration),
+    ("POST", "/passkeys/complete", keys.finish_registration),
+    ("POST", r"/passkeys/{credential_id:\d{1,18}}/remove", keys.remove),
+    ("GET", "/sessions", account.show),
+    ("POST", r"/sessions/{session_id:\d{1,18}}/end", account.end),
+    ("POST", "/sessions/end-others", account.end_others),
+    ("POST", "/recovery-codes", account.make_codes),
 )
 
 
 def add_to(app: web.Application, console: Console) -> None:
     """Add the pages to an application."""
     app[CONSOLE] = console
+    console.ways.append(lambda: _own_ways(console))
     for method, path, handler in PAGES:
         if method == "GET":
             app.router.add_get(path, page(handler))
         else:
             app.router.add_route(method, path, page(handler))
     app.router.add_get(STATIC_PATH + "{name}", welcome.static)
+
+
+def _own_ways(console: Console) -> list[SignInWay]:
+    """List the ways that need no identity provider; none of them before somebody has set it up."""
+    found = {each.kind for live in console.tailnets for each in live.snapshot.credentials.values()}
+    ways = []
+    if CredentialKind.PASSKEY in found and console.passkeys.is_possible:
+        ways.append(keys.WAY)
+    if CredentialKind.RECOVERY_CODE in found:
+        ways.append(links.CODE_WAY)
+    return ways

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from appliance.console.attempts import Attempts
 from appliance.console.pages import Pages
+from appliance.identity.passkeys import Passkeys
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnets
 from appliance.live.logins import LiveLogins
@@ -39,6 +40,7 @@ class Console:
     rng: Rng
     logins: LiveLogins
     ssh_checks: SSHChecks
+    passkeys: Passkeys
     ways: list[Callable[[], list[SignInWay]]] = field(default_factory=list)
     pages: Pages = field(default_factory=Pages)
     attempts: Attempts = field(default_factory=Attempts)

@@ -14,7 +14,7 @@ import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
@@ -36,6 +36,8 @@ STATE_BYTES = 32
 STATE_LENGTH = 43
 STATE_AGE_S = 3600
 """As long as a link for a device is good."""
+FRESH = timedelta(hours=1)
+"""How old a session may be that adds a passkey or makes codes: a browser may have been left open."""
 MAX_PATH_CHARS = 512
 MAX_FORM_BYTES = 16 * 1024
 TOKEN_FIELD = "csrf"  # noqa: S105 the name of a field
@@ -86,10 +88,25 @@ class Visit:
         return self.who
 
     @property
+    def fresh(self) -> SignedIn:
+        """Give who is signed in, and was so lately: for what lets somebody in for good.
+
+        Raises ``SignInFirst``.
+        """
+        who = self.user
+        if who.live.clock() - who.session.created_at >= FRESH:
+            raise SignInFirst(is_again=True)
+        return who
+
+    @property
+    def binding(self) -> str:
+        """Give what only this browser has: its session's cookie, or the one before."""
+        return self.state if self.who is None else self.who.cookie
+
+    @property
     def token(self) -> str:
         """Give what a form of this browser must carry."""
-        key = self.state if self.who is None else self.who.cookie
-        return hmac.new(key.encode(), b"headwater form", hashlib.sha256).hexdigest()
+        return hmac.new(self.binding.encode(), b"headwater form", hashlib.sha256).hexdigest()
 
     @property
     def here(self) -> str:
@@ -116,7 +133,11 @@ class Visit:
 
 
 class SignInFirst(Exception):
-    """The page is for people who are signed in: show where to do that, and come back."""
+    """The page is for people who are signed in, or were so lately: show where to do that."""
+
+    def __init__(self, *, is_again: bool = False) -> None:
+        super().__init__()
+        self.is_again = is_again
 
 
 PageHandler = Callable[[Visit], Awaitable[web.Response]]
@@ -131,9 +152,10 @@ def page(handler: PageHandler) -> Callable[[web.Request], Awaitable[web.StreamRe
             if request.method == "POST":
                 await check_form(visit)
             response = await handler(visit)
-        except SignInFirst:
-            there = visit.here if request.method == "GET" else "/"
-            response = visit.go(f"/signin?next={quote(there, safe='/')}")
+        except SignInFirst as first:
+            there = visit.here if request.method == "GET" else "/sessions" if visit.who else "/"
+            again = "again=1&" if first.is_again else ""
+            response = visit.go(f"/signin?{again}next={quote(there, safe='/')}")
         except Rejected as refusal:
             response = refused(visit, refusal)
         except CommitFailed:

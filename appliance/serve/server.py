@@ -33,6 +33,7 @@ from appliance.control.ts2021 import Ts2021
 from appliance.front.dispatch import Front, Route
 from appliance.front.http import start_web, trust_proxies
 from appliance.identity import tokens
+from appliance.identity.passkeys import Passkeys
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnets
 from appliance.live.logins import LiveLogins
@@ -141,7 +142,7 @@ class Server(Process):
         ts2021 = self._make_control(tailnets, machines, noise_key, ending)
         self._routes["/ts2021"] = ts2021.open
         self._make_relay(tailnets, ending)
-        door = self._make_door(tailnets, database, metrics)
+        door = self._make_door(tailnets, logins, database, metrics)
         app = public.build(door, MachineKey(noise_key.public_raw))
         gate = Gate(door, tokens.Seal(noise_key.derive(tokens.Seal.PURPOSE)))
         api.add_remote(app, door, gate)
@@ -267,7 +268,9 @@ class Server(Process):
             for runtime in self.runtimes:
                 self.supervisor.start(*Revocation(runtime.live, relay.door).loops())
 
-    def _make_door(self, tailnets: LiveTailnets, database: Database, metrics: Exporter) -> Door:
+    def _make_door(
+        self, tailnets: LiveTailnets, logins: LiveLogins, database: Database, metrics: Exporter
+    ) -> Door:
         return Door(
             tailnets=tailnets,
             policies={runtime.id: runtime.policy for runtime in self.runtimes},
@@ -277,6 +280,8 @@ class Server(Process):
             metrics=metrics.render,
             ssh_checks=self.ssh_checks,
             audit=database.audit,
+            logins=logins,
+            base_url=self.settings.server_url.rstrip("/"),
             release=self.settings.api.release,
             certificate=self.certificate,
             failing=lambda: self.supervisor.failing,
@@ -284,13 +289,15 @@ class Server(Process):
         )
 
     def _make_console(self, tailnets: LiveTailnets, logins: LiveLogins) -> Console:
+        base_url = self.settings.server_url.rstrip("/")
         return Console(
             tailnets=tailnets,
-            base_url=self.settings.server_url.rstrip("/"),
+            base_url=base_url,
             random_bytes=secrets.token_bytes,
             rng=random.SystemRandom(),
             logins=logins,
             ssh_checks=self.ssh_checks,
+            passkeys=Passkeys(base_url, secrets.token_bytes),
         )
 
     async def _open_local_socket(self, door: Door, ending: AsyncExitStack) -> None:

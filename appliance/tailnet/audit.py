@@ -333,6 +333,7 @@ _MESSAGES = {
     "oauthclient.create": "OAuth client created",
     "oauthclient.delete": "OAuth client deleted",
     "policy.set": "policy set",
+    "user.invite": "user invited",
     "session.start": "signed in",
     "session.end": "signed out",
     "credential.create": "credential created",

@@ -31,6 +31,7 @@ from appliance.tailnet.snapshot import Snapshot
 from appliance.wire import tailcfg
 from tests.support.builder import machine_key, node_key
 from tests.support.clock import NOON, Clock, fixed_rng
+from tests.support.waitinglogins import logins_of
 
 Browser = TestClient[web.Request, web.Application]
 
@@ -107,14 +108,17 @@ async def open_house(now: datetime = NOON) -> AsyncIterator[House]:
     async def trouble() -> str:
         return "" if wells[-1] else "the database does not answer: it sleeps"
 
+    tailnets = LiveTailnets([live])
     door = Door(
-        tailnets=LiveTailnets([live]),
+        tailnets=tailnets,
         policies={live.id: PolicyKeeper(live, PolicySource())},
         database_trouble=trouble,
         random_bytes=secrets.token_bytes,
         rng=SystemRandom(),
         metrics=lambda: b"headwater_build_info 1\n",
         ssh_checks=SSHChecks(secrets.token_bytes),
+        logins=logins_of(tailnets),
+        base_url="https://control.example",
         audit=database.audit,
         warnings=lambda: warnings,
     )

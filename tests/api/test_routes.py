@@ -72,7 +72,7 @@ async def test_every_described_route_is_mounted(house: House) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/api/v1/node/register?user=alice&key=x"),
+        ("POST", "/api/v1/debug/node"),
         ("GET", "/api/v2/tailnet/-/devices"),
     ],
 )

@@ -34,7 +34,7 @@ def test_pending_is_a_table_and_json(terminal: Terminal) -> None:
         (["ssh", "approve", "{}"], "Login approved"),
         (["ssh", "deny", "{}"], "Login denied"),
         (["auth", "approve", "--auth-id", "{}"], "Login approved"),
-        (["auth", "reject", "--auth-id", "{}"], "Login denied"),
+        (["auth", "reject", "--auth-id", "{}"], "Login rejected"),
     ],
 )
 def test_decisions(terminal: Terminal, line: list[str], said: str) -> None:

@@ -20,6 +20,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from appliance.console import app
 from appliance.console.door import Console
 from appliance.console.visits import PageHandler, Visit, page
+from appliance.identity.passkeys import Passkeys
 from appliance.identity.principals import LOCAL
 from appliance.identity.sshchecks import SSHChecks
 from appliance.live import LiveTailnet, LiveTailnets
@@ -149,6 +150,7 @@ async def house() -> AsyncIterator[House]:
         rng=SystemRandom(),
         logins=LiveLogins(tailnets, BASE_URL, random_bytes=secrets.token_bytes, rng=SystemRandom()),
         ssh_checks=SSHChecks(secrets.token_bytes),
+        passkeys=Passkeys(BASE_URL, secrets.token_bytes),
         monotonic=lambda: clock().timestamp(),
     )
     site = web.Application()

@@ -24,6 +24,7 @@ from appliance.tailnet.snapshot import Rows, Sequences
 from tests.fuzz.harness import main, mutate
 from tests.support.builder import build
 from tests.support.clock import NOON, fixed_rng
+from tests.support.waitinglogins import logins_of
 
 CALLS = 20
 ROUTES = [
@@ -111,8 +112,9 @@ def call(rng: random.Random, site: web.Application) -> web.Request:
 async def attack(rng: random.Random, live: LiveTailnet) -> None:
     """Ask a tailnet, which is running, some things."""
     policies = {live.id: PolicyKeeper(live, PolicySource())}
+    tailnets = LiveTailnets([live])
     door = Door(
-        LiveTailnets([live]),
+        tailnets,
         policies,
         no_trouble,
         rng.randbytes,
@@ -120,6 +122,8 @@ async def attack(rng: random.Random, live: LiveTailnet) -> None:
         lambda: b"metrics",
         SSHChecks(rng.randbytes),
         nothing,
+        logins_of(tailnets),
+        "https://control.example",
     )
     site = app.build(door)
     site.freeze()

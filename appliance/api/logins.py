@@ -1,0 +1,264 @@
+"""``/api/v1/auth``: logins of machines and of SSH that wait, as Headscale's tools decide them; see ``routes``.
+
+Also ``/api/v1/node/register``, which older tools know, and the links by which people sign in.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from appliance.api import shapes, ssh
+from appliance.api.routes import Context, Nothing, Route
+from appliance.api.shapes import Moment
+from appliance.errors import Conflict, Forbidden, Invalid, NotFound
+from appliance.identity import credentials, roles
+from appliance.identity.scopes import Scope, covers
+from appliance.identity.sshchecks import Verdict
+from appliance.records import CredentialKind, RegisterMethod, Role, User
+from appliance.tailnet import logins, users
+from appliance.tailnet.enrolment import LoginGrant, Pending
+from appliance.tailnet.snapshot import Edit
+
+
+class AuthID(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Which login, in Headscale's form."""
+
+    auth_id: str = ""
+
+
+class RegisterLogin(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Which login, and the name of the user whose node it becomes."""
+
+    user: str = ""
+    auth_id: str = ""
+
+
+class RegisterNode(Struct, frozen=True, kw_only=True):
+    """The same, in the form of older releases of Headscale."""
+
+    user: str = ""
+    key: str = ""
+
+
+class Login(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A machine that asks to join: what it says of itself, and from where it asks."""
+
+    auth_id: str
+    url: str
+    hostname: str
+    os: str
+    client_version: str
+    tags: tuple[str, ...]
+    machine_key: str
+    source: str
+    asked_at: Moment
+    expires_at: Moment
+
+
+class Logins(Struct, frozen=True, kw_only=True):
+    """Machines that wait."""
+
+    logins: tuple[Login, ...]
+
+
+class SignInLink(Struct, frozen=True, kw_only=True):
+    """Whom the link signs in; empty means the owner of the tailnet."""
+
+    user: str = ""
+
+
+class Invite(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who is invited; a user of this name is made unless there is one who never signed in."""
+
+    name: str = ""
+    email: str = ""
+    display_name: str = ""
+    role: str = ""
+
+
+class Link(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A link that works once, and until when; it is shown now and never again."""
+
+    user: shapes.User
+    url: str
+    expires_at: Moment | None
+
+
+async def pending(ctx: Context, _: Nothing) -> Logins:
+    """List the machines that wait to be let in."""
+    return Logins(logins=tuple(_login(each) for each in ctx.door.logins.pending()))
+
+
+async def register(ctx: Context, body: RegisterLogin) -> shapes.NodeAnswer:
+    """Let a machine in as a user's node."""
+    return await _register(ctx, body.user, body.auth_id)
+
+
+async def register_node(ctx: Context, body: RegisterNode) -> shapes.NodeAnswer:
+    """Let a machine in as a user's node, as older tools say it."""
+    return await _register(ctx, body.user, body.key)
+
+
+async def approve(ctx: Context, body: AuthID) -> Nothing:
+    """Let an SSH login in, as Headscale's tools say it."""
+    if _is_machines(ctx, body.auth_id):
+        raise Invalid(
+            "login-needs-user",
+            "this is a machine that asks to join: say whose it becomes "
+            "(headwater auth register --user NAME --auth-id ID)",
+        )
+    ssh.decided(ctx, body.auth_id, Verdict.APPROVED)
+    return Nothing()
+
+
+async def reject(ctx: Context, body: AuthID) -> Nothing:
+    """Turn a machine or an SSH login away, as Headscale's tools say it."""
+    if _is_machines(ctx, body.auth_id):
+        if not covers(ctx.caller.scopes, Scope.DEVICES_CORE):
+            raise Forbidden(
+                "scope-missing", f"to turn machines away needs the scope {Scope.DEVICES_CORE}"
+            )
+        ctx.door.logins.reject(body.auth_id, by=ctx.principal)
+    else:
+        ssh.decided(ctx, body.auth_id, Verdict.DENIED)
+    return Nothing()
+
+
+async def sign_in_link(ctx: Context, body: SignInLink) -> Link:
+    """Make a link that signs a user in; the first one makes the owner."""
+    now = ctx.live.clock()
+    async with ctx.edit() as edit:
+        user = _to_sign_in(ctx, edit, body.user)
+        text, link = credentials.make_link(
+            edit, user.id, CredentialKind.LINK, now, random_bytes=ctx.door.random_bytes
+        )
+    return Link(
+        user=shapes.user(user),
+        url=f"{ctx.door.base_url}/signin/link/{text}",
+        expires_at=link.expires_at,
+    )
+
+
+async def invite(ctx: Context, body: Invite) -> Link:
+    """Invite a person by a link."""
+    now = ctx.live.clock()
+    role = users.check_role(body.role)
+    async with ctx.edit() as edit:
+        found = users.find(edit, name=body.name) if body.name else []
+        if found:
+            user = found[0]
+            roles.check_rank(ctx.caller, edit, user.id)
+            _check_never_signed_in(edit, user)
+        else:
+            roles.check_rank(ctx.caller, edit, None, role)
+            user = users.create(
+                edit,
+                body.name,
+                now,
+                display_name=body.display_name,
+                email=body.email,
+                role=role,
+            )
+        text, link = credentials.make_link(
+            edit, user.id, CredentialKind.INVITATION, now, random_bytes=ctx.door.random_bytes
+        )
+    return Link(
+        user=shapes.user(user),
+        url=f"{ctx.door.base_url}/invite/{text}",
+        expires_at=link.expires_at,
+    )
+
+
+async def _register(ctx: Context, name: str, auth_id: str) -> shapes.NodeAnswer:
+    ctx.door.logins.find(auth_id)
+    user = users.find_one(ctx.live.snapshot, name=name)
+    node = await ctx.door.logins.approve(
+        ctx.live, auth_id, LoginGrant(user.id, RegisterMethod.CLI), by=ctx.principal
+    )
+    shown = shapes.node(ctx.live.snapshot, node, in_list=False, release=ctx.door.release)
+    return shapes.NodeAnswer(node=shown)
+
+
+def _is_machines(ctx: Context, auth_id: str) -> bool:
+    """Tell whether an id is that of a machine's login rather than of an SSH login."""
+    try:
+        ctx.door.logins.find(auth_id)
+    except Invalid:
+        return False
+    except NotFound:
+        return len(logins.plain_id(auth_id)) == logins.ID_LENGTH
+    return True
+
+
+def _login(pending: Pending) -> Login:
+    said = pending.request.hostinfo
+    return Login(
+        auth_id=f"{logins.ID_PREFIX}{pending.id}",
+        url=pending.url,
+        hostname="" if said is None else said.hostname,
+        os="" if said is None else said.os,
+        client_version="" if said is None else said.ipn_version,
+        tags=() if said is None else said.request_tags,
+        machine_key=str(pending.machine),
+        source=pending.source,
+        asked_at=pending.asked_at,
+        expires_at=pending.expires_at,
+    )
+
+
+def _to_sign_in(ctx: Context, edit: Edit, name: str) -> User:
+    """Give the user whom a link is for. Where nobody owns the tailnet, whoever is named does now."""
+    owner = users.owner_of(edit)
+    if not name:
+        if owner is None:
+            raise Invalid(
+                "owner-missing",
+                "this tailnet has no owner yet: name who is to be it "
+                "(headwater sign-in-link --user NAME)",
+            )
+        return owner
+    found = users.find(edit, name=name)
+    if owner is not None:
+        return users.find_one(edit, name=name)
+    if found:
+        return users.set_role(edit, found[0].id, Role.OWNER)
+    return users.create(edit, name, ctx.live.clock(), role=Role.OWNER)
+
+
+def _check_never_signed_in(edit: Edit, user: User) -> None:
+    """Refuse to invite somebody who is there: the link would let its holder be them."""
+    has_keys = any(
+        each.user_id == user.id and each.kind is not CredentialKind.INVITATION
+        for each in edit.credentials.values()
+    )
+    has_nodes = any(node.user_id == user.id for node in edit.nodes.values())
+    is_signed_in = any(each.user_id == user.id for each in edit.sessions.values())
+    if user.subject or has_keys or has_nodes or is_signed_in:
+        raise Conflict(
+            "user-is-there",
+            f"{user.name!r} is there already: an invitation would let its holder be that user. On the "
+            "server, headwater sign-in-link makes a link for somebody who lost the way in",
+            concerns=user.name,
+        )
+
+
+_AUTH = "/api/v1/auth"
+_CORE = Scope.DEVICES_CORE
+ROUTES = (
+    Route("GET", "/api/v1/login", Scope.DEVICES_CORE_READ, Nothing, Logins, pending),
+    Route(
+        "POST", f"{_AUTH}/register", _CORE, RegisterLogin, shapes.NodeAnswer, register,
+        act="node.register",
+    ),
+    Route(
+        "POST", "/api/v1/node/register", _CORE, RegisterNode, shapes.NodeAnswer, register_node,
+        act="node.register",
+    ),
+    Route("POST", f"{_AUTH}/approve", Scope.SSH_CHECKS, AuthID, Nothing, approve),
+    Route("POST", f"{_AUTH}/reject", Scope.SSH_CHECKS, AuthID, Nothing, reject),
+    Route(
+        "POST", "/api/v1/signin/link", Scope.ALL, SignInLink, Link, sign_in_link,
+        act="credential.create", is_local=True,
+    ),
+    Route("POST", "/api/v1/invitation", Scope.USERS, Invite, Link, invite, act="user.invite"),
+)  # fmt: skip
