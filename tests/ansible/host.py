@@ -39,6 +39,7 @@ class FakeSystem(System):
     """Units whose state follows from the release that is linked when they are restarted."""
 
     def __init__(self, base: Path, root: Path) -> None:
+        super().__init__()
         self.base, self.root = base, root
         self.calls: list[str] = []
         self.states: dict[str, str] = {}

@@ -306,6 +306,7 @@ def test_drift_is_shown_and_mended(running: Box, drift: Callable[[Box], None]) -
     planned = running.host.plan("1.0.0", running.given)
     assert planned.result == "planned"
     assert planned.diff
+    assert all(each["before"] != each["after"] for each in planned.diff), "Ansible shows it"
     assert "good" not in json.dumps([each["before"] for each in planned.diff])
     assert (running.look(), dict(running.manager.users)) == drifted
     assert running.apply().result == "applied"

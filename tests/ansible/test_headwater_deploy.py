@@ -17,6 +17,7 @@ GIVEN: dict[str, Any] = {
     "timeout": 60,
     "settle": 3,
     "prove": 60,
+    "came": "",
 }
 
 

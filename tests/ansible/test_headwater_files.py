@@ -55,6 +55,7 @@ def test_wrong_permissions_alone_are_mended_and_shown(tmp_path: Path) -> None:
     path.chmod(0o666)
     _, differences = put([wanted(path, "one")], dry=False)
     assert differences[0]["before_header"].endswith("(mode 0666)")
+    assert (differences[0]["before"], differences[0]["after"]) == ("(mode 0666)\n", "(mode 0644)\n")
     assert path.stat().st_mode & 0o7777 == 0o644
 
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from headwater_ports import Listener, decode_address, listeners, way_in
+from headwater_ports import Listener, decode_address, listeners, read_connection, way_in
+from headwater_system import System
 
 
 def test_a_listener_is_found_with_its_process() -> None:
@@ -72,6 +73,16 @@ def test_the_way_in_is_read_from_the_processes_above() -> None:
         check=True,
     )
     assert done.stdout == "(2222, '192.0.2.9 41928')\n"
+
+
+@pytest.mark.parametrize("text", ["", "192.0.2.9 41928 192.0.2.1", "a b c d", "1 2 3 4 5"])
+def test_what_is_no_connection_is_none(text: str) -> None:
+    assert read_connection(text) is None
+
+
+def test_who_passes_the_connection_on_is_believed() -> None:
+    came = System("2001:db8::9 41928 2001:db8::1 2222").way_in()
+    assert came == (2222, "2001:db8::9 41928")
 
 
 def ports() -> Path:

@@ -21,6 +21,7 @@ from driver.container import Container
 from driver.face import Machine, Machines
 from driver.machine import StoryFailed
 from driver.server import ROOT
+from driver.ssh import Door
 
 ANSIBLE = ROOT / ".venv" / "ansible" / "bin" / "ansible-playbook"
 PLAYBOOKS = ROOT / "ansible" / "playbooks"
@@ -42,6 +43,13 @@ class Played:
     def changed(self) -> int:
         """How many tasks changed something."""
         return sum(int(number) for number in re.findall(r"\bchanged=(\d+)", self.text))
+
+    def says(self, *words: str) -> None:
+        """Fail the story, with all that was printed, unless each of these is in it."""
+        flat = " ".join(self.text.split())
+        for each in words:
+            if each not in self.text and each not in flat:
+                raise StoryFailed(f"the play does not say {each!r}:\n{self.text}")
 
 
 def make(*targets: str) -> None:
@@ -74,6 +82,7 @@ class Controller:
         self._say = machines.say
         self.environment: dict[str, str] = {}
         """What Ansible is told besides, as by an operator's own shell."""
+        self.doors: dict[str, Door] = {}
         self._home = Path("/run/headwater-controller")
         self._home.mkdir(exist_ok=True)
         address = f"{network.v4(vlan, NUMBER)}/24"
@@ -146,14 +155,23 @@ class Controller:
         groups: dict[str, Any] = {"headwater": {"hosts": {}}, "headwater_nodes": {"hosts": {}}}
         for group, members in hosts.items():
             for machine in members:
-                assert isinstance(machine, Container)
-                groups[group]["hosts"][machine.name] = {
-                    "ansible_connection": "headwater_machine",
-                    "story_leader": machine.leader,
-                    "ansible_host": network.v4(machine.spec.vlans[0], machine.number),
-                    "ansible_python_interpreter": "/usr/bin/python3",
-                }
+                groups[group]["hosts"][machine.name] = self._reached(machine)
         return {"all": {"children": groups, "vars": dict(variables)}}
+
+    def _reached(self, machine: Machine) -> dict[str, Any]:
+        """Say how a machine is reached: by ssh where the story has opened a door, else directly."""
+        assert isinstance(machine, Container)
+        how = {
+            "ansible_host": network.v4(machine.spec.vlans[0], machine.number),
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+        if machine.name in self.doors:
+            return {**how, **self.doors[machine.name].variables}
+        return {
+            **how,
+            "ansible_connection": "headwater_machine",
+            "story_leader": machine.leader,
+        }
 
     def _environment(self) -> dict[str, str]:
         ours = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}

@@ -28,6 +28,7 @@ options:
   secrets: {description: By the path of each its contents., type: dict, default: {}}
   timeout: {description: Seconds in which it must become well., type: int, default: 60}
   settle: {description: Seconds for which it must stay well., type: int, default: 3}
+  came: {description: SSH_CONNECTION of the user by whom Ansible came in., type: str, default: ""}
   prove: {description: Seconds in which a changed firewall must be confirmed., type: int, default: 60}
 author: [The Headwater authors]
 """
@@ -68,6 +69,7 @@ def command(parameters: Mapping[str, Any], *, dry: bool) -> list[str]:
         f"--timeout={parameters['timeout']}",
         f"--settle={parameters['settle']}",
         f"--prove={parameters['prove']}",
+        f"--came={parameters['came']}",
         "plan" if dry else "apply",
         parameters["version"],
     ]
@@ -117,6 +119,7 @@ def main() -> None:
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "timeout": {"type": "int", "default": 60},
             "settle": {"type": "int", "default": 3},
+            "came": {"type": "str", "default": ""},
             "prove": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

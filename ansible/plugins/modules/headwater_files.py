@@ -70,13 +70,15 @@ class Wanted:
 
     def difference(self) -> dict[str, str]:
         """Say what changes, in the form that Ansible prints."""
-        before = self.read()
+        before, after = self.read(), self.text
         marks = {"before": "", "after": f" (mode {self.mode:04o})"}
         if before is not None:
             marks["before"] = f" (mode {self.path.stat().st_mode & 0o7777:04o})"
+        if before == after:  # Ansible prints nothing of what differs in its header alone
+            before, after = (f"{marks[each].strip()}\n" for each in ("before", "after"))
         return {
             "before": before or "",
-            "after": self.text,
+            "after": after,
             "before_header": f"{self.path}{marks['before']}",
             "after_header": f"{self.path}{marks['after']}",
         }
@@ -118,7 +120,8 @@ def main() -> None:
     )
 
     module = AnsibleModule(
-        argument_spec={"files": {"type": "dict", "required": True}}, supports_check_mode=True
+        argument_spec={"files": {"type": "dict", "required": True}},
+        supports_check_mode=True,
     )
     try:
         wanted = [Wanted(path, given) for path, given in module.params["files"].items()]

@@ -142,17 +142,26 @@ def way_in(pid: int | None = None, proc: Path = PROC) -> tuple[int, str] | None:
     """Return this host's port of the ssh connection behind a process, and its other end.
 
     sudo and su hide the variable from the command, but not from root, who can read it at one of the
-    processes above: the shell that sshd has started.
+    processes above: the shell that sshd has started. In a container root may not; whoever is not root there
+    passes the variable on.
     """
     pid = os.getpid() if pid is None else pid
     for _ in range(MAX_ANCESTORS):
         if pid <= 1:
             return None
-        fields = _environment(proc / str(pid)).get("SSH_CONNECTION", "").split()
-        if len(fields) == 4 and fields[3].isdigit():
-            return int(fields[3]), f"{fields[0]} {fields[1]}"
+        found = read_connection(_environment(proc / str(pid)).get("SSH_CONNECTION", ""))
+        if found is not None:
+            return found
         pid = _parent(proc / str(pid))
     return None
+
+
+def read_connection(text: str) -> tuple[int, str] | None:
+    """Read the value of SSH_CONNECTION: the host's port, and the other end."""
+    fields = text.split()
+    if len(fields) != 4 or not fields[3].isdigit():
+        return None
+    return int(fields[3]), f"{fields[0]} {fields[1]}"
 
 
 def _environment(process: Path) -> Mapping[str, str]:

@@ -31,6 +31,7 @@ from typing import Any
 
 from headwater_host import BASE, Host
 from headwater_state import REFUSED, Given, Outcome, Refused
+from headwater_system import System
 
 POLL_S = 0.25
 NEEDS_NO_LOCK = ("look", "plan", "list")
@@ -58,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o022)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # whoever deploys may be cut off
     host = Host(
-        options.base, timeout_s=options.timeout, settle_s=options.settle, prove_s=options.prove
+        options.base,
+        manager=System(options.came),
+        timeout_s=options.timeout,
+        settle_s=options.settle,
+        prove_s=options.prove,
     )
     try:
         if options.command in NEEDS_NO_LOCK:
@@ -114,6 +119,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=0.0,
         help="seconds within which somebody must come in through a firewall that is loaded and say"
         " confirm, or it is taken back; 0: nobody must",
+    )
+    parser.add_argument(
+        "--came", default="", help="SSH_CONNECTION of who asks, where root cannot read it"
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (

@@ -114,9 +114,13 @@ class Difference:
     def shown(self) -> dict[str, str]:
         """Return it in the form in which Ansible prints a diff."""
         headers = [f"{self.name}{f' ({mark})' if mark else ''}" for mark in self.marks]
+        before, after = self.before, self.after
+        if before == after:  # Ansible prints nothing of what differs in its header alone
+            headers = [self.name, self.name]
+            before, after = (f"{mark or 'not there'}\n" for mark in self.marks)
         return {
-            "before": self.before,
-            "after": self.after,
+            "before": before,
+            "after": after,
             "before_header": headers[0],
             "after_header": headers[1],
         }

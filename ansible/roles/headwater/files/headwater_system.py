@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headwater_ports import Listener, listeners, way_in
+from headwater_ports import Listener, listeners, read_connection, way_in
 from headwater_state import JOURNAL_LINES, Account, ask
 
 NOLOGIN = "/usr/sbin/nologin"
@@ -22,6 +22,10 @@ KERNEL = Path("/proc/sys")
 
 class System:
     """What is asked of this host."""
+
+    def __init__(self, connection: str = "") -> None:
+        self._connection = connection
+        """SSH_CONNECTION of whoever asks, if they had to say it themselves."""
 
     def run(self, *arguments: str) -> str:
         """Run systemctl; what it complains about shows in the units' state."""
@@ -107,4 +111,4 @@ class System:
 
     def way_in(self) -> tuple[int, str] | None:
         """Return the port by which whoever runs this came in by ssh, and the other end."""
-        return way_in()
+        return read_connection(self._connection) or way_in()

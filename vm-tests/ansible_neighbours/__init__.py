@@ -1,0 +1,1 @@
+"""Ansible on a host with neighbours: taken ports, failing runs, bad secrets, a proxy."""

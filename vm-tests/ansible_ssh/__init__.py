@@ -1,0 +1,1 @@
+"""Ansible by ssh, as operators use it: ways in, drift, a lock-out that ends by itself."""

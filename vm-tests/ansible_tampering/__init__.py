@@ -1,0 +1,1 @@
+"""Ansible on a host that is tampered with: mended, or named."""
