@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from appliance.cli.client import Client
+from appliance.cli.client import Client, SocketWay
 from appliance.identity.principals import LOCAL
 from appliance.live import LiveTailnet, utc_now
 from appliance.policy.answers.admission import admit
@@ -46,7 +46,7 @@ async def rule(live: LiveTailnet) -> None:
 
 async def call(server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """Make one call on the local socket."""
-    client = Client(server.settings.socket.path)
+    client = Client(SocketWay(server.settings.socket.path))
     return await asyncio.to_thread(client.call, method, f"/api/v1/{path}", body)
 
 

@@ -1,6 +1,6 @@
-"""Speaks to the server over the local socket.
+"""Speaks to the server: over the local socket, or over the network with an API key.
 
-Not for printing (``output``). ``http.client`` because it imports ten times faster than aiohttp.
+Not for which server that is (``servers``) nor for printing (``output``). ``http.client`` because it imports ten times faster than aiohttp.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 from urllib.parse import urlencode
 
 DEFAULT_SOCKET = Path("/run/headwater/headwater.sock")
@@ -53,11 +55,56 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-class Client:
-    """One server, reached through its socket."""
+class Way(Protocol):
+    """How a server is reached: its name for people, and connections to it."""
 
-    def __init__(self, path: Path, tailnet: str = "") -> None:
+    name: str
+    headers: Mapping[str, str]
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Return a connection that is not open yet."""
+
+    def failure(self, error: Exception) -> Unreachable:
+        """Say what an error of the connection means, and what to do."""
+
+
+class SocketWay:
+    """The local socket."""
+
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, path: Path) -> None:
         self.path = path
+        self.name = str(path)
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Return a connection that is not open yet."""
+        return _Connection(self.path)
+
+    def failure(self, error: Exception) -> Unreachable:
+        """Say what an error of the connection means, and what to do."""
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return Unreachable(
+                f"no server answers at {self.path}",
+                "start it with 'headwater serve', or name the socket with --socket PATH"
+                " or the server's configuration with -c FILE, or a server elsewhere with --url",
+            )
+        if isinstance(error, PermissionError):
+            return Unreachable(
+                f"you may not open {self.path}",
+                "run the command as root, or as a member of the socket's group",
+            )
+        return Unreachable(
+            f"the server at {self.path} did not answer: {error or type(error).__name__}",
+            "look at the server's log (journalctl -u headwater)",
+        )
+
+
+class Client:
+    """One server."""
+
+    def __init__(self, way: Way, tailnet: str = "") -> None:
+        self.way = way
         self._tailnet = tailnet
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Plain:
@@ -97,8 +144,14 @@ class Client:
             answer = json.loads(data) if data else {}
         except ValueError:
             answer = {}
-        if status >= 400:
+        if status >= 300:
             sentence = str(answer.get("message") or answer.get("detail") or f"HTTP {status}")
+            if status == 401:
+                raise CommandFailed(
+                    f"{self.way.name} does not take this API key",
+                    "it may have expired or been deleted: 'headwater apikeys create' on the server"
+                    " makes another",
+                )
             raise CommandFailed(sentence, answer=answer)
         if not isinstance(answer, dict):
             raise CommandFailed(f"{path} did not answer with an object")
@@ -107,28 +160,14 @@ class Client:
     def _exchange(
         self, method: str, target: str, body: Plain | None, more: Mapping[str, str]
     ) -> tuple[int, bytes]:
-        connection = _Connection(self.path)
+        connection = self.way.connect()
         try:
             data = None if body is None else json.dumps(body).encode()
             headers = {} if data is None else {"Content-Type": "application/json"}
-            connection.request(method, target, data, {**headers, **more})
+            connection.request(method, target, data, {**headers, **more, **self.way.headers})
             response = connection.getresponse()
             return response.status, response.read()
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise Unreachable(
-                f"no server answers at {self.path}",
-                "start it with 'headwater serve', or name the socket with --socket PATH"
-                " or the server's configuration with -c FILE",
-            ) from error
-        except PermissionError as error:
-            raise Unreachable(
-                f"you may not open {self.path}",
-                "run the command as root, or as a member of the socket's group",
-            ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(
-                f"the server at {self.path} did not answer: {error or type(error).__name__}",
-                "look at the server's log (journalctl -u headwater)",
-            ) from error
+            raise self.way.failure(error) from error
         finally:
             connection.close()

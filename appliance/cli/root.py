@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from appliance.cli import goflags
-from appliance.cli.client import DEFAULT_SOCKET, Client, CommandFailed
+from appliance.cli.client import DEFAULT_SOCKET, Client, CommandFailed, SocketWay
 from appliance.cli.output import FORMATS, RELEASES, complain, emit
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -96,6 +96,10 @@ class Invocation:
     output: str = ""
     force: bool = False
     socket: Path | None = None
+    url: str = ""
+    server: str = ""
+    api_key_file: Path | None = None
+    ca_file: Path | None = None
     tailnet: str = ""
     compat: str = ""
     """The release of Headscale whose machine forms are wanted; empty means the server's."""
@@ -110,7 +114,17 @@ class Invocation:
 
     def client(self) -> Client:
         """Give the server that the options mean. Raises CommandFailed for a bad site file."""
-        return Client(self.socket or self._configured_socket(), self.tailnet)
+        names_local = self.socket is not None or self.config is not None
+        if self.url or self.server or not names_local:
+            from appliance.cli import servers
+
+            asked = servers.Asked(self.url, self.server, self.api_key_file, self.ca_file)
+            found = servers.find(asked)
+            if found is not None:
+                from appliance.cli.network import NetworkWay
+
+                return Client(NetworkWay(found), self.tailnet or found.tailnet)
+        return Client(SocketWay(self.socket or self._configured_socket()), self.tailnet)
 
     def tell(self, client: Client, value: object, text: str | Callable[[], str]) -> None:
         """Print what Headscale has too: in the machine form of its release, or else ``text``."""
@@ -174,6 +188,36 @@ def _shared_options(*, hidden: bool) -> list[click.Option]:
             callback=_remember,
             hidden=hidden,
             help="The server's local socket (default: the one of the site file).",
+        ),
+        click.Option(
+            ["--url"],
+            expose_value=False,
+            callback=_remember,
+            hidden=hidden,
+            help="A server elsewhere, like https://headwater.example.com (or HEADWATER_URL).",
+        ),
+        click.Option(
+            ["--api-key-file"],
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_remember,
+            hidden=hidden,
+            help="File with the API key for it (or HEADWATER_API_KEY_FILE).",
+        ),
+        click.Option(
+            ["--ca-file"],
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_remember,
+            hidden=hidden,
+            help="Authorities that vouch for its certificate (default: the system's).",
+        ),
+        click.Option(
+            ["--server"],
+            expose_value=False,
+            callback=_remember,
+            hidden=hidden,
+            help="Name of a server in ~/.config/headwater/servers.toml.",
         ),
         click.Option(
             ["--compat"],

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from typing import cast
 
 from tests.cli.conftest import Terminal
+
+OWN = "1000"
+"""The id of the key with which the tests themselves ask, over the network."""
+
+
+def others(keys: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [key for key in keys if str(key["id"]) != OWN]
 
 
 def test_keys_are_made_listed_expired_and_deleted(terminal: Terminal) -> None:
@@ -15,23 +23,25 @@ def test_keys_are_made_listed_expired_and_deleted(terminal: Terminal) -> None:
     assert json.loads(terminal.ok("apikey", "c", "-o", "json")).startswith("hskey-api-")
     prefix = text.split("-")[2]
     listing = terminal.ok("apikeys", "list")
-    assert listing.startswith("ID | Prefix")
+    assert listing.split()[:3] == ["ID", "|", "Prefix"]
     assert f"hskey-api-{prefix}-***" in listing
     assert text not in listing
     assert "Key expired" in terminal.ok("apikeys", "expire", "--prefix", f"hskey-api-{prefix}-***")
     assert "Key expired" in terminal.ok("api", "revoke", "-i", "2")
     assert "Key deleted" in terminal.ok("apikeys", "delete", "-p", prefix)
     assert "Key deleted" in terminal.ok("apikeys", "remove", "-i", "2")
-    assert terminal.json("apikeys", "list") == []
+    assert others(terminal.json("apikeys", "list")) == []
 
 
 def test_machine_forms_are_those_of_the_releases(terminal: Terminal) -> None:
     terminal.ok("apikeys", "create", "-e", "1d")
-    (new,) = terminal.json("apikeys", "list", compat="0.30")
+    (new,) = others(terminal.json("apikeys", "list", compat="0.30"))
+    new.pop("createdBy", None)  # ours, where it is not the local socket
     assert set(new) == {"id", "prefix", "expiration", "createdAt", "lastSeen"}
-    (old,) = terminal.json("apikeys", "list", compat="0.29")
+    (old,) = others(terminal.json("apikeys", "list", compat="0.29"))
+    old.pop("created_by", None)
     assert (old["id"], set(old)) == (1, {"id", "prefix", "expiration", "created_at"})
-    assert set(old["expiration"]) >= {"seconds"}
+    assert set(cast(dict[str, int], old["expiration"])) >= {"seconds"}
 
 
 def test_wrong_calls_are_told(terminal: Terminal) -> None:
@@ -53,4 +63,4 @@ def test_scopes_users_and_rotation(terminal: Terminal) -> None:
     assert "devices:core:read, users:read" in listing
     text = terminal.ok("apikeys", "rotate", "-i", "1", "--grace", "0s").strip()
     assert text.startswith("hskey-api-")
-    assert len(terminal.json("apikeys", "list")) == 2
+    assert len(others(terminal.json("apikeys", "list"))) == 2

@@ -20,7 +20,7 @@ def test_changes_are_listed_with_what_was_before(terminal: Terminal) -> None:
         [cell.strip() for cell in line.split("|")] for line in terminal.ok("audit").splitlines()
     ]
     assert lines[0] == ["Time", "By", "Act", "What", "Change", "Reason"]
-    assert lines[1][1:] == ["local:socket", "node.delete", "node desk (1)", "removed", ""]
+    assert lines[1][1:] == [terminal.by, "node.delete", "node desk (1)", "removed", ""]
     assert lines[3][2:5] == ["node.rename", "node desk (1)", "name: laptop -> desk"]
 
 
@@ -29,9 +29,9 @@ def test_filters_name_records_also_when_they_are_gone(terminal: Terminal) -> Non
     acts = [each["act"] for each in terminal.json("audit", "--node", "1", "-n", "2")]
     assert acts == ["node.delete", "node.rename"]
     assert [each["name"] for each in terminal.json("audit", "--user", "bob")] == ["bob"]
-    assert terminal.json("audit", "--since", "1h", "--act", "node.rename", "--by", "socket")
-    assert terminal.json("audit", "--by", "local:socket", "-n", "1") == terminal.json(
-        "audit", "--by", "socket", "-n", "1"
+    assert terminal.json("audit", "--since", "1h", "--act", "node.rename", "--by", terminal.by)
+    assert terminal.json("audit", "--by", terminal.by, "-n", "1") == terminal.json(
+        "audit", "--by", terminal.by.partition(":")[2], "-n", "1"
     )
     assert terminal.json("audit", "--by", "node:socket:x") == []
     assert terminal.json("audit", "--key", "99") == []

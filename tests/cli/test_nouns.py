@@ -256,7 +256,7 @@ async def _sicken(house: object) -> None:
 def test_nobody_at_the_socket_is_exit_code_three(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    terminal.socket = terminal.socket.with_name("absent")
+    terminal.way = ("--socket", str(terminal.socket.with_name("absent")))
     complaint = terminal.fails("users", "list", code=3)
     assert "headwater serve" in complaint
     # F11: what a job without a server needs is named.

@@ -111,8 +111,8 @@ def test_unknown_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> N
 def test_socket_comes_from_the_site_file(tmp_path: Path) -> None:
     site = tmp_path / "site.yaml"
     site.write_text("socket: {path: /tmp/elsewhere.sock}\n")
-    assert Invocation(config=site).client().path == Path("/tmp/elsewhere.sock")  # noqa: S108
-    assert Invocation(config=site, socket=Path("/a")).client().path == Path("/a")
+    assert Invocation(config=site).client().way.name == "/tmp/elsewhere.sock"  # noqa: S108
+    assert Invocation(config=site, socket=Path("/a")).client().way.name == "/a"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from appliance.cli.client import Client, CommandFailed
+from appliance.cli.client import Client, CommandFailed, SocketWay
 from tests.support.pace import patience
 
 READY_TIMEOUT_S = 20.0
@@ -82,7 +82,7 @@ def test_serve_reloads_and_stops(tmp_path: Path, loop: str) -> None:
         pytest.importorskip("uvloop")
     site = write_site(tmp_path, event_loop=loop)
     with headwater("serve", "-c", str(site)) as (process, told):
-        client = Client(tmp_path / "s")
+        client = Client(SocketWay(tmp_path / "s"))
         health = client.get("/api/v1/health")
         assert health["databaseConnectivity"] is True
         assert "clients dial relays with TLS only" in str(health["warnings"])  # as the check says
@@ -136,7 +136,7 @@ def test_failures_are_sentences(tmp_path: Path) -> None:
 def test_a_server_whose_database_is_replaced_ends_with_a_sentence(tmp_path: Path) -> None:
     """B15: whoever restarts it gets one that has loaded what is true."""
     with headwater("serve", "-c", str(write_site(tmp_path))) as (process, _):
-        client, path = Client(tmp_path / "s"), tmp_path / "state" / "headwater.db"
+        client, path = Client(SocketWay(tmp_path / "s")), tmp_path / "state" / "headwater.db"
         client.post("/api/v1/user", {"name": "alice"})
         copy = tmp_path / "copy.db"
         shutil.copy(path, copy)
