@@ -5,9 +5,11 @@ Where containers cannot be run, or clients cannot be built, one line says so.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import pytest_asyncio
@@ -19,7 +21,14 @@ from tests.interop import build, netns
 # The stories' driver is a root of its own: systems and releases are made by it.
 sys.path.append(str(Path(__file__).resolve().parents[2] / "vm-tests"))
 
-ABSENT = "NOT HERE"
+REQUIRED = "stories" in os.environ.get("HEADWATER_REQUIRE", "").split(",")
+
+
+def absent(what: str, reason: Exception) -> NoReturn:
+    """Skip what cannot run here, or fail where it must."""
+    if REQUIRED:
+        pytest.fail(f"{what} must run here, says HEADWATER_REQUIRE: {reason}")
+    pytest.skip(f"{what} ARE NOT HERE: {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +39,9 @@ def containers() -> None:
         netns.require()
         build.node_binary(build.NEWEST)
     except (Missing, netns.Missing) as reason:
-        pytest.skip(f"CONTAINERS ARE {ABSENT}: {reason}")
+        absent("CONTAINERS", reason)
     except build.Unavailable as reason:
-        pytest.skip(f"STOCK CLIENTS ARE {ABSENT}: {reason}")
+        absent("STOCK CLIENTS", reason)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -47,7 +56,7 @@ async def town(
     try:
         made = Town(tmp_path_factory.mktemp("town"))
     except Missing as reason:
-        pytest.skip(f"CONTAINERS ARE {ABSENT}: {reason}")
+        absent("CONTAINERS", reason)
     try:
         made.root.load(images.everything)
         yield made

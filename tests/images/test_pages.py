@@ -1,4 +1,4 @@
-"""docs/images.md, as it is printed: its commands are run one block after the other, as root."""
+"""docs/images.md and the README's block, as printed: run one block after the other, as root."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "images.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
-def blocks(title: str) -> list[str]:
+def blocks(title: str, page: str = PAGE) -> list[str]:
     """Give the commands of a section, but for `make image`: the image is there."""
-    section = PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    section = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
     found = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert found, title
     return [block.replace("make image\n", "") for block in found]
 
 
 @pytest.fixture
-def folder(town: Town) -> Iterator[Path]:
+def folder(town: Town, tmp_path: Path) -> Iterator[Path]:
     """Where the commands are typed, with the site file of the README."""
-    made = town.folder("page")
-    readme = (ROOT / "README.md").read_text()
-    (site,) = re.findall(r"^```yaml\n(.*?server_url.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    made = town.folder(tmp_path.name)
+    (site,) = re.findall(r"^```yaml\n(.*?server_url.*?)^```", README, re.MULTILINE | re.DOTALL)
     (made / "site.yaml").write_text(site)
     yield made
     town.root.clear()
+    town.root.podman("volume", "rm", "headwater")
 
 
 async def test_from_nothing_to_nodes_and_back_from_a_backup(town: Town, folder: Path) -> None:
@@ -74,3 +75,20 @@ async def test_from_nothing_to_nodes_and_back_from_a_backup(town: Town, folder: 
     desktop = await town.join("desktop", URL, key)
     await laptop.sees(desktop.name)
     await reach(laptop, desktop)
+
+
+async def test_the_block_of_the_readme_makes_a_server_that_a_node_joins(
+    town: Town, folder: Path
+) -> None:
+    (start,) = blocks("Run it in a container", README)
+    run, _, function = start.partition("headwater() {")
+    town.root.run("sh", "-euc", run, cwd=folder)
+    server = Served(town.root, "headwater")
+    await server.well()
+    commands = re.findall(r"^headwater .*$", blocks("Join a node", README)[0], re.MULTILINE)
+    assert len(commands) == 2
+    typed = "\n".join([f"headwater() {{{function}", *commands])
+    (key,) = re.findall(r"hskey-auth-\S+", town.root.run("sh", "-euc", typed, cwd=folder).stdout)
+    town.trust(server.inside("cat /var/lib/headwater/tls/ca.pem").stdout)
+    phone = await town.join("phone", URL, key)
+    assert [row["givenName"] for row in server.cli("nodes", "list")] == [phone.name]
