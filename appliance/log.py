@@ -46,6 +46,8 @@ FIELDS = (
 FROM_STRANGERS = frozenset(
     {
         "registration refused",
+        "sign-in refused",
+        "logout refused",
         "map refused",
         "relay client not admitted",
         "admission cannot be asked",

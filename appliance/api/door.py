@@ -43,7 +43,8 @@ class AuditReader(Protocol):
         """Give entries with their numbers."""
 
 
-async def _no_provider(name: str) -> str:
+async def no_provider(name: str) -> str:
+    """Refuse every name: a site without identity providers."""
     raise NotFound(
         "provider-unknown", f"the site file names no identity provider {name!r}", concerns=name
     )
@@ -71,7 +72,7 @@ class Door:
     failing: Callable[[], Sequence[Failing]] = tuple
     """The background loops that fail now."""
     key_uses: KeyUses = field(default_factory=KeyUses)
-    issuer_of: Callable[[str], Awaitable[str]] = _no_provider
+    issuer_of: Callable[[str], Awaitable[str]] = no_provider
     """Gives the issuer of an identity provider of the site file. Raises NotFound, Conflict."""
     warnings: Callable[[], Sequence[str]] = tuple
     """What is fine by itself in the site file and probably not meant."""

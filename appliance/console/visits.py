@@ -113,6 +113,10 @@ class Visit:
         """Give the path that was asked for, to come back to."""
         return local_path(self.request.path_qs)
 
+    def cookie(self, name: str) -> str:
+        """Return what the browser keeps under a name of ours; empty if nothing."""
+        return self.request.cookies.get(_cookie_name(self.console, name), "")
+
     def page(self, template: str, *, status: int = 200, **values: object) -> web.Response:
         """Answer with a page."""
         text = self.console.pages.render(

@@ -6,16 +6,21 @@ Not for logins (``identity.oidc``) nor for pages (``console``).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from aiohttp import web
+
 from appliance import config
 from appliance.config import Settings
 from appliance.config.settings import Oidc
+from appliance.console.door import Console
 from appliance.errors import Conflict
 from appliance.loops import Loop
+from appliance.serve.supervise import Supervisor
 
 if TYPE_CHECKING:
     from appliance.identity.oidc.provider import Provider
@@ -25,46 +30,72 @@ LOOK_S = 15.0
 """How soon a provider that was away is found again; one that is known is asked once an hour."""
 
 
-def relying_party(settings: Settings) -> RelyingParty | None:
-    """Make the relying party of a site; None without providers. Raises OSError for a secret file."""
+def of_site(settings: Settings) -> OpenId | None:
+    """Make what signs people in with providers; None without one. Raises OSError (a secret file)."""
     if not settings.oidc:
         return None
     # A quarter of a second of imports, which servers without a provider need not pay.
     from appliance.identity.oidc.relying import RelyingParty
 
     default = settings.tailnet.name
-    return RelyingParty(
-        settings.server_url,
-        (_provider(each, default) for each in settings.oidc),
-        random_bytes=secrets.token_bytes,
-        clock=lambda: datetime.now(UTC),
+    return OpenId(
+        RelyingParty(
+            settings.server_url,
+            (_provider(each, default) for each in settings.oidc),
+            random_bytes=secrets.token_bytes,
+            clock=lambda: datetime.now(UTC),
+        )
     )
 
 
-def loops(party: RelyingParty) -> Iterator[Loop]:
-    """Yield the loops that keep what is known of the providers fresh."""
-    for name, remote in party.remotes.items():
-        yield Loop("oidc", remote.look, pause_s=LOOK_S, about=name)
+class OpenId:
+    """The identity providers of one server."""
 
+    def __init__(self, party: RelyingParty) -> None:
+        self._party = party
 
-def warnings(party: RelyingParty) -> Iterator[str]:
-    """Yield a sentence for each provider that cannot be asked now."""
-    for name, remote in party.remotes.items():
-        if remote.failure:
-            yield f"the identity provider {name!r} cannot be asked: {remote.failure}"
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence for each provider that cannot be asked now."""
+        return tuple(
+            f"the identity provider {name!r} cannot be asked: {remote.failure}"
+            for name, remote in self._party.remotes.items()
+            if remote.failure
+        )
 
+    def add_to(
+        self,
+        app: web.Application,
+        console: Console,
+        supervisor: Supervisor,
+        ending: AsyncExitStack,
+    ) -> None:
+        """Add the pages, and start the loops that keep what is known of providers and people fresh."""
+        from appliance.console.accounts import Accounts
+        from appliance.console.oidc import OidcPages
 
-async def issuer_of(party: RelyingParty, name: str) -> str:
-    """Return the issuer by which accounts of a provider are known. Raises NotFound, Conflict."""
-    from appliance.identity.oidc.remote import ProviderAway
+        accounts = Accounts(self._party, console.tailnets)
+        OidcPages(console, accounts).add_to(app)
+        ending.push_async_callback(self._party.close)
+        supervisor.start(
+            *(
+                Loop("oidc", remote.look, pause_s=LOOK_S, about=name)
+                for name, remote in self._party.remotes.items()
+            ),
+            *accounts.loops(),
+        )
 
-    try:
-        metadata = await party.remote(name).metadata()
-    except ProviderAway as error:
-        raise Conflict(
-            "provider-away", f"the identity provider {name!r} cannot be asked now: {error}"
-        ) from error
-    return metadata.issuer
+    async def issuer_of(self, name: str) -> str:
+        """Return the issuer by which accounts of a provider are known. Raises NotFound, Conflict."""
+        from appliance.identity.oidc.remote import ProviderAway
+
+        try:
+            metadata = await self._party.remote(name).metadata()
+        except ProviderAway as error:
+            raise Conflict(
+                "provider-away", f"the identity provider {name!r} cannot be asked now: {error}"
+            ) from error
+        return metadata.issuer
 
 
 def _provider(settings: Oidc, default: str) -> Provider:

@@ -22,7 +22,7 @@ from aiohttp import web
 from appliance import config, records, redaction
 from appliance.api import app as api
 from appliance.api import keyuses, public
-from appliance.api.door import Door
+from appliance.api.door import Door, no_provider
 from appliance.api.gate import Gate
 from appliance.config import Settings, Tailnet, resolved
 from appliance.console import app as console
@@ -39,8 +39,9 @@ from appliance.live import LiveTailnets
 from appliance.live.logins import LiveLogins
 from appliance.loops import Loop
 from appliance.metrics import Exporter
-from appliance.serve import exporter, localsocket, statedir, systemd
+from appliance.serve import exporter, localsocket, openid, statedir, systemd
 from appliance.serve.listeners import Sockets, accept
+from appliance.serve.openid import OpenId
 from appliance.serve.process import Process
 from appliance.serve.relay import Relay, Revocation
 from appliance.serve.runtime import TailnetRuntime, Wanted
@@ -83,6 +84,7 @@ class Server(Process):
         self.ports = resolved.Ports()
         self.database: Database | None = None
         self.relay: Relay | None = None
+        self.openid: OpenId | None = None
         self.ssh_checks = SSHChecks(secrets.token_bytes)
         self._routes: dict[str, Route] = {}
         self._take_over_database = take_over
@@ -142,12 +144,16 @@ class Server(Process):
         ts2021 = self._make_control(tailnets, machines, noise_key, ending)
         self._routes["/ts2021"] = ts2021.open
         self._make_relay(tailnets, ending)
+        self.openid = openid.of_site(settings)
         door = self._make_door(tailnets, logins, database, metrics)
         app = public.build(door, MachineKey(noise_key.public_raw))
         gate = Gate(door, tokens.Seal(noise_key.derive(tokens.Seal.PURPOSE)))
         api.add_remote(app, door, gate)
         self.supervisor.start(*keyuses.loops(door))
-        console.add_to(app, self._make_console(tailnets, logins))
+        pages = self._make_console(tailnets, logins)
+        console.add_to(app, pages)
+        if self.openid is not None:
+            self.openid.add_to(app, pages, self.supervisor, ending)
         app.middlewares.insert(0, trust_proxies(settings.trusted_proxies))
         runner = await start_web(app)
         ending.push_async_callback(runner.cleanup)
@@ -285,8 +291,13 @@ class Server(Process):
             release=self.settings.api.release,
             certificate=self.certificate,
             failing=lambda: self.supervisor.failing,
-            warnings=self.site_warnings,
+            issuer_of=no_provider if self.openid is None else self.openid.issuer_of,
+            warnings=self._warnings,
         )
+
+    def _warnings(self) -> Sequence[str]:
+        found = () if self.openid is None else self.openid.warnings
+        return (*self.site_warnings(), *found)
 
     def _make_console(self, tailnets: LiveTailnets, logins: LiveLogins) -> Console:
         base_url = self.settings.server_url.rstrip("/")

@@ -1,4 +1,7 @@
-"""Logins with the providers of others: what they send, our relying party takes."""
+"""Logins with the providers of others: what they send, our relying party takes.
+
+Keycloak takes long to start, and is in ``test_login`` alone.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,6 @@ STARTS: dict[str, Start] = {
     "oidc-provider, claims in userinfo only": lambda redirect: providers.oidc_provider(
         redirect, userinfo_only=True
     ),
-    "keycloak": providers.keycloak,
     "canaille": providers.canaille,
 }
 
