@@ -19,10 +19,12 @@ from appliance.api import (
     health,
     logins,
     nodes,
+    oauth,
     policy,
     preauthkeys,
     public,
     ssh,
+    tailnetkeys,
     users,
 )
 from appliance.api.door import DOOR, Door
@@ -30,12 +32,14 @@ from appliance.api.gate import Gate
 from appliance.api.mount import Identify, local, mount
 from appliance.api.problem import problem, refusals
 from appliance.api.routes import MAX_BODY_BYTES, AnyRoute
+from appliance.identity import tokens
 
 ROUTES: tuple[AnyRoute, ...] = (
     *health.ROUTES,
     *users.ROUTES,
     *preauthkeys.ROUTES,
     *apikeys.ROUTES,
+    *tailnetkeys.ROUTES,
     *nodes.ROUTES,
     *attributes.ROUTES,
     *policy.ROUTES,
@@ -79,7 +83,9 @@ async def _not_built(request: web.Request) -> web.Response:
     return problem(501, sentence, code="not-built")
 
 
-def add_remote(app: web.Application, door: Door, gate: Gate) -> None:
+def add_remote(
+    app: web.Application, door: Door, gate: Gate, seal: tokens.Seal | None = None
+) -> None:
     """Add the API to the application of the main listener, behind keys.
 
     What is on the local socket only is not here. Nobody without a key learns which paths there are.
@@ -92,6 +98,8 @@ def add_remote(app: web.Application, door: Door, gate: Gate) -> None:
         return problem(404, f"{request.method} {request.path}: Not Found")
 
     mount(app, [route for route in ROUTES if not route.is_local], door, gate.identify)
+    if seal is not None:
+        app.add_routes([web.post(oauth.PATH, oauth.endpoint(door, gate, seal))])
     app.add_routes(document.routes(ROUTES))
     app.add_routes([web.route("*", "/api/{rest:.*}", nowhere)])
 

@@ -85,13 +85,17 @@ class Gate:
             self.counters.expired += 1
             self._tell(source, f"expired: {proof.caller.principal}")
             raise Unproven
-        if not self._keys.allow(str(proof.caller.principal), self._clock()):
-            self.counters.throttled += 1
-            raise too_many(1)
+        self.spend(str(proof.caller.principal))
         self.counters.accepted += 1
         if proof.caller.tailnet is not None:
             self._door.key_uses.note(proof.caller.tailnet, proof.record, now)
         return proof.caller
+
+    def spend(self, who: str) -> None:
+        """Count a request of somebody who is known. Raises HTTPTooManyRequests."""
+        if not self._keys.allow(who, self._clock()):
+            self.counters.throttled += 1
+            raise too_many(1)
 
     def admit(self, request: web.Request) -> str:
         """Count a request of a source; return the source. Raises HTTPTooManyRequests."""

@@ -170,6 +170,8 @@ async def invite(ctx: Context, body: Invite) -> Link:
 
 
 async def _register(ctx: Context, name: str, auth_id: str) -> shapes.NodeAnswer:
+    if ctx.caller.tags is not None:
+        raise Forbidden("node-of-user", "an OAuth client lets nodes in by auth keys with its tags")
     ctx.door.logins.find(auth_id)
     user = users.find_one(ctx.live.snapshot, name=name)
     node = await ctx.door.logins.approve(

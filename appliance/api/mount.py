@@ -15,8 +15,7 @@ from aiohttp import web
 from appliance.api import members
 from appliance.api.conditions import if_match, with_etag
 from appliance.api.door import Door
-from appliance.api.routes import AnyRoute, Context, Reply
-from appliance.errors import Forbidden
+from appliance.api.routes import AnyRoute, Context, Reply, lacking
 from appliance.identity.scopes import LOCAL_CALLER, Caller
 from appliance.records import UserID
 
@@ -72,13 +71,11 @@ def _only(route: AnyRoute, caller: Caller) -> UserID | None:
     """Return the user to whose things the caller is bound; None: to nobody's. Raises Forbidden."""
     if route.scope is None or caller.may(route.scope):
         return None
+    if route.or_scope is not None and caller.may(route.or_scope):
+        return None
     if route.own and caller.has_own and caller.user_id is not None:
         return caller.user_id
-    raise Forbidden(
-        "scope-missing",
-        f"this needs the scope {route.scope}, which the one who asks does not have",
-        concerns=route.scope,
-    )
+    raise lacking(route.scope)
 
 
 def _condition(route: AnyRoute, request: web.Request) -> Collection[str] | None:

@@ -115,6 +115,7 @@ async def rename(ctx: Context, _: Nothing) -> shapes.NodeAnswer:
 
 async def set_tags(ctx: Context, body: SetTags) -> shapes.NodeAnswer:
     """Set a node's tags."""
+    ctx.check_tags(body.tags)
     async with ctx.edit() as edit:
         node = nodes.set_tags(edit, ctx.node_id, body.tags, ctx.live.clock())
     return _answer(ctx, node)
@@ -130,6 +131,8 @@ async def approve_routes(ctx: Context, body: ApproveRoutes) -> shapes.NodeAnswer
 
 async def move(ctx: Context, body: MoveNode) -> shapes.NodeAnswer:
     """Give a node to a user; a tagged node loses its tags."""
+    if ctx.caller.tags is not None:
+        raise Forbidden("node-of-user", "an OAuth client gives nodes its tags, and to no user")
     async with ctx.edit() as edit:
         node = nodes.move(edit, ctx.node_id, _user_meant(edit, str(body.user)))
     return _answer(ctx, node)

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from appliance.api import shapes
 from appliance.api.routes import Context, Nothing, Route, number, optional_number, parse_moment
-from appliance.errors import Invalid, NotFound
+from appliance.errors import Forbidden, Invalid, NotFound
 from appliance.identity.scopes import Scope
 from appliance.records import AuthKey, AuthKeyID, UserID
 from appliance.tailnet import keys, users
@@ -44,6 +44,9 @@ async def create(ctx: Context, body: CreatePreAuthKey) -> shapes.PreAuthKeyAnswe
     """
     now = ctx.live.clock()
     owner = optional_number(body.user, "user")
+    ctx.check_tags(body.acl_tags)
+    if owner is not None and ctx.caller.tags is not None:
+        raise Forbidden("auth-key-of-user", "an OAuth client makes auth keys for its tags only")
     expires_at = parse_moment(body.expiration, "expiration") or now + keys.DEFAULT_LIFETIME
     async with ctx.edit() as edit:
         key, text = keys.create_auth_key(

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from appliance.api.door import Door
-from appliance.errors import Invalid, NotFound
+from appliance.errors import Forbidden, Invalid, NotFound
 from appliance.identity.principals import Principal
 from appliance.identity.scopes import Caller, Scope
 from appliance.live import LiveTailnet
@@ -77,6 +77,24 @@ class Context:
         """Give the one who asks."""
         return self.caller.principal
 
+    def require(self, scope: Scope) -> None:
+        """Refuse a caller without this scope. Raises Forbidden."""
+        if not self.caller.may(scope):
+            raise lacking(scope)
+
+    def check_tags(self, tags: Collection[str], *, may_be_none: bool = False) -> None:
+        """Refuse tags that are not the caller's to give, and none at all. Raises Forbidden."""
+        mine = self.caller.tags
+        if mine is None:
+            return
+        foreign = sorted(set(tags) - mine)
+        if foreign or not (tags or may_be_none):
+            told = f"{foreign[0][:64]!r} is not" if foreign else "no tag is"
+            raise Forbidden(
+                "tag-not-yours",
+                f"{told} one of the tags that the client may give: {', '.join(sorted(mine))}",
+            )
+
     def edit(self, *, reason: str = "") -> AbstractAsyncContextManager[Edit]:
         """Draft a change in the name of the one who asks."""
         return self.live.edit(by=self.principal, act=self.act, reason=reason)
@@ -122,6 +140,9 @@ class Route(Generic[S, R]):
     max_body_bytes: int = MAX_BODY_BYTES
     is_conditional: bool = False
     """Whether ``If-Match`` is obeyed."""
+    or_scope: Scope | None = None
+    """Another scope that is enough to call it; the handler then asks (``ctx.require``) for the one
+    that what is named needs."""
     own: bool = False
     """Whether users may call it without the scope, for what is theirs: ``ctx.only`` says whose, and
     the handler keeps to it. (A test calls all of these for things of others.)"""
@@ -144,6 +165,15 @@ class Route(Generic[S, R]):
 
 
 AnyRoute = Route[Any, Any]
+
+
+def lacking(scope: Scope) -> Forbidden:
+    """Make the refusal of a caller without a scope."""
+    return Forbidden(
+        "scope-missing",
+        f"this needs the scope {scope}, which the one who asks does not have",
+        concerns=scope,
+    )
 
 
 def number(text: str, what: str) -> int:

@@ -180,7 +180,7 @@ async def open_remote(house: House, source: str = "192.0.2.7") -> AsyncIterator[
     gate = Gate(house.door, seal, clock=lambda: ticks[-1])
     site = public.build(house.door, machine_key("the server"))
     site.middlewares.insert(0, from_afar)
-    app.add_remote(site, house.door, gate)
+    app.add_remote(site, house.door, gate, seal)
     async with TestClient(TestServer(site)) as client:
         yield Remote(house, gate, client, ticks)
 
