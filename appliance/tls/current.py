@@ -116,6 +116,7 @@ class CurrentCertificate:
         self._failure = ""
         self._is_wished = False
         self._is_obtaining = False
+        self._wish = asyncio.Event()
         self._renewing = asyncio.Lock()
         self._report("certificate in use")
 
@@ -168,7 +169,15 @@ class CurrentCertificate:
 
     def loops(self) -> tuple[Loop, ...]:
         """Return what must run for changed files to be noticed and certificates to be renewed."""
-        return (Loop("certificate", self.renew_if_due, POLL_S, max_backoff_s=POLL_S),)
+        return (Loop("certificate", self._look, max_backoff_s=POLL_S),)
+
+    async def _look(self) -> None:
+        """Renew if it is due, then wait for the next look or for somebody's wish."""
+        await self.renew_if_due()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await self._wish.wait()
+        self._wish.clear()
 
     @property
     def _remote(self) -> RemoteIssuer | None:
@@ -201,6 +210,7 @@ class CurrentCertificate:
     def hurry(self) -> datetime:
         """Obtain a new one soon, though none is due; return when at the earliest."""
         self._is_wished = True
+        self._wish.set()
         remote = self._remote
         return self._now() if remote is None else max(remote.hurry(), self._now())
 

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -90,6 +91,8 @@ class Pebble:
     sleeps: bool = False
     profiles: Mapping[str, int] = field(default_factory=lambda: {"default": 90 * 86400})
     host: str = "127.0.0.1"
+    address: str = "127.0.0.1"
+    """Where every name leads."""
     prefix: Sequence[str] = ()
     ports: list[int] = field(default_factory=lambda: free_ports(4))
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
@@ -134,9 +137,20 @@ class Pebble:
         # Without an IPv6 address for everything, else ::1 is asked first.
         return (
             *("-http01", "", "-https01", "", "-doh", "", "-tlsalpn01", "", "-defaultIPv6", ""),
-            *("-dnsserver", f"{self.host}:{self.ports[2]}", "-defaultIPv4", self.host),
+            *("-dnsserver", f"{self.host}:{self.ports[2]}", "-defaultIPv4", self.address),
             *("-management", f"{self.host}:{self.ports[3]}"),
         )
+
+    async def root(self) -> str:
+        """Return the root of what it issues, which is another one at every start."""
+        fetch = "import ssl, sys, urllib.request as u; print(u.urlopen(sys.argv[1], context=ssl._create_unverified_context()).read().decode())"
+        process = await asyncio.create_subprocess_exec(
+            *self.prefix,
+            *(sys.executable, "-c", fetch, f"https://{self.host}:{self.ports[1]}/roots/0"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        return out.decode()
 
     async def set_txt(self, host: str, value: str) -> None:
         """Set a record in Pebble's own name server."""
@@ -172,7 +186,7 @@ class Pebble:
     async def _listens(self, port: int) -> None:
         if self.prefix:  # in a network of its own, which this process does not reach
             log = self.directory / "acme.log"
-            await until(lambda: b"Listening" in log.read_bytes(), patience(30))
+            await until(lambda: b"Listening on" in log.read_bytes(), patience(30))
             return
         async with asyncio.timeout(patience(30)):
             while True:

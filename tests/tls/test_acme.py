@@ -22,12 +22,14 @@ from appliance.tls.acme.issuer import AcmeIssuer, Site, place_of
 from appliance.tls.acme.ledger import OWN_AUTHORITY
 from appliance.tls.acme.link import AuthorityError
 from appliance.tls.acme.order import Wanted
+from appliance.tls.acme.rfc2136 import Rfc2136, UpdateKey
 from appliance.tls.certificates import CertificateError
 from appliance.tls.challenges import Challenges
 from appliance.wire.http1 import Answer
 from tests.interop.build import Unavailable
+from tests.support import bind as bind9
 from tests.support.certificates import server_context
-from tests.support.pebble import EAB_ID, EAB_KEY, SHORTEST, Pebble, programs, running
+from tests.support.pebble import EAB_ID, EAB_KEY, SHORTEST, Pebble, free_ports, programs, running
 
 pytestmark = pytest.mark.system
 
@@ -175,6 +177,71 @@ async def test_a_program_that_fails_is_quoted(house: House, text: str, told: str
         with pytest.raises(CertificateError, match=told):
             await issuer.obtain(["a.example.com"])
     assert told in issuer.trouble
+
+
+needs_bind = pytest.mark.skipif(bind9.program() is None, reason="no BIND here: apt install bind9")
+
+
+@pytest.fixture
+async def bind_server(tmp_path: Path) -> AsyncIterator[bind9.Bind]:
+    async with bind9.running(bind9.Bind(tmp_path / "bind", free_ports(1)[0])) as server:
+        yield server
+
+
+def updates(
+    server: bind9.Bind, *, zone: str = "", algorithm: str = "", secret: str = ""
+) -> Rfc2136:
+    key = UpdateKey(bind9.KEY_NAME, algorithm or server.algorithm, lambda: secret or server.secret)
+    return Rfc2136("127.0.0.1", server.port, key, zone)
+
+
+@needs_bind
+@pytest.mark.parametrize("zone", ["", "hw.test"])
+async def test_wildcards_come_by_signed_updates_to_a_name_server(
+    house: House, bind_server: bind9.Bind, zone: str
+) -> None:
+    names = ["box.hw.test", "*.box.hw.test", "a.b.hw.test"]
+    dns_server = f"127.0.0.1:{bind_server.port}"
+    closed = {"http_port": CLOSED, "tls_port": CLOSED, "dns_server": dns_server}
+    async with pebble_for(house, **closed) as pebble:
+        records = updates(bind_server, zone=zone)
+        found = await house.issuer(pebble, kinds=("dns-01",), records=records).obtain(names)
+    assert set(found.facts.names) == set(names)
+    log = (bind_server.place / "named.log").read_text()
+    assert "adding an RR at '_acme-challenge.box.hw.test' TXT" in log
+    assert log.count("deleting an RR at _acme-challenge") == 3, "nothing is left behind"
+
+
+@needs_bind
+@pytest.mark.parametrize(
+    ("changes", "name", "told"),
+    [
+        ({"secret": "d3Jvbmc="}, "a.hw.test", "is not what the server has"),
+        ({"algorithm": "hmac-sha512"}, "a.hw.test", "is not what the server has"),
+        ({"secret": "no base64!"}, "a.hw.test", "no key in base64"),
+        ({}, "a.closed.test", "REFUSED; the key may not change this zone"),
+        ({}, "a.elsewhere.example", "has no zone for"),
+    ],
+)
+async def test_a_name_server_that_refuses_is_quoted(
+    house: House, bind_server: bind9.Bind, changes: dict[str, str], name: str, told: str
+) -> None:
+    dns_server = f"127.0.0.1:{bind_server.port}"
+    async with pebble_for(house, dns_server=dns_server) as pebble:
+        records = updates(bind_server, **changes)
+        issuer = house.issuer(pebble, kinds=("dns-01",), records=records)
+        with pytest.raises(CertificateError, match=told):
+            await issuer.obtain([name])
+    assert f"127.0.0.1:{bind_server.port}" in issuer.trouble or "tls.dns" in issuer.trouble
+
+
+async def test_a_name_server_that_is_away_is_named(house: House) -> None:
+    (port,) = free_ports(1)
+    async with pebble_for(house) as pebble:
+        records = Rfc2136("127.0.0.1", port, None, "hw.test")
+        issuer = house.issuer(pebble, kinds=("dns-01",), records=records)
+        with pytest.raises(CertificateError, match=f"name server 127.0.0.1:{port} did not take"):
+            await issuer.obtain(["a.hw.test"])
 
 
 async def test_a_record_that_stays_proves_names_and_wildcards(house: House) -> None:

@@ -259,7 +259,7 @@ class AcmeIssuer:
         self._clock_note = ""
         if abs(difference) > CLOCK_DIFFERENCE:
             side = "ahead of" if difference > timedelta() else "behind"
-            told = timedelta(seconds=round(abs(difference).total_seconds()))
+            told = timedelta(minutes=round(abs(difference).total_seconds() / 60))
             self._clock_note = f"this machine's clock is {told} {side} the authority's: set it"
             log.warning("the clock is wrong", extra={"reason": self._clock_note})
 

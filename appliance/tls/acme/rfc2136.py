@@ -8,6 +8,7 @@ Source: RFC 2136 (updates); RFC 8945 (TSIG).
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ class Rfc2136:
         update = dns.update.UpdateMessage(zone)
         if self._key is not None:
             try:
-                ring = dns.tsigkeyring.from_text({self._key.name: self._key.secret()})
+                secret = self._key.secret()
+                base64.b64decode(secret, validate=True)
+                ring = dns.tsigkeyring.from_text({self._key.name: secret})
             except (OSError, ValueError) as error:
                 told = f"tls.dns.rfc2136.key_file: no key in base64: {error}"
                 raise DnsError(told) from error
@@ -102,6 +105,9 @@ class Rfc2136:
                 answer = await dns.asyncquery.tcp(
                     message, address, port=self._port, timeout=QUERY_S
                 )
+        except dns.tsig.PeerError as error:
+            told = f"{self._place} did not take {about}: {error}{_why('NOTAUTH')}"
+            raise DnsError(told) from error
         except (OSError, TimeoutError, EOFError, dns.exception.DNSException) as error:
             told = f"{self._place} did not take {about}: {clean(error) or type(error).__name__}"
             raise DnsError(told) from error
