@@ -80,3 +80,12 @@ def test_the_example_inventory_names_only_variables_that_are_there() -> None:
     assert set(re.findall(r"\bheadwater_\w+", text)) <= known
     children = read(ANSIBLE / "inventory.example.yml")["all"]["children"]
     assert list(children) == ["headwater", "headwater_nodes"]
+
+
+def test_conditions_are_written_bare() -> None:
+    """Delimiters around a condition are deprecated since ansible-core 2.19."""
+    wrapped = re.compile(
+        r"^\s*(-\s+)?(that|when|until|failed_when|changed_when):\s*\"\{\{", re.MULTILINE
+    )
+    for path in (ANSIBLE / "roles").rglob("*.yml"):
+        assert not wrapped.search(path.read_text()), path
