@@ -112,6 +112,9 @@ async def link(ctx: Context, body: LinkUser) -> shapes.UserAnswer:
     if not 0 < len(body.subject) <= people.MAX_SUBJECT_CHARS or not body.subject.isprintable():
         raise Invalid("subject-invalid", "say which account: the provider's own name of it (sub)")
     async with ctx.edit() as edit:
+        roles.check_rank(
+            ctx.caller, edit, user_id
+        )  # whoever has the account is the user from now on
         user = people.link(
             edit,
             users.get(edit, user_id),
@@ -125,6 +128,7 @@ async def link(ctx: Context, body: LinkUser) -> shapes.UserAnswer:
 async def unlink(ctx: Context, _: Nothing) -> shapes.UserAnswer:
     """Take away a user's account at an identity provider, and the groups that came from there."""
     async with ctx.edit() as edit:
+        roles.check_rank(ctx.caller, edit, ctx.user_id)
         user = people.unlink(edit, users.get(edit, ctx.user_id))
     return shapes.UserAnswer(user=shapes.user(user))
 
