@@ -1,4 +1,4 @@
-# The container image: the program, authorities to trust, a user and a volume, nothing else; no shell. It
+# The container image: the program, authorities to trust, a user and a volume; no base and no tools. It
 # says of itself what deploy/Containerfile says, so that one takes the other's place (docs/images.md).
 { lib, dockerTools, cacert, writeTextDir, headwater }:
 let

@@ -65,7 +65,7 @@ def test_the_image_says_of_itself_what_the_facts_say() -> None:
     assert set(config) == {*facts.IMAGE, "Labels"}
 
 
-def test_the_image_has_its_user_its_places_and_no_shell() -> None:
+def test_the_image_has_its_user_and_its_places_and_no_tools() -> None:
     image = made()["image"]
     assert image["name"] == "headwater"
     assert image["tag"] == PROJECT["version"]

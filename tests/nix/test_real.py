@@ -71,7 +71,7 @@ def test_the_example_hosts_evaluate(host: str) -> None:
 
 
 @pytest.mark.skipif(
-    not (Path(NIXPKGS) / "pkgs" / "top-level").is_dir() or not NIXPKGS,
+    bool(NIXPKGS) and not (Path(NIXPKGS) / "pkgs" / "top-level").is_dir(),
     reason="HEADWATER_NIXPKGS has no packages: derivations of package and images are not made",
 )
 @pytest.mark.parametrize("host", ["vps", "metal"])

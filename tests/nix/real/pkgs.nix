@@ -21,6 +21,8 @@ let
       overrideAttrs = _: fake name;
       withPackages = _: fake name;
       psqlSchema = "16";
+      withoutJIT = fake name;
+      withJIT = fake name;
       modules = [ ];
       out = fake name;
       bin = fake name;
