@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from appliance.console import account, devices, keys, links, signin, ssh, welcome
+from appliance.console import account, apps, devices, keys, links, signin, ssh, welcome
 from appliance.console.door import CONSOLE, Console, SignInWay
 from appliance.console.pages import STATIC_PATH
 from appliance.console.visits import PageHandler, page
@@ -35,6 +35,10 @@ PAGES: tuple[tuple[str, str, PageHandler], ...] = (
     ("POST", "/passkeys/complete", keys.finish_registration),
     ("POST", r"/passkeys/{credential_id:\d{1,18}}/remove", keys.remove),
     ("GET", "/sessions", account.show),
+    ("GET", "/apple", apps.apple),
+    ("GET", "/apple/{platform}", apps.apple_profile),
+    ("GET", "/windows", apps.windows),
+    ("GET", "/android", apps.android),
     ("POST", r"/sessions/{session_id:\d{1,18}}/end", account.end),
     ("POST", "/sessions/end-others", account.end_others),
     ("POST", "/recovery-codes", account.make_codes),

@@ -105,7 +105,7 @@ class SSHActions:
             "ssh login waits for approval",
             extra={"node": live.snapshot.nodes[destination].name, "tailnet": live.id},
         )
-        return _hold(check, _words(check))
+        return _hold(check, _words(check, self._checks.link(check)))
 
     async def _wait(self, check: SSHCheck, live: LiveTailnet) -> None:
         left = (check.expires_at - live.clock()).total_seconds()
@@ -145,11 +145,12 @@ def _question(
     return SSHLogin(live.id, source, node.owner_id, destination, local_user), period
 
 
-def _words(check: SSHCheck) -> str:
+def _words(check: SSHCheck, link: str) -> str:
     until = check.expires_at.strftime("%H:%M")
+    page = f"# To approve it yourself, sign in at:\n#   {link}\n# Or ask" if link else "# Ask"
     return (
         "# This login needs an approval.\n"
-        "# Ask an administrator of this tailnet to run, on its server:\n"
+        f"{page} an administrator of this tailnet to run, on its server:\n"
         f"#   headwater ssh approve {check.id}\n"
         f"# Waiting until {until} UTC ...\n"
     )

@@ -69,10 +69,14 @@ class SSHCheck:
 
 
 class SSHChecks:
-    """The pending checks and the approvals of one server; kept on the event loop's thread."""
+    """The pending checks and the approvals of one server; kept on the event loop's thread.
 
-    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+    ``url`` is the server's, where people decide.
+    """
+
+    def __init__(self, random_bytes: Callable[[int], bytes], *, url: str = "") -> None:
         self._random_bytes = random_bytes
+        self._url = url
         self._checks: dict[str, SSHCheck] = {}
         self._approvals: dict[SSHLogin, datetime] = {}
 
@@ -110,6 +114,10 @@ class SSHChecks:
         """Give a check, decided or not; None if there is none, or no longer."""
         check = self._checks.get(check_id)
         return None if check is None or check.expires_at <= now else check
+
+    def link(self, check: SSHCheck) -> str:
+        """Give the address of the page that decides about a check; empty without pages."""
+        return f"{self._url}/auth/{check.id}" if self._url else ""
 
     def pending(self, tailnet: TailnetID, now: datetime) -> list[SSHCheck]:
         """List the checks of a tailnet that nobody decided yet, the oldest first."""

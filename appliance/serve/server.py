@@ -85,7 +85,7 @@ class Server(Process):
         self.database: Database | None = None
         self.relay: Relay | None = None
         self.openid: OpenId | None = None
-        self.ssh_checks = SSHChecks(secrets.token_bytes)
+        self.ssh_checks = SSHChecks(secrets.token_bytes, url=settings.server_url.rstrip("/"))
         self._routes: dict[str, Route] = {}
         self._take_over_database = take_over
 

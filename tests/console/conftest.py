@@ -6,8 +6,9 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from html import unescape
 from http.cookies import SimpleCookie
 from random import SystemRandom
@@ -133,24 +134,31 @@ class House:
 
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
+    async with open_house() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_house(base_url: str = BASE_URL, port: int | None = None) -> AsyncIterator[House]:
+    """Open the pages; a real browser needs the port that its address says, and the time of today."""
     database = Database.open("sqlite://")
     await database.migrate()
     _, ids = await database.load()
     record = await database.create_tailnet(
         ids, name="default", domain="tailnet.internal", created_at=NOON
     )
-    clock = Clock(NOON)
+    clock = Clock(NOON if port is None else datetime.now(UTC))
     live = LiveTailnet(Snapshot(tailnet=record), database, ids, clock=clock)
     running = asyncio.create_task(live.run())
     tailnets = LiveTailnets([live])
     console = Console(
         tailnets=tailnets,
-        base_url=BASE_URL,
+        base_url=base_url,
         random_bytes=secrets.token_bytes,
         rng=SystemRandom(),
-        logins=LiveLogins(tailnets, BASE_URL, random_bytes=secrets.token_bytes, rng=SystemRandom()),
+        logins=LiveLogins(tailnets, base_url, random_bytes=secrets.token_bytes, rng=SystemRandom()),
         ssh_checks=SSHChecks(secrets.token_bytes),
-        passkeys=Passkeys(BASE_URL, secrets.token_bytes),
+        passkeys=Passkeys(base_url, secrets.token_bytes),
         monotonic=lambda: clock().timestamp(),
     )
     site = web.Application()
@@ -161,7 +169,7 @@ async def house() -> AsyncIterator[House]:
         return await ways[visit.request.match_info["name"]](visit)
 
     site.router.add_get("/test/{name}", page(of_a_test))
-    async with TestClient(TestServer(site)) as client:
+    async with TestClient(TestServer(site, port=port)) as client:
         yield House(live, console, client, clock, ways)
     running.cancel()
     with suppress(asyncio.CancelledError):
