@@ -8,7 +8,7 @@ from driver import ansible, releases, ssh
 from driver.spec import TRIXIE, Spec
 
 MACHINES = {"server": Spec(extra=ssh.PACKAGES)}
-LIMIT_S = 300
+LIMIT_S = 480
 
 
 def NEEDS() -> str:  # noqa: N802  # the driver looks for this name

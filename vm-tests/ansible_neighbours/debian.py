@@ -33,7 +33,7 @@ MACHINES = {
     ),
     "stranger": Spec(files=authority.files, script=TRUST),
 }
-LIMIT_S = 600
+LIMIT_S = 900
 
 
 def AHEAD() -> None:  # noqa: N802  # the driver looks for this name

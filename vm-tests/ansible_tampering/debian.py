@@ -8,7 +8,7 @@ from driver.spec import TRIXIE, Spec
 from ansible_tampering.story import COUNT
 
 MACHINES = {"server": Spec()}
-LIMIT_S = 240 + 60 * COUNT
+LIMIT_S = 300 + 120 * COUNT
 
 
 def AHEAD() -> None:  # noqa: N802  # the driver looks for this name
