@@ -1,1 +1,1 @@
-"""Ansible on a host with neighbours: taken ports, failing runs, bad secrets, a proxy."""
+"""Ansible on a host with neighbours: taken ports, failing first runs, a proxy."""

@@ -20,7 +20,7 @@ from ansible_tampering.tampering import Target, choose
 
 SITE = json.loads((Path(__file__).parent / "site.json").read_text())
 COUNT = int(os.environ.get("HEADWATER_TAMPERINGS") or 6)
-SEED = int(os.environ.get("HEADWATER_TAMPERING_SEED") or 11)
+SEED = int(os.environ.get("HEADWATER_TAMPERING_SEED") or 321)
 
 SECRET = "mesh-key"  # noqa: S105  # its name
 
