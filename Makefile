@@ -9,7 +9,7 @@ JOBS ?= auto
 ANSIBLE := $(CURDIR)/$(VENV)/ansible/bin
 UNIT := -m "not interop and not system"
 
-.PHONY: help run test unit system check lint lint-ansible stories vm docs bench release image bump ansible lock clean
+.PHONY: help run test unit system check lint lint-ansible stories vm docs mutants bench release image bump ansible lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make stories  whole machines: booted Debian systems, our server and stock clients on them"
 	@echo "make vm     make what those machines boot, ahead of the stories"
 	@echo "make docs   write the generated pages anew"
+	@echo "make mutants  change the program one place at a time, and see which tests notice"
 	@echo "make bench  the benchmarks, as a table and as JSON"
 	@echo "make release  our wheel and an archive for each kind of server, in dist/"
 	@echo "make image  a container image of that release, with podman or Docker"
@@ -90,6 +91,12 @@ docs: $(VENV)/dev.stamp
 	@if command -v nix-instantiate >/dev/null; then $(BIN)/python -m tests.nix.reference; \
 		else echo "docs/nixos-options.md is left as it is: no nix-instantiate here"; fi
 
+# Hours for everything; ARGS='appliance.tailnet.people*' for one module. Survivors are judged one by one:
+# ".venv/bin/python -m mutmut show NAME".
+mutants: $(VENV)/mutants.stamp
+	$(BIN)/python -m mutmut run $(ARGS) | tr '\r' '\n' | tail -3
+	$(BIN)/python -m mutmut results
+
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -100,12 +107,15 @@ lock: $(VENV)/python.stamp
 	$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --upgrade --all-extras --group dev \
 		-c requirements/run.txt -o requirements/dev.txt pyproject.toml
+	$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --upgrade --group pyproject.toml:mutants \
+		-c requirements/dev.txt -o requirements/mutants.txt
 	for group in release ansible; do $(BIN)/python -m uv pip compile -q --universal \
 		--python-version 3.11 --fork-strategy fewest --generate-hashes --no-header --no-annotate \
 		--upgrade --group pyproject.toml:$$group -o requirements/$$group.txt || exit 1; done
 
 clean:
-	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .cache build dist *.egg-info mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find appliance tests docs -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/python.stamp:
@@ -128,6 +138,10 @@ $(VENV)/run.stamp: requirements/run.txt $(VENV)/python.stamp
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
 	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/mutants.stamp: requirements/mutants.txt $(VENV)/dev.stamp
+	$(PIP) install --require-hashes -r requirements/mutants.txt
 	@touch $@
 
 # These two have pins of their own, so they do not live with the program.

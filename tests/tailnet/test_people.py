@@ -52,6 +52,16 @@ def test_a_later_login_finds_the_user_and_brings_it_up_to_date(edit: Edit) -> No
     assert (again.email, again.groups, again.role) == ("b@example.com", ("b",), Role.AUDITOR)
 
 
+def test_the_picture_and_the_provider_follow(edit: Edit) -> None:
+    first = people.sign_in(edit, person(picture_url="https://example.com/1.png"), NOW)
+    assert (first.profile_pic_url, first.created_at) == ("https://example.com/1.png", NOW)
+    again = people.sign_in(edit, person(provider="renamed", display_name="Al"), NOW)
+    assert again.profile_pic_url == "https://example.com/1.png"
+    assert (again.provider, again.display_name) == ("renamed", "Al")
+    newer = people.sign_in(edit, person(picture_url="https://example.com/2.png"), NOW)
+    assert newer.profile_pic_url == "https://example.com/2.png"
+
+
 def test_what_a_provider_does_not_say_stays(edit: Edit) -> None:
     people.sign_in(edit, person(email="a@example.com", display_name="A"), NOW)
     users.set_role(edit, UserID(1), Role.ADMIN)
@@ -71,6 +81,14 @@ def test_accounts_are_told_apart_by_issuer_and_subject_alone(edit: Edit) -> None
     assert first.provider_id == other.provider_id
     assert first.id != other.id
     assert other.name == "alice-2"
+
+
+def test_neither_the_issuer_nor_the_subject_alone_is_an_account(edit: Edit) -> None:
+    first = people.sign_in(edit, person("s-1"), NOW)
+    namesake = people.sign_in(edit, replace(person("s-1"), issuer="https://evil.example"), NOW)
+    colleague = people.sign_in(edit, person("s-2"), NOW)
+    assert len({first.id, namesake.id, colleague.id}) == 3
+    assert people.find(edit, "https://evil.example", "s-2") is None
 
 
 def test_an_address_alone_links_nobody(edit: Edit) -> None:
@@ -129,8 +147,11 @@ def test_linking_is_an_administrators_act(edit: Edit) -> None:
         people.link(edit, other, provider="company", issuer=IDP, subject="s-1")
     with pytest.raises(Conflict, match="unlink it first"):
         people.link(edit, edit.users[boss.id], provider="company", issuer=IDP, subject="s-2")
-    gone = people.unlink(edit, edit.users[boss.id])
-    assert (gone.issuer, gone.subject, gone.groups) == ("", "", ())
+    people.sign_in(edit, person(groups=("staff",)), NOW)
+    linked = edit.users[boss.id]
+    assert (linked.provider, linked.groups) == ("company", ("staff",))
+    gone = people.unlink(edit, linked)
+    assert (gone.provider, gone.issuer, gone.subject, gone.groups) == ("", "", "", ())
 
 
 # ── groups in policies ───────────────────────────────────────────────────────────────────────────
