@@ -12,7 +12,8 @@ let
   text = v: if v == null then null else if v ? _type then v.text else builtins.toJSON v;
   list = path: options: lib.concatMap (name:
     let option = options.${name}; here = path ++ [ name ]; in
-    if (option._type or "") == "option" then
+    if !(option.visible or true) then [ ]
+    else if (option._type or "") == "option" then
       [
         {
           name = lib.showOption here;
