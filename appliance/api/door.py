@@ -12,6 +12,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from appliance.api.shownnodes import ShownNodes
 from appliance.errors import NotFound
 from appliance.identity.keyuses import KeyUses
 from appliance.identity.sshchecks import SSHChecks
@@ -72,6 +73,7 @@ class Door:
     failing: Callable[[], Sequence[Failing]] = tuple
     """The background loops that fail now."""
     key_uses: KeyUses = field(default_factory=KeyUses)
+    shown_nodes: ShownNodes = field(default_factory=ShownNodes)
     issuer_of: Callable[[str], Awaitable[str]] = no_provider
     """Gives the issuer of an identity provider of the site file. Raises NotFound, Conflict."""
     warnings: Callable[[], Sequence[str]] = tuple

@@ -198,7 +198,7 @@ def node(snapshot: Snapshot, record: records.Node, *, in_list: bool, release: st
         online=presence.online,
         approved_routes=tuple(str(route) for route in approved),
         available_routes=tuple(str(route) for route in available),
-        subnet_routes=_serving(snapshot, record),
+        subnet_routes=serving(snapshot, record),
         tags=record.tags,
         forced_tags=record.tags if is_old else UNSET,
         valid_tags=() if is_old else UNSET,
@@ -215,7 +215,7 @@ def attributes(record: records.Node) -> Attributes:
     )
 
 
-def _serving(snapshot: Snapshot, record: records.Node) -> tuple[str, ...]:
+def serving(snapshot: Snapshot, record: records.Node) -> tuple[str, ...]:
     """Give the routes that nodes send to this one: those it was chosen for, and the exit routes."""
     if snapshot.routes is None:
         return ()

@@ -21,6 +21,7 @@ BENCHES = (
     "startup",
     "handshake",
     "registrations",
+    "api",
     "memory",
     "fanout",
     "storm",

@@ -35,6 +35,7 @@ from appliance.policy.engine.compile import Compiled, Sight
 from appliance.records import Node, NodeID, User
 from appliance.serve.server import Server
 from appliance.store.store import Database
+from appliance.tailnet import apikeys
 from appliance.tailnet.keys import create_auth_key
 from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
@@ -57,6 +58,11 @@ class Filled:
     directory: Path
     auth_key: str
     machine_key: MachineKey
+    api_keys: tuple[str, ...] = ()
+    """Some, because each may ask only so often."""
+
+
+API_KEYS = 20
 
 
 def fill(directory: Path, nodes: int) -> Filled:
@@ -79,6 +85,10 @@ async def _fill(directory: Path, count: int) -> Filled:
         _, text = create_auth_key(
             edit, user_id=user.id, reusable=True, now=now, random_bytes=secrets.token_bytes
         )
+        api_keys = tuple(
+            apikeys.create(edit, scopes=("all",), now=now, random_bytes=secrets.token_bytes)[1]
+            for _ in range(API_KEYS)
+        )
         for number in range(count):
             edit.put(_node(ids.next_node(), number, user, now))
         _, rows = edit.finish()
@@ -89,7 +99,7 @@ async def _fill(directory: Path, count: int) -> Filled:
     path = directory / "noise.key"
     path.touch(mode=0o600)
     path.write_text(key.reveal_text() + "\n")
-    return Filled(directory, text, MachineKey(key.public_raw))
+    return Filled(directory, text, MachineKey(key.public_raw), api_keys)
 
 
 def _node(node_id: NodeID, number: int, user: User, now: datetime) -> Node:

@@ -160,3 +160,25 @@ async def test_ephemeral_node_is_removed_after_it_left(watched: Watched, how: st
     assert gone["at"] >= seen["at"]
     names = [row["givenName"] for row in await watched.lab.server.cli("nodes", "list")]
     assert node.name not in names
+
+
+@BOTH
+async def test_the_secret_of_an_oauth_client_lets_a_machine_in(
+    watched: Watched, client: str
+) -> None:
+    """Stock clients ask the API for an auth key themselves, and only for tags that it may give."""
+    lab, url = watched.lab, watched.lab.server.address.url
+    made = await lab.server.cli(
+        "oauth-clients", "create", "--scope", "auth_keys", "--tags", "tag:ci", "--tags", "tag:db"
+    )
+    secret = f"{made['key']}?baseURL={url}&ephemeral=true&preauthorized=true"
+    node = await lab.node(f"robot-{client.replace('.', '-')}", client=client)
+    status = await node.up(url, secret, tags=["tag:ci"])
+    assert status["Self"]["Tags"] == ["tag:ci"]
+    shown = next(
+        each for each in await lab.server.cli("nodes", "list") if each["name"] == node.name
+    )
+    assert (shown["tags"], shown["preAuthKey"]["ephemeral"]) == (["tag:ci"], True)
+    other = await lab.node(f"thief-{client.replace('.', '-')}", client=client)
+    with pytest.raises(NodeError, match=r"tag:web"):
+        await other.up(url, secret, tags=["tag:web"])
