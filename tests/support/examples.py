@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PLACE = Path(__file__).resolve().parents[2] / "examples"
-OF_OTHERS = ("compose.yaml",)
+OF_OTHERS = ("compose.yaml", "cloud-init.yaml")
 """Files that other programs read; tests/images looks at them."""
 
 SITES = sorted(path for path in PLACE.glob("*.*") if path.name not in OF_OTHERS)

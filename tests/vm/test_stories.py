@@ -16,6 +16,7 @@ PORTABLE = {"driver.face", "driver.client", "driver.tailnet", "driver.routers", 
 
 ABOUT_DEBIAN = {
     **{name: "Ansible is for Debian" for name in STORIES if name.startswith("ansible_")},
+    "cloud_init": "it runs the install script, which refuses other systems",
     "install_script": "it refuses other systems",
     "nixos_unit": "NixOS' unit on another system",
     "two_nodes_debian12": "Debian 12",
