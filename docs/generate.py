@@ -19,6 +19,7 @@ from appliance.api import app, openapi
 from appliance.api.routes import AnyRoute
 from appliance.config.reader import describe, to_plain
 from appliance.deploy import document
+from appliance.identity import roles
 
 HERE = Path(__file__).parent
 
@@ -87,6 +88,20 @@ $ curl --unix-socket /run/headwater/headwater.sock http://x/api/v1/node
 $ curl --unix-socket /run/headwater/headwater.sock -X POST 'http://x/api/v1/node/1/expire?disableExpiry=true'
 ```
 
+It is also on the main listener, for whoever shows an API key (`headwater apikeys create`) or a token, as Bearer or as the
+user name of HTTP Basic; every other call gets 401 there:
+
+```console
+$ curl -H "Authorization: Bearer $(cat key)" https://headwater.example.com/api/v1/node
+$ curl -u "$(cat key):" https://headwater.example.com/api/v1/node
+```
+
+An OAuth client (`headwater oauth-clients create --scope devices:core:read`) gets a token for an hour:
+
+```console
+$ curl -d client_secret="$(cat secret)" https://headwater.example.com/api/v2/oauth/token
+```
+
 Its shape is that of Headscale's version 1, and what clients of 0.27 to 0.30 send is understood:
 
 * members may be in the body (JSON) or in the query, in camelCase or in snake_case; booleans and numbers
@@ -97,13 +112,22 @@ Its shape is that of Headscale's version 1, and what clients of 0.27 to 0.30 sen
   `code`, `message` and `details`, which clients up to 0.29 read.
 * `?tailnet=NAME` chooses the tailnet where the server has several.
 * scopes are named as those of the hosted service's OAuth clients; one without `:read` covers reading.
-  *act* is what a change is called in the audit log.
+  *act* is what a change is called in the audit log. *own*: users may call it without the scope, for
+  what is theirs. *local*: on the local socket only.
+
+What the holder of a role may do, and so may a key of theirs that names no scopes (one with scopes may do what both may):
+
+| role | scopes |
+|---|---|
 """
 
 
 def api_page() -> str:
     """Give the page on the API."""
     parts = [API_HEAD]
+    for role, scopes in roles.SCOPES.items():
+        held = ", ".join(f"`{scope}`" for scope in sorted(scopes))
+        parts.append(f"| {role} | {held or 'none: what is theirs'} |\n")
     for noun in dict.fromkeys(openapi.tag(route) for route in app.ROUTES):
         parts.append(f"\n## {noun}\n")
         parts += [_route(route) for route in app.ROUTES if openapi.tag(route) == noun]
@@ -117,6 +141,9 @@ def _route(route: AnyRoute) -> str:
     lines = [f"\n`{route.method} {route.path}`\n: {route.summary}"]
     facts = [f"scope `{route.scope}`" if route.scope else "no scope"]
     facts += [f"act `{route.act}`"] if route.act else []
+    facts += [f"or `{route.or_scope}`"] if route.or_scope else []
+    facts += ["own"] if route.own else []
+    facts += ["local"] if route.is_local else []
     facts += ["obeys `If-Match`"] if route.is_conditional else []
     lines.append(f" ({', '.join(facts)})\n\n")
     for title, members in (

@@ -60,7 +60,21 @@ def document(routes: Sequence[AnyRoute]) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "Scopes: " + ", ".join(scopes),
-                }
+                },
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The key, or a token, as user name; the password is not looked at.",
+                },
+                "client": {
+                    "type": "oauth2",
+                    "flows": {
+                        "clientCredentials": {
+                            "tokenUrl": "/api/v2/oauth/token",
+                            "scopes": dict.fromkeys(scopes, ""),
+                        }
+                    },
+                },
             },
         },
     }
@@ -195,7 +209,10 @@ def _operation(route: AnyRoute, components: dict[str, Any]) -> dict[str, Any]:
         },
     }
     if route.scope is not None:
-        operation["security"] = [{"key": [route.scope.value]}]
+        needed = [route.scope.value]
+        operation["security"] = [{"key": needed}, {"basic": needed}, {"client": needed}]
+        if route.own:
+            operation["x-own"] = True
         operation["x-scope"] = route.scope.value
     if route.act:
         operation["x-act"] = route.act
