@@ -94,6 +94,22 @@ METRICS: tuple[Metric, ...] = (
         "Requests that were told to come again later, because too many waited.",
         "kind",
     ),
+    Metric("headwater_logins_waiting", "gauge", "Devices without a key that wait to be let in."),
+    Metric(
+        "headwater_logins_held", "gauge", "Requests of such devices that are held for a decision."
+    ),
+    Metric(
+        "headwater_logins_decided_total",
+        "counter",
+        "Devices without a key that were let in or refused.",
+        "outcome",
+    ),
+    Metric(
+        "headwater_console_attempts_total",
+        "counter",
+        "Codes, links and passkeys that were wrong, or not looked at because there were too many.",
+        "outcome",
+    ),
     Metric("headwater_control_map_sessions", "gauge", "Open map polls."),
     Metric("headwater_control_map_sessions_total", "counter", "Map polls since the start."),
     Metric("headwater_control_map_messages_total", "counter", "Messages sent in polls.", "kind"),

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from appliance import __version__
 from appliance.api.gate import GateCounters
+from appliance.console.attempts import Attempts
 from appliance.control.machine import MachineDoor
 from appliance.control.ts2021 import Ts2021
+from appliance.live.logins import LiveLogins
 from appliance.live.policy import PolicyKeeper, PolicyStatus
 from appliance.metrics import Exporter, integers
 from appliance.relay.admission import Verifier
@@ -45,6 +47,20 @@ def observe_server(
     export.source(
         "headwater_control_deferred_total",
         lambda: {kind: float(valve.deferred) for kind, valve in valves.items()},
+    )
+
+
+def observe_logins(export: Exporter, logins: LiveLogins, attempts: Attempts) -> None:
+    """Name the sources of what people decide, and of what strangers try."""
+    export.source("headwater_logins_waiting", lambda: float(len(logins.pending())))
+    export.source("headwater_logins_held", lambda: float(logins.waiting))
+    export.source(
+        "headwater_logins_decided_total",
+        lambda: {"approved": float(logins.approved), "rejected": float(logins.rejected)},
+    )
+    export.source(
+        "headwater_console_attempts_total",
+        lambda: {"failed": float(attempts.failed), "refused": float(attempts.refused)},
     )
 
 

@@ -164,6 +164,7 @@ class Server(Process):
         exporter.observe_process(metrics, self)
         exporter.observe_server(metrics, self.runtimes, ts2021, machines)
         exporter.observe_api(metrics, gate.counters)
+        exporter.observe_logins(metrics, logins, pages.attempts)
         if self.relay is not None:
             self.relay.start(sockets.stun)
             exporter.observe_relay(metrics, self.relay)
