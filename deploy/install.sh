@@ -7,7 +7,7 @@ set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 home=/root/headwater
 domain='' email='' tls='' cert='' key='' ca='' tailnet='' user=admin
-yes=no action=install purge=false
+yes=no action=install purge=false format=yaml
 scratch=''
 
 usage() {
@@ -285,6 +285,10 @@ write_inventory() {
     printf '          ansible_connection: local\n          ansible_python_interpreter: /usr/bin/python3\n'
     printf '      vars:\n        headwater_site_file: %s/site.yaml\n' "$home"
     printf '        headwater_open_tcp_ports: [%s]\n' "$ports"
+    if [ "$tls" = off ] && [ -z "$(ss -Hltn 'sport = :443' 2>/dev/null)" ]; then
+      printf '        # There was no proxy yet that could be asked; take this line out when there is.\n'
+      printf '        headwater_verify: false\n'
+    fi
     if [ "$tls" = files ]; then
       printf '        headwater_secrets:\n'
       for pair in "fullchain.pem $cert" "privkey.pem $key"; do
@@ -314,7 +318,7 @@ ssh_ports() {
 play() {
   book=$1
   shift
-  PLAYBOOK=$book ANSIBLE_CALLBACK_RESULT_FORMAT=yaml ANSIBLE_NOCOLOR=1 ANSIBLE_LOCALHOST_WARNING=0 \
+  PLAYBOOK=$book ANSIBLE_CALLBACK_RESULT_FORMAT=$format ANSIBLE_NOCOLOR=1 ANSIBLE_LOCALHOST_WARNING=0 \
     "$home/apply" "$@" >>"$log" 2>&1 </dev/null
 }
 
@@ -342,8 +346,10 @@ join() {
 uninstall() {
   [ -x "$home/apply" ] || die "there is no $home: this script has not installed anything here"
   say 'Removing the server.'
+  format=json # its lines are whole
   play uninstall -e "headwater_purge=$purge" || failed 'the server could not be removed'
-  sed -n 's/.*\(Stays: .*[^",]\)[",]*$/\1/p' "$log" | tail -n 3
+  sed -n 's/.*"\(Stays: [^"]*\)".*/\1/p' "$log"
+  say 'Stays: ansible-core and python3-apt, which nothing of it needs any more'
   rm -rf "$home"
 }
 

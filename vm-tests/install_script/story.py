@@ -102,7 +102,8 @@ def authority(machines: Machines, host: Machine, node: Machine) -> None:
         assert '"debug"' in host.succeed("headwater config show -o json")
 
     with machines.subtest("--uninstall --purge leaves nothing of it"):
-        host.succeed(f"{RUN} --uninstall --purge 2>&1", timeout=200)
+        told = host.succeed(f"{RUN} --uninstall --purge 2>&1", timeout=200)
+        assert "Stays: the journal\n" in told, told
         left = host.succeed(LEFT)
         assert left == "", left
         host.fail("getent passwd headwater || getent group headwater")
@@ -135,3 +136,11 @@ def certificate(machines: Machines, host: Machine) -> None:
         run = "ansible-playbook -c local -i /root/own.yml headwater.headwater.site"
         played = host.succeed(f"{own}; {place}; {run} 2>&1", timeout=200)
         assert "changed=0 " in played, played
+
+    with machines.subtest("behind a proxy that is yet to come, it listens for that alone"):
+        host.succeed(f"{RUN} --uninstall --purge 2>&1", timeout=200)
+        host.succeed(f"{RUN} --domain debian13 --tls off --yes 2>&1", timeout=300)
+        listening = host.succeed("ss -Hltn")
+        assert "127.0.0.1:8080" in listening
+        assert ":443" not in listening
+        assert "{ 22, 80, 443 }" in host.succeed("nft list table inet headwater")
