@@ -20,6 +20,7 @@ BENCHES = (
     "policy",
     "startup",
     "handshake",
+    "hellos",
     "registrations",
     "api",
     "memory",

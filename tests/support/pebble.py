@@ -247,6 +247,20 @@ def authority(place: Path, host: str = "127.0.0.1") -> None:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
     general = [x509.DNSName("localhost"), x509.IPAddress(ip_address(host))]
     now = datetime.now(UTC)
+    # From Python 3.13 on chains are checked to the letter of RFC 5280.
+    key_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
+    signer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
     def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         return (
@@ -262,11 +276,14 @@ def authority(place: Path, host: str = "127.0.0.1") -> None:
     ca = (
         builder(ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(key_id, critical=False)
+        .add_extension(usage, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     leaf = (
         builder(name, key.public_key())
         .add_extension(x509.SubjectAlternativeName(general), critical=False)
+        .add_extension(signer, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     (place / "server.key").write_bytes(

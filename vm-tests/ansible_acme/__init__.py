@@ -1,0 +1,1 @@
+"""A certificate from an authority, behind the role's firewall and over an upgrade."""
