@@ -16,6 +16,7 @@ from typing import cast
 from urllib.parse import quote
 
 from appliance import durations
+from appliance.cli.convertacme import acme
 from appliance.cli.convertoidc import oidc
 from appliance.cli.headscale import Plain, Theirs
 from appliance.config.resolvers import refusal
@@ -153,17 +154,13 @@ def _addresses(it: Conversion) -> None:
 def _certificates(it: Conversion) -> None:
     name = it.theirs.text("tls_letsencrypt_hostname")
     cert, key = it.path("tls_cert_path"), it.path("tls_key_path")
-    if name:
-        it.remark(
-            "tls_letsencrypt_hostname",
-            "certificates are not fetched yet; name the files of one under tls.cert_file and"
-            " tls.key_file, or set tls.mode to 'off' behind a proxy that speaks TLS",
-            name,
-        )
-    it.put("tls.mode", "files" if cert or key or name else "off")
-    for ours, value in (("tls.cert_file", cert), ("tls.key_file", key)):
-        if value:
-            it.put(ours, value)
+    if name:  # Headscale looks at it before it looks at files
+        acme(it, name)
+    else:
+        it.put("tls.mode", "files" if cert or key else "off")
+        for ours, value in (("tls.cert_file", cert), ("tls.key_file", key)):
+            if value:
+                it.put(ours, value)
     if it.theirs.text("tls_client_auth_mode") == "enforced":
         it.remark("tls_client_auth_mode", "certificates of clients are not asked for", "enforced")
 

@@ -145,7 +145,7 @@ def test_headscales_file_converts_to_a_good_one(
     assert settings.tailnet.policy.mode == "file"
     assert str(settings.tailnet.policy.path) == "/etc/headscale/acl.hujson"
     remarks = said.err
-    for word in ("noise.key", "derp.urls", "oidc.issuer", "database.sqlite.path"):
+    for word in ("noise.key", "derp.urls", "database.sqlite.path"):
         assert word in remarks
     for word in ("grpc", "write_ahead_log", "randomize", "logtail", "auto_update"):
         assert word not in remarks

@@ -190,7 +190,10 @@ def test_permissions_of_the_socket(value: object, mode: int) -> None:
             "automatically_add_embedded_derp_region (false): nodes are always told",
         ),
         ({"derp": {"urls": ["https://maps.example.net/derp.json"]}}, "without a relay"),
-        ({"tls_letsencrypt_hostname": "hs.example.com"}, "certificates are not fetched"),
+        (
+            {"tls_letsencrypt_hostname": "hs.example.com"},
+            "this server asks for the certificate itself",
+        ),
         ({"policy": {"mode": "database"}}, "headwater policy set"),
         ({"policy": {"path": "/etc/headscale/acl.yaml"}}, "rewrite it"),
         ({"dns": {"extra_records_path": "/x.json"}}, "list the records"),
@@ -463,7 +466,7 @@ def test_our_own_file_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture
     ("theirs", "words"),
     [
         ({"listen_addr": "127.0.0.1:9090", "metrics_listen_addr": "nowhere"}, "metrics.listen"),
-        ({"tls_letsencrypt_hostname": "hs.example.com"}, "tls.cert_file"),
+        ({"tls_cert_path": "/etc/tls.crt"}, "tls.key_file"),
         ({"prefixes": {"v4": "10.0.0.0/8"}}, "tailnet.prefixes.v4"),
         ({"server_url": "http://hs.example.com:8080"}, "insist on TLS"),
         ({"server_url": "https://hs.ts.example", "dns": {"base_domain": "ts.example"}}, "base_dom"),
@@ -562,3 +565,49 @@ def test_expiry_from_the_token_counts_more_than_a_period() -> None:
 
 def test_without_an_issuer_there_is_no_provider() -> None:
     assert converted({"oidc": {"only_start_if_oidc_is_available": True}}).oidc == ()
+
+
+# ── certificates of Let's Encrypt ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("theirs", "challenge", "plain"),
+    [
+        ({}, "http-01", [":80"]),
+        ({"tls_letsencrypt_listen": ":http"}, "http-01", [":80"]),
+        ({"tls_letsencrypt_listen": ":8081"}, "auto", [":8081"]),
+        (
+            {"tls_letsencrypt_challenge_type": "TLS-ALPN-01", "listen_addr": "0.0.0.0:443"},
+            "tls-alpn-01",
+            [],
+        ),
+    ],
+)
+def test_certificates_are_asked_for_as_before(
+    theirs: dict[str, Any], challenge: str, plain: list[str]
+) -> None:
+    settings = converted(
+        {
+            "listen_addr": "0.0.0.0:443",
+            "tls_letsencrypt_hostname": "hs.example.com",
+            "acme_email": "ops@example.com",
+            "acme_url": "https://acme-v02.api.letsencrypt.org/directory",
+            **theirs,
+        }
+    )
+    assert (settings.tls.mode, settings.tls.challenge) == ("acme", challenge)
+    assert (settings.tls.email, settings.tls.directory) == ("ops@example.com", "")
+    assert [str(each) for each in settings.listen_plain] == plain
+
+
+def test_another_authority_and_another_name_come_over() -> None:
+    theirs = {
+        "listen_addr": "0.0.0.0:443",
+        "tls_letsencrypt_hostname": "other.example.com",
+        "acme_url": "https://acme.example.net/directory",
+    }
+    settings = converted(theirs)
+    assert settings.tls.names == ("other.example.com",)
+    assert settings.tls.directory == "https://acme.example.net/directory"
+    staging = {**theirs, "acme_url": "https://acme-staging-v02.api.letsencrypt.org/directory"}
+    assert converted(staging).tls.staging
