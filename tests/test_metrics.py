@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from appliance.metrics import METRICS, Exporter, Metric, integers
-from tests.serve.test_relay_alone import free_port, get, relaying
+from tests.serve.test_relay_alone import get, relaying
 from tests.serve.test_server import over_socket, plan, running
+from tests.support.ports import free_port
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

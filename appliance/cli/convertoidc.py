@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from appliance.cli.convert import Conversion
 
 SECRET_CREDENTIAL = "oidc-client-secret"  # noqa: S105  # the name of a file
-_SCOPES = ("openid", "profile", "email")
 
 
 def oidc(it: Conversion) -> None:

@@ -11,21 +11,8 @@ from urllib.parse import urlsplit
 from appliance.config import hosts
 from appliance.config.reader import Reader
 from appliance.config.settings import Oidc, Settings
+from appliance.identity.oidc.provider import OUR_PARAMETERS
 
-OURS = frozenset(
-    {
-        "client_id",
-        "code_challenge",
-        "code_challenge_method",
-        "nonce",
-        "redirect_uri",
-        "response_mode",
-        "response_type",
-        "scope",
-        "state",
-    }
-)
-"""Parameters that every login has already, and on which its safety rests."""
 _WELL_KNOWN = "/.well-known/"
 
 
@@ -85,7 +72,7 @@ def _check_client(provider: Oidc, path: str, reader: Reader) -> None:
     if not is_public and provider.client_auth == "none":
         fix = "leave out one of the two"
         reader.refuse(f"{path}.client_auth", "none", "a way to show the secret", fix)
-    for name in sorted(OURS & provider.extra_params.keys()):
+    for name in sorted(OUR_PARAMETERS & provider.extra_params.keys()):
         fix = "every login brings its own"
         reader.refuse(f"{path}.extra_params.{name}", provider.extra_params[name], "nothing", fix)
 

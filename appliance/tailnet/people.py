@@ -19,8 +19,6 @@ from appliance.tailnet.snapshot import Edit, Snapshot
 
 MAX_SUBJECT_CHARS = 255
 """OpenID Connect Core 1.0 section 2: a subject has at most 255 ASCII characters."""
-MAX_ISSUER_CHARS = 1024
-"""A URL; the providers that are known stay below 200."""
 MAX_GROUPS = 1000
 """Groups of one person that are kept, in the order of the provider; Entra sends at most 200."""
 MAX_GROUP_CHARS = 255

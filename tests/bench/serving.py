@@ -15,7 +15,6 @@ import os
 import random
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -41,6 +40,7 @@ from appliance.tailnet.snapshot import Edit, Sequences, Snapshot
 from appliance.wire import tailcfg
 from appliance.wire.keys import MachineKey, PrivateKey
 from tests.bench import simclient
+from tests.support.ports import free_port
 
 READY_S = 60
 STOP_S = 60
@@ -170,14 +170,6 @@ class Serving:
             if now - before < 0.02 * quiet_s + 0.003:
                 return
             before = now
-
-
-def free_port() -> int:
-    """Find a port that nobody uses, for TCP and UDP of the loopback address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

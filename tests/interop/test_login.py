@@ -14,9 +14,10 @@ from tests.interop.build import NEWEST, Unavailable, node_binary
 from tests.interop.daemon import Daemon
 from tests.interop.node import Node
 from tests.interop.openid import providers
-from tests.interop.openid.providers import CLIENT_ID, CLIENT_SECRET, Running, free_port
+from tests.interop.openid.providers import CLIENT_ID, CLIENT_SECRET, Running
 from tests.interop.server import Server
 from tests.support.browser import Browser, Page
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("stock_clients")]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.interop.conftest import Figure
 from tests.interop.lab import USER, Lab
 from tests.interop.node import Node, NodeError
 from tests.interop.server import ServerFailed
+from tests.interop.waiting import until
 
 pytestmark = [
     pytest.mark.interop,
@@ -30,7 +30,6 @@ BLOCKED_S = 2.0
 """How long we wait for a page that must not come."""
 LENT_S = 2
 """How long an attribute lasts that goes by itself."""
-POLL_S = 0.05
 LAN = "10.77.0.0/16"
 OWNERS = {"tag:web": [f"{USER}@"], "tag:router": [f"{USER}@"]}
 OPEN_RULE = {"action": "accept", "src": ["*"], "dst": ["*:*"]}
@@ -68,16 +67,6 @@ async def trio(lab: Lab) -> Trio:
     )
     await asyncio.gather(laptop.sees(web.name), older.sees(web.name), web.sees(laptop.name))
     return Trio(lab, laptop, older, web)
-
-
-async def until(ask: Callable[[], Awaitable[Any]], timeout_s: float = 10.0) -> float:
-    """Ask until the answer is true; give how long it took."""
-    began = time.monotonic()
-    while not await ask():
-        if time.monotonic() - began > timeout_s:
-            raise TimeoutError(f"not true after {timeout_s} s")
-        await asyncio.sleep(POLL_S)
-    return time.monotonic() - began
 
 
 async def peers(node: Node) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.interop import build
 from tests.interop.conftest import Figure
 from tests.interop.lab import USER, Lab
 from tests.interop.node import Node
+from tests.interop.waiting import until
 
 pytestmark = [
     pytest.mark.interop,
@@ -27,7 +27,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-POLL_S = 0.05
 HELD_S = 20.0
 OWNERS = {"tag:web": [f"{USER}@"]}
 OPEN_RULE = {"action": "accept", "src": ["*"], "dst": ["*:*"]}
@@ -93,16 +92,6 @@ async def house(lab: Lab) -> House:
         await server.sees(laptop.name)
         await server.call("edit_prefs", prefs={"RunSSH": True, "RunSSHSet": True})
     return House(lab, laptop, servers)
-
-
-async def until(ask: Callable[[], Awaitable[Any]], timeout_s: float = 10.0) -> float:
-    """Ask until the answer is true; give how long it took."""
-    began = time.monotonic()
-    while not await ask():
-        if time.monotonic() - began > timeout_s:
-            raise TimeoutError(f"not true after {timeout_s} s")
-        await asyncio.sleep(POLL_S)
-    return time.monotonic() - began
 
 
 @pytest.mark.parametrize("client", build.CLIENTS)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.interop.daemon import Daemon
-from tests.interop.openid.providers import free_port
 from tests.interop.server import Server
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("stock_clients")]
 

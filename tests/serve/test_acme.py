@@ -18,8 +18,9 @@ from appliance.config import Settings
 from appliance.serve.server import Server
 from appliance.tls import current
 from tests.interop.build import Unavailable
-from tests.support.pebble import Pebble, free_ports, programs, running
+from tests.support.pebble import Pebble, programs, running
 from tests.support.polling import until
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.system
 
@@ -103,7 +104,7 @@ async def served(port: int) -> bytes | None:
 async def test_a_server_gets_its_certificate_while_it_serves(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     pebble = Pebble(tmp_path / "pebble", http_port=1, tls_port=port)
     async with running(pebble):
         async with serving(site(tmp_path, port, pebble)) as server:
@@ -128,7 +129,7 @@ async def test_a_server_gets_its_certificate_while_it_serves(
 
 
 async def test_a_server_starts_while_its_authority_is_away_and_goes_on(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     pebble = Pebble(tmp_path / "pebble", http_port=1, tls_port=port)
     async with running(pebble):
         await pebble.stop("acme")

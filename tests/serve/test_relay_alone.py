@@ -22,13 +22,7 @@ from appliance.serve.server import Server
 from tests.serve.test_server import plan, running
 from tests.support import stunclient
 from tests.support.polling import until
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+from tests.support.ports import free_port
 
 
 def beside(home: Path, port: int, **more: Any) -> Settings:

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from cryptography.x509.oid import NameOID
 from tests.interop.build import CACHE, BuildFailed, Unavailable, _go_env, find_go
 from tests.support.pace import patience
 from tests.support.polling import until
+from tests.support.ports import free_ports
 
 VERSION = "2.10.3"
 MODULE = "github.com/letsencrypt/pebble/v2/cmd"
@@ -64,17 +64,6 @@ def programs() -> Path:
         if not all((place / each).exists() for each in PROGRAMS):
             raise BuildFailed("Pebble was built somewhere else")
     return place
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass

@@ -29,7 +29,8 @@ from appliance.wire.http1 import Answer
 from tests.interop.build import Unavailable
 from tests.support import bind as bind9
 from tests.support.certificates import server_context
-from tests.support.pebble import EAB_ID, EAB_KEY, SHORTEST, Pebble, free_ports, programs, running
+from tests.support.pebble import EAB_ID, EAB_KEY, SHORTEST, Pebble, programs, running
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.system
 
@@ -136,6 +137,7 @@ async def test_another_kind_has_its_turn_after_a_failure(house: House) -> None:
 
 
 HOOK = """#!/usr/bin/env python3
+from tests.support.ports import free_port
 import json, sys, urllib.request
 verb, name, value = sys.argv[1:]
 assert name.endswith(".")
@@ -184,7 +186,7 @@ needs_bind = pytest.mark.skipif(bind9.program() is None, reason="no BIND here: a
 
 @pytest.fixture
 async def bind_server(tmp_path: Path) -> AsyncIterator[bind9.Bind]:
-    async with bind9.running(bind9.Bind(tmp_path / "bind", free_ports(1)[0])) as server:
+    async with bind9.running(bind9.Bind(tmp_path / "bind", free_port())) as server:
         yield server
 
 
@@ -236,7 +238,7 @@ async def test_a_name_server_that_refuses_is_quoted(
 
 
 async def test_a_name_server_that_is_away_is_named(house: House) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     async with pebble_for(house) as pebble:
         records = Rfc2136("127.0.0.1", port, None, "hw.test")
         issuer = house.issuer(pebble, kinds=("dns-01",), records=records)

@@ -16,6 +16,20 @@ from appliance.records import Role
 CALLBACK_PATH = "/oidc/callback"
 """Where providers send browsers back to: the path that Headscale has, so that one registration at a
 provider serves both."""
+OUR_PARAMETERS = frozenset(
+    {
+        "client_id",
+        "code_challenge",
+        "code_challenge_method",
+        "nonce",
+        "redirect_uri",
+        "response_mode",
+        "response_type",
+        "scope",
+        "state",
+    }
+)
+"""Parameters that every login has already, and on which its safety rests: the site file may not replace them."""
 
 
 class ClientAuth(StrEnum):

@@ -19,25 +19,11 @@ from appliance.errors import Forbidden, NotFound
 from appliance.identity.oidc import tokens
 from appliance.identity.oidc.flows import Flow, Flows
 from appliance.identity.oidc.judgement import Judged, judge, together
-from appliance.identity.oidc.provider import CALLBACK_PATH, Provider
+from appliance.identity.oidc.provider import CALLBACK_PATH, OUR_PARAMETERS, Provider
 from appliance.identity.oidc.remote import Metadata, RemoteProvider
 
 MAX_CODE_CHARS = 4096
 """Codes are below 2 KB at the providers that are known."""
-OUR_PARAMETERS = frozenset(
-    {
-        "client_id",
-        "code_challenge",
-        "code_challenge_method",
-        "nonce",
-        "redirect_uri",
-        "response_mode",
-        "response_type",
-        "scope",
-        "state",
-    }
-)
-"""What the site file's extra parameters may not replace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +65,6 @@ class RelyingParty:
         if found is None:
             raise NotFound("provider-unknown", "this server knows no such identity provider")
         return found
-
-    def of_tailnet(self, tailnet: str) -> tuple[Provider, ...]:
-        """Return the providers with which people sign in to a tailnet."""
-        found = (remote.provider for remote in self.remotes.values())
-        return tuple(provider for provider in found if provider.tailnet == tailnet)
 
     def callback_path(self, name: str) -> str:
         """Return the path to which a provider sends browsers back.

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tarfile
 import venv
@@ -22,6 +21,7 @@ import aiohttp
 
 from tests.interop.build import TOOLS, Unavailable, _locked
 from tests.support.browser import Browser, Page
+from tests.support.ports import free_port
 
 HERE = Path(__file__).resolve().parent
 OIDC_PROVIDER = "9.13.3"
@@ -41,14 +41,6 @@ class Running:
     issuer: str
     scopes: tuple[str, ...]
     sign_in: Callable[[Browser, Page, str], Awaitable[Page]]
-
-
-def free_port() -> int:
-    """Find a port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @asynccontextmanager
