@@ -31,7 +31,7 @@ Options:
                         local-ca: an authority of its own, for a trial: every machine must be told of it
                         files:    certificate and key that you have: --cert and --key
                         off:      a proxy on this machine speaks TLS and passes on to 127.0.0.1:8080
-                        (default: acme if this release can do that, else local-ca)
+                        (default: acme if NAME can be public, else local-ca)
   --email ADDRESS       where the certificate authority may write to (acme)
   --cert FILE           certificate with its chain, PEM (files)
   --key FILE            its private key, PEM (files)
@@ -208,7 +208,7 @@ choose_tls() {
     tls=acme
     site >"$scratch/trial.yaml"
     program config check "$scratch/trial.yaml" >/dev/null 2>&1 || tls=local-ca
-    [ $tls = acme ] || say 'This release does not fetch certificates by itself: taking an authority of its own (--tls local-ca).'
+    [ $tls = acme ] || say "No public authority certifies $domain: taking an authority of its own (--tls local-ca)."
   fi
   case $tls in
     acme)

@@ -19,8 +19,10 @@ MAX_NAMES = 100
 MAX_WAIT = timedelta(minutes=5)
 """The attempt as a whole has a quarter of an hour."""
 OWN_AUTHORITY = "or name an authority that knows it in tls.directory"
-_NEVER_PUBLIC = ("local", "localhost", "internal", "test", "example", "invalid", "onion", "arpa")
-"""Last labels that nobody owns in the public DNS. Source: IANA's special-use names; RFC 6762."""
+_SPECIAL_USE = ("local", "localhost", "internal", "test", "example", "invalid", "onion", "arpa")
+_HOME_MADE = ("corp", "home", "intranet", "lan", "localdomain", "private")
+_NEVER_PUBLIC = frozenset({*_SPECIAL_USE, *_HOME_MADE})
+"""Last labels that nobody owns in the public DNS. Source: IANA's special-use names; RFC 6762 appendix G."""
 
 
 def check_tls(settings: Settings, reader: Reader) -> None:

@@ -57,6 +57,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (site("https://headwater"), "server_url", "public DNS"),
     (site("https://hw.internal"), "server_url", "public DNS"),
     (site("https://hw.local"), "server_url", "public DNS"),
+    (site("https://hw.lan"), "server_url", "public DNS"),
+    (site("https://hw.home.corp"), "server_url", "public DNS"),
     (site("https://192.168.1.5"), "server_url", "public"),
     (site("https://100.64.0.1"), "server_url", "public"),
     (site(tls={"names": ["HW.example.com"]}), "tls.names[0]", "lower-case"),

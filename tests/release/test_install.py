@@ -113,7 +113,7 @@ def test_acme_needs_no_more_than_a_mail_address(arguments: list[str], tls: dict[
 
 
 @pytest.mark.parametrize(("code", "mode"), [(0, "acme"), (1, "local-ca")])
-def test_acme_is_the_default_of_releases_that_can_do_it(code: int, mode: str) -> None:
+def test_acme_is_the_default_where_the_name_can_be_public(code: int, mode: str) -> None:
     release = f"program() {{ grep -q 'mode: acme' \"$3\" && return {code}; }}"
     call = f'{release}; scratch=$(mktemp -d); choose_tls >&2; echo "$tls"; rm -r "$scratch"'
     assert function(call, "--domain=a.example.com", "--yes").strip() == mode
