@@ -10,14 +10,13 @@ from msgspec import Struct
 from appliance.api import shapes, ssh
 from appliance.api.routes import Context, Nothing, Route
 from appliance.api.shapes import Moment
-from appliance.errors import Conflict, Forbidden, Invalid, NotFound
+from appliance.errors import Forbidden, Invalid, NotFound
 from appliance.identity import credentials, roles
 from appliance.identity.scopes import Scope, covers
 from appliance.identity.sshchecks import Verdict
-from appliance.records import CredentialKind, RegisterMethod, Role, User
+from appliance.records import CredentialKind, RegisterMethod
 from appliance.tailnet import logins, users
 from appliance.tailnet.enrolment import LoginGrant, Pending
-from appliance.tailnet.snapshot import Edit
 
 
 class AuthID(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -128,7 +127,7 @@ async def sign_in_link(ctx: Context, body: SignInLink) -> Link:
     """Make a link that signs a user in; the first one makes the owner."""
     now = ctx.live.clock()
     async with ctx.edit() as edit:
-        user = _to_sign_in(ctx, edit, body.user)
+        user = credentials.holder(edit, body.user, now)
         text, link = credentials.make_link(
             edit, user.id, CredentialKind.LINK, now, random_bytes=ctx.door.random_bytes
         )
@@ -148,7 +147,7 @@ async def invite(ctx: Context, body: Invite) -> Link:
         if found:
             user = found[0]
             roles.check_rank(ctx.caller, edit, user.id)
-            _check_never_signed_in(edit, user)
+            credentials.check_never_signed_in(edit, user)
         else:
             roles.check_rank(ctx.caller, edit, None, role)
             user = users.create(
@@ -206,42 +205,6 @@ def _login(pending: Pending) -> Login:
         asked_at=pending.asked_at,
         expires_at=pending.expires_at,
     )
-
-
-def _to_sign_in(ctx: Context, edit: Edit, name: str) -> User:
-    """Give the user whom a link is for. Where nobody owns the tailnet, whoever is named does now."""
-    owner = users.owner_of(edit)
-    if not name:
-        if owner is None:
-            raise Invalid(
-                "owner-missing",
-                "this tailnet has no owner yet: name who is to be it "
-                "(headwater sign-in-link --user NAME)",
-            )
-        return owner
-    found = users.find(edit, name=name)
-    if owner is not None:
-        return users.find_one(edit, name=name)
-    if found:
-        return users.set_role(edit, found[0].id, Role.OWNER)
-    return users.create(edit, name, ctx.live.clock(), role=Role.OWNER)
-
-
-def _check_never_signed_in(edit: Edit, user: User) -> None:
-    """Refuse to invite somebody who is there: the link would let its holder be them."""
-    has_keys = any(
-        each.user_id == user.id and each.kind is not CredentialKind.INVITATION
-        for each in edit.credentials.values()
-    )
-    has_nodes = any(node.user_id == user.id for node in edit.nodes.values())
-    is_signed_in = any(each.user_id == user.id for each in edit.sessions.values())
-    if user.subject or has_keys or has_nodes or is_signed_in:
-        raise Conflict(
-            "user-is-there",
-            f"{user.name!r} is there already: an invitation would let its holder be that user. On the "
-            "server, headwater sign-in-link makes a link for somebody who lost the way in",
-            concerns=user.name,
-        )
 
 
 _AUTH = "/api/v1/auth"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from appliance.errors import Conflict, Forbidden, NotFound, TooMany
-from appliance.records import Credential, CredentialID, CredentialKind, UserID
+from appliance.errors import Conflict, Forbidden, Invalid, NotFound, TooMany
+from appliance.records import Credential, CredentialID, CredentialKind, Role, User, UserID
 from appliance.tailnet import users
 from appliance.tailnet.snapshot import Edit, Snapshot
 
@@ -37,6 +37,46 @@ CODE_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 CODE_LENGTH = 16
 """79 random bits."""
 GROUP = 4
+
+
+def holder(edit: Edit, name: str, now: datetime) -> User:
+    """Return the user whom a sign-in link is for; the owner if none is named.
+
+    Where nobody owns the tailnet, whoever is named does from now on, and is made if there is no such
+    user. Raises Invalid where there is neither an owner nor a name, NotFound.
+    """
+    owner = users.owner_of(edit)
+    if not name:
+        if owner is None:
+            raise Invalid(
+                "owner-missing",
+                "this tailnet has no owner yet: name who is to be it "
+                "(headwater sign-in-link --user NAME)",
+            )
+        return owner
+    if owner is not None:
+        return users.find_one(edit, name=name)
+    found = users.find(edit, name=name)
+    if found:
+        return users.set_role(edit, found[0].id, Role.OWNER)
+    return users.create(edit, name, now, role=Role.OWNER)
+
+
+def check_never_signed_in(state: Snapshot | Edit, user: User) -> None:
+    """Refuse to invite somebody who is there: the link would let its holder be them. Raises Conflict."""
+    has_keys = any(
+        each.user_id == user.id and each.kind is not CredentialKind.INVITATION
+        for each in state.credentials.values()
+    )
+    has_nodes = any(node.user_id == user.id for node in state.nodes.values())
+    is_signed_in = any(each.user_id == user.id for each in state.sessions.values())
+    if user.subject or has_keys or has_nodes or is_signed_in:
+        raise Conflict(
+            "user-is-there",
+            f"{user.name!r} is there already: an invitation would let its holder be that user. On the "
+            "server, headwater sign-in-link makes a link for somebody who lost the way in",
+            concerns=user.name,
+        )
 
 
 def make_link(
