@@ -181,7 +181,7 @@ async def _register(ctx: Context, name: str, auth_id: str) -> shapes.NodeAnswer:
 
 
 def _is_machines(ctx: Context, auth_id: str) -> bool:
-    """Tell whether an id is that of a machine's login rather than of an SSH login."""
+    """Return whether an id is that of a machine's login rather than of an SSH login."""
     try:
         ctx.door.logins.find(auth_id)
     except Invalid:

@@ -71,7 +71,7 @@ def reject(invocation: Invocation, auth_id: str) -> None:
 
 
 def tell_registered(invocation: Invocation, client: Client, answer: Plain) -> None:
-    """Say which device is in."""
+    """Print which device is in."""
     node = cast(Plain, answer["node"])
     invocation.tell(client, node, f"Node {node['givenName']} registered")
 
@@ -94,7 +94,7 @@ def sign_in_link(invocation: Invocation, user: str) -> None:
 
 
 def told_link(answer: Plain) -> str:
-    """Say a link, and for whom and how long it is."""
+    """Print a link, and for whom and how long it is good."""
     name = cast(Plain, answer["user"])["name"]
     return f"{answer['url']}\nGood once, until {moment(answer['expiresAt'])}, for {name}"
 

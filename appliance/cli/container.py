@@ -12,12 +12,12 @@ VARIABLE = "container"
 
 
 def is_container() -> bool:
-    """Tell whether this process is the one that a container is for."""
+    """Return whether this process is the one that a container is for."""
     return bool(os.environ.get(VARIABLE))
 
 
 def advice_on_missing_file(otherwise: str) -> str:
-    """Say how a site file comes in."""
+    """Return advice on how a site file comes in."""
     if not is_container():
         return otherwise
     return (
@@ -27,7 +27,7 @@ def advice_on_missing_file(otherwise: str) -> str:
 
 
 def advice_on_folder(otherwise: str) -> str:
-    """Say why there is a folder where the site file should be."""
+    """Return the reason why there is a folder where the site file should be."""
     if not is_container():
         return otherwise
     return (
@@ -37,7 +37,7 @@ def advice_on_folder(otherwise: str) -> str:
 
 
 def advice_on_ports(otherwise: str) -> str:
-    """Say how a container listens below 1024 without a capability."""
+    """Return advice on how a container listens below 1024 without a capability."""
     if not is_container():
         return otherwise
     return (
@@ -47,7 +47,7 @@ def advice_on_ports(otherwise: str) -> str:
 
 
 def advice_on_volume() -> str:
-    """Say how a volume becomes ours; nothing outside of a container."""
+    """Return advice on how a volume becomes ours; nothing outside of a container."""
     if not is_container():
         return ""
     user = os.geteuid()

@@ -41,7 +41,7 @@ class NetworkWay:
         )
 
     def failure(self, error: Exception) -> Unreachable:
-        """Say what an error of the connection means, and what to do."""
+        """Return what an error of the connection means, and what to do."""
         if isinstance(error, ssl.SSLCertVerificationError):
             return Unreachable(
                 f"{self.name} shows a certificate that nobody vouches for: {error.verify_message}",

@@ -35,7 +35,7 @@ class Server:
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether it is spoken to without TLS."""
+        """Return whether it is spoken to without TLS."""
         return self.url.startswith("http://")
 
 

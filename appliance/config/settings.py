@@ -192,7 +192,7 @@ class Tailnet(Struct, frozen=True, kw_only=True):
     """MagicDNS suffix: a node is reached as `<node>.<base_domain>`."""
     prefixes: Prefixes = Prefixes()
     key_expiry: timedelta | None = None
-    """How long a user's node may stay before it must log in again; null means for ever."""
+    """How long a user's node may stay before it must log in again; null means never."""
     ephemeral_timeout: timedelta = timedelta(minutes=30)
     """How long an ephemeral node may be away before it is removed; at least 2s, a minute is safe."""
     file_sharing: bool = True

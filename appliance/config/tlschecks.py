@@ -170,5 +170,5 @@ def _listens(settings: Settings, port: int) -> bool:
 
 
 def _is_own(settings: Settings) -> bool:
-    """Tell whether another authority than Let's Encrypt is asked: it may be a site's own."""
+    """Return whether another authority than Let's Encrypt is asked: it may be a site's own."""
     return bool(settings.tls.directory)

@@ -43,7 +43,7 @@ async def android(visit: Visit) -> web.Response:
 
 
 async def apple_profile(visit: Visit) -> web.Response:
-    """Give the profile of one of Apple's apps."""
+    """Return the profile of one of Apple's apps."""
     platform = visit.request.match_info["platform"]
     payload_type = _PAYLOADS.get(platform)
     if payload_type is None:

@@ -66,7 +66,7 @@ async def connect(visit: Visit) -> web.Response:
 
 
 async def reject(visit: Visit) -> web.Response:
-    """Say no to the device."""
+    """Refuse the device."""
     who = visit.user
     try:
         visit.console.logins.reject(visit.request.match_info["login_id"], by=who.principal)

@@ -48,7 +48,7 @@ class Console:
 
     @property
     def is_secure(self) -> bool:
-        """Tell whether browsers reach us by TLS; only then do they keep cookies for TLS."""
+        """Return whether browsers reach us by TLS; only then do they keep cookies for TLS."""
         return self.base_url.startswith("https:")
 
     def sign_in_ways(self) -> list[SignInWay]:

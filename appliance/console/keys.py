@@ -125,7 +125,7 @@ def _json(value: object) -> web.Response:
 
 
 def _as_json(response: web.Response) -> web.Response:
-    """Give a redirection in the form that the script follows, with its cookies."""
+    """Return a redirection in the form that the script follows, with its cookies."""
     answer = _json({"location": response.headers["Location"]})
     for morsel in response.cookies.values():
         answer.cookies[morsel.key] = morsel

@@ -88,5 +88,5 @@ class Pages:
         return self._templates[template].render(**values)
 
     def address_of(self, name: str) -> str:
-        """Give the address of a static file, with its version."""
+        """Return the address of a static file, with its version."""
         return f"{STATIC_PATH}{name}?v={self.static[name].digest}"

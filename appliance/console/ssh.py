@@ -69,7 +69,7 @@ def _decide(visit: Visit, verdict: Verdict) -> web.Response:
 
 
 def _check(visit: Visit, who: SignedIn, check_id: str) -> SSHCheck:
-    """Give a check that is this user's to decide; the same refusal for all others."""
+    """Return a check that is this user's to decide; the same refusal for all others."""
     check = visit.console.ssh_checks.get(check_id.strip().lower(), who.live.clock())
     is_open = check is not None and check.verdict is None and check.login.tailnet == who.live.id
     is_admin = covers(scopes_of(who.user.role), Scope.SSH_CHECKS)

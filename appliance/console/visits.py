@@ -63,7 +63,7 @@ class SignedIn:
 
     @property
     def principal(self) -> Principal:
-        """Give the user as the one who makes changes."""
+        """Return the user as the one who makes changes."""
         return Principal(PrincipalKind.USER, self.user.login_name)
 
 
@@ -82,14 +82,14 @@ class Visit:
 
     @property
     def user(self) -> SignedIn:
-        """Give who is signed in. Raises ``SignInFirst``."""
+        """Return who is signed in. Raises ``SignInFirst``."""
         if self.who is None:
             raise SignInFirst
         return self.who
 
     @property
     def fresh(self) -> SignedIn:
-        """Give who is signed in, and was so lately: for what lets somebody in for good.
+        """Return who is signed in and was so lately: for what lets somebody in permanently.
 
         Raises ``SignInFirst``.
         """
@@ -100,17 +100,17 @@ class Visit:
 
     @property
     def binding(self) -> str:
-        """Give what only this browser has: its session's cookie, or the one before."""
+        """Return the text that only this browser has: its session's cookie, or the one before."""
         return self.state if self.who is None else self.who.cookie
 
     @property
     def token(self) -> str:
-        """Give what a form of this browser must carry."""
+        """Return the token that a form of this browser must carry."""
         return hmac.new(self.binding.encode(), b"headwater form", hashlib.sha256).hexdigest()
 
     @property
     def here(self) -> str:
-        """Give the path that was asked for, to come back to."""
+        """Return the path that was asked for, to come back to."""
         return local_path(self.request.path_qs)
 
     def cookie(self, name: str) -> str:
@@ -222,7 +222,7 @@ async def check_form(visit: Visit) -> None:
 
 
 def local_path(text: str) -> str:
-    """Give a path of this server; "/" for what leads anywhere else, or nowhere."""
+    """Return a path of this server; "/" for what leads anywhere else, or nowhere."""
     try:
         parts = urlsplit(text)
     except ValueError:

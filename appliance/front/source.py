@@ -75,7 +75,7 @@ class Crowd(Generic[T]):
     def oldest_of_the_largest(self) -> T | None:
         """Return the oldest member of the source that has most of them.
 
-        Whoever opens thousands of connections loses his own, and not a bystander's. It looks at
+        A peer that opens thousands of connections loses its own, and not a bystander's. It looks at
         every source: some 50 us for four thousand of them, and only when there is no more room.
         """
         largest = max(self._by_source.values(), key=len, default=None)

@@ -128,7 +128,7 @@ def spend(edit: Edit, kind: CredentialKind, text: str, now: datetime) -> Credent
 
 
 def refusal(kind: CredentialKind) -> Forbidden:
-    """Say that a secret proves nothing."""
+    """Return the refusal of a secret that proves nothing."""
     if _is_code(kind):
         return Forbidden("code-wrong", "this is no recovery code that is still good")
     return Forbidden(

@@ -95,7 +95,7 @@ def touch(edit: Edit, session_id: SessionID, now: datetime) -> None:
 
 
 def is_due(session: Session, now: datetime) -> bool:
-    """Tell whether it is time to note the use."""
+    """Return whether it is time to note the use."""
     return now - session.last_used_at >= TOUCH_PERIOD
 
 
@@ -119,7 +119,7 @@ def end_all(edit: Edit, user_id: UserID, *, besides: SessionID | None = None) ->
 
 
 def is_over(session: Session, now: datetime) -> bool:
-    """Tell whether a session has run out, by age or by not being used."""
+    """Return whether a session has run out, by age or by not being used."""
     return session.expires_at <= now or now - session.last_used_at >= IDLE_LIMIT
 
 

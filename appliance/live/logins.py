@@ -59,7 +59,7 @@ class LiveLogins:
     def ask(
         self, machine: MachineKey, request: tailcfg.RegisterRequest, source: str = ""
     ) -> Pending:
-        """Give what a machine's request waits for, made now if need be; see ``logins.wait``."""
+        """Return the login that a machine's request waits for, made now if need be; see ``logins.wait``."""
         before = self._table
         self._table, pending = logins.wait(
             before, machine, request, self.now, random_bytes=self._random_bytes, source=source
@@ -69,7 +69,7 @@ class LiveLogins:
         return pending
 
     def is_followed(self, pending: Pending, request: tailcfg.RegisterRequest) -> bool:
-        """Tell whether a request is to be held: it follows up a login that nobody decided yet."""
+        """Return whether a request is to be held: it follows up a login that nobody decided yet."""
         known = self._table.by_id.get(pending.id)
         return known is pending and not known.is_rejected and request.followup == pending.url
 
@@ -92,7 +92,7 @@ class LiveLogins:
                 del self._waiters[pending.id]
 
     def find(self, login_id: str) -> Pending:
-        """Give a login that waits. Raises Invalid, NotFound."""
+        """Return a login that waits. Raises Invalid, NotFound."""
         return logins.find(self._table, login_id, self.now)
 
     def pending(self) -> Sequence[Pending]:
@@ -139,7 +139,7 @@ class LiveLogins:
         return node
 
     def reject(self, login_id: str, *, by: Principal) -> Pending:
-        """Say no, and tell the machine. Raises Invalid, NotFound."""
+        """Refuse the machine, and tell it so. Raises Invalid, NotFound."""
         pending = self.find(login_id)
         self._table = logins.reject(self._table, login_id, self.now)
         self._wake(pending.id)

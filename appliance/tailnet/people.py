@@ -162,7 +162,7 @@ def _updated(edit: Edit, known: User, person: Person) -> User:
 
 
 def _names(person: Person) -> Iterator[str]:
-    """Give names to try, in order.
+    """Return names to try, in order.
 
     None has an ``@``, whatever the provider calls somebody: policies take such a word for an e-mail
     address, and for most providers people may choose what they are called.

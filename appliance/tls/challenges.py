@@ -44,14 +44,14 @@ class Challenges:
         return bool(self._contexts)
 
     def context_for(self, server_name: str | None) -> ssl.SSLContext | None:
-        """Give the certificate that answers the question about a name; None if there is none."""
+        """Return the certificate that answers the question about a name; None if there is none."""
         found = self._contexts.get(server_name or "")
         if found is not None and server_name is not None:
             self.asked[server_name] = self.asked.get(server_name, 0) + 1
         return found
 
     def text_for(self, path: str) -> bytes | None:
-        """Give the text that answers the question at a path; None if there is none."""
+        """Return the text that answers the question at a path; None if there is none."""
         if not path.startswith(HTTP_PREFIX):
             return None
         token = path.removeprefix(HTTP_PREFIX)
@@ -84,7 +84,7 @@ class Challenges:
 
 
 def server_name(name: str) -> str:
-    """Say how a validator asks for a name: an address is asked for by its name for reverse look-ups."""
+    """Return the server name by which a validator asks: of an address, that of its reverse look-up."""
     try:
         return ip_address(name).reverse_pointer
     except ValueError:

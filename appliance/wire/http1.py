@@ -41,7 +41,7 @@ _HOP_BY_HOP = frozenset(
     }
 )
 """Fields about the connection and the coding of the body; a reader behind us gets our own. Fields
-that Connection names stay: else a client could strip what a proxy said of him."""
+that Connection names stay: else a client could strip what a proxy said of it."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _START = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]++) HTTP/1\.([01])\r\n")

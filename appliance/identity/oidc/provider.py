@@ -85,5 +85,5 @@ class Provider:
 
     @property
     def label(self) -> str:
-        """Give the name of the provider for people."""
+        """Return the name of the provider for people."""
         return self.title or self.name

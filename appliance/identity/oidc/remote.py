@@ -127,7 +127,7 @@ class RemoteProvider:
             ) from error
 
     async def exchange(self, code: str, verifier: str, redirect_uri: str) -> Tokens:
-        """Give a code for tokens. Raises Forbidden, ProviderAway."""
+        """Exchange a code for tokens. Raises Forbidden, ProviderAway."""
         fields = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
         if self.provider.pkce:
             fields["code_verifier"] = verifier
@@ -140,7 +140,7 @@ class RemoteProvider:
         return found
 
     async def refresh(self, refresh_token: str) -> Tokens:
-        """Give a refresh token for new tokens. Raises Forbidden if it is worth nothing any more."""
+        """Exchange a refresh token for new tokens. Raises Forbidden if it is worth nothing any more."""
         return await self._ask_for_tokens(
             {"grant_type": "refresh_token", "refresh_token": refresh_token}
         )
@@ -329,7 +329,7 @@ def _credentials(provider: Provider, method: ClientAuth) -> tuple[dict[str, str]
 
 
 def _is_fine(url: str, provider: Provider) -> bool:
-    """Tell whether an endpoint may be asked: with TLS, unless the issuer itself is without."""
+    """Return whether an endpoint may be asked: with TLS, unless the issuer itself is without."""
     scheme = urlsplit(url).scheme
     return scheme == "https" or (scheme == "http" and provider.issuer.startswith("http://"))
 

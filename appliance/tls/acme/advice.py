@@ -44,7 +44,7 @@ _ADVICE = {
 
 
 def advice_for(error: BaseException) -> str:
-    """Say what to do about a failed attempt; empty where nobody knows."""
+    """Return advice on a failed attempt; empty where nobody knows."""
     return _ADVICE.get(error.type, "") if isinstance(error, AuthorityError) else ""
 
 

@@ -155,7 +155,7 @@ class Speaker:
         }
 
     def account(self, request: Json) -> Json:
-        """Give the account, registered before or now: an authority knows one by its key."""
+        """Return the account, registered before or now: an authority knows one by its key."""
         if self._net.account is None or request["again"]:
             self._net.account = None
             response = self._post(self._directory["newAccount"], self._registration(request))
@@ -180,7 +180,7 @@ class Speaker:
         return self._answer(self._post(request["url"], None))
 
     def respond(self, request: Json) -> Json:
-        """Say that a challenge is ready."""
+        """Tell the authority that a challenge is ready."""
         return self._answer(self._post(request["url"], Empty()))
 
     def finalize(self, request: Json) -> Json:
@@ -201,7 +201,7 @@ class Speaker:
         return self._answer(self._net.get(f"{base}/{request['id']}"))
 
     def retry_after(self) -> str:
-        """Give the header of the newest answer, which says when to ask again."""
+        """Return the header of the newest answer, which says when to ask again."""
         response = self._net.last
         return "" if response is None else response.headers.get("Retry-After", "")
 
@@ -279,7 +279,7 @@ def read_json(path: Path) -> Json:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Give the failure that wrappers of wrappers are about."""
+    """Return the failure inside wrappers of wrappers."""
     for _ in range(8):
         inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
         if not isinstance(inner, BaseException):
@@ -289,7 +289,7 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def tell(error: BaseException) -> Json:
-    """Say what went wrong: a problem that the authority names, the network, or our machine."""
+    """Describe what went wrong: a problem that the authority names, the network, or our machine."""
     if isinstance(error, messages.Error):
         return {
             "kind": "problem",

@@ -273,7 +273,7 @@ def place_of(directory: str) -> str:
 
 
 def covers(certificate: Certificate, names: Sequence[str]) -> bool:
-    """Tell whether a certificate is for exactly these names."""
+    """Return whether a certificate is for exactly these names."""
     return {each.lower() for each in certificate.facts.names} == {each.lower() for each in names}
 
 
