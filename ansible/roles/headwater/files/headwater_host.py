@@ -102,7 +102,8 @@ class Host:
         if stops:
             raise Refused("; ".join(stops))
         found = self._differences(good, wanted)
-        return Outcome("planned" if found else "unchanged", version, diff=_shown(found))
+        shown = [each.shown() for each in found]
+        return Outcome("planned" if found else "unchanged", version, diff=shown)
 
     def apply(self, version: str, given: Given) -> Outcome:
         """Make a release and what is given the ones that run, or take them back."""
@@ -134,7 +135,8 @@ class Host:
         else:
             self._remember(good, wanted)
             outcome = Outcome("applied", version, self.actions)
-        outcome.diff, outcome.pending = _shown(found), self.guard.is_armed
+        outcome.diff = [each.shown() for each in found]
+        outcome.pending = self.guard.is_armed
         return outcome
 
     def confirm(self) -> Outcome:
@@ -381,9 +383,10 @@ class Host:
         if "/etc/sysctl.d" in folders or "kernel" in kinds:
             settings = kernel_settings(new)
             self._act("kernel settings", lambda: self.manager.set_kernel(settings))
-        if any(_is_unit(path) for path in changed):
+        are_units = any(path.startswith(UNITS) for path in changed)
+        if are_units:
             self._act("daemon-reload", lambda: self.manager.run("daemon-reload"))
-        if manifest.units and ("enabled" in kinds or any(_is_unit(path) for path in changed)):
+        if manifest.units and ("enabled" in kinds or are_units):
             self._act("enable", lambda: self.manager.run("enable", *manifest.units))
 
     def _load_firewall(self, changed: set[str], found: Sequence[Difference], new: Deployed) -> None:
@@ -575,10 +578,6 @@ class Host:
         return database.fitting_copy(release, found, since) if found else None
 
 
-def _shown(found: Sequence[Difference]) -> list[dict[str, str]]:
-    return [each.shown() for each in found]
-
-
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename2 or error.filename}: {error.strerror}"
@@ -586,14 +585,10 @@ def _words(error: Exception) -> str:
 
 
 def _is_proof(difference: Difference, state: Deployed) -> bool:
-    """Tell whether a difference shows that a state is not back."""
+    """Return whether a difference shows that a state is not back."""
     if not state.version:
         return difference.kind in ("file", "link", "secret")
     return difference.kind != "table" or bool(state.table)
-
-
-def _is_unit(path: str) -> bool:
-    return path.startswith(UNITS)
 
 
 def _is_table(path: str) -> bool:
