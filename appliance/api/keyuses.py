@@ -19,7 +19,7 @@ from appliance.tailnet import apikeys, oauthclients
 def loops(door: Door) -> tuple[Loop, ...]:
     """Return what must run."""
     return tuple(
-        Loop("key-uses", partial(write, door, live), WRITE_EVERY_S, live.snapshot.tailnet.name)
+        Loop("key uses", partial(write, door, live), WRITE_EVERY_S, live.snapshot.tailnet.name)
         for live in door.tailnets
     )
 

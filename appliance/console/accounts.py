@@ -53,7 +53,7 @@ class Accounts:
 
     def loops(self) -> Iterator[Loop]:
         """Yield the loop that keeps groups and roles up to date."""
-        yield Loop("oidc-refresh", self.refresh, pause_s=REFRESH_POLL_S)
+        yield Loop("oidc refresh", self.refresh, pause_s=REFRESH_POLL_S)
 
     async def signed_in(self, finished: Finished) -> tuple[LiveTailnet, User]:
         """Return the user of a login, made or brought up to date. Raises Forbidden, Conflict."""

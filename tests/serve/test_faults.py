@@ -28,13 +28,15 @@ from tests.test_whole import auth_key, connected
 KINDS = (
     "certificate",
     "commit",
-    "key-uses",
     "control sweep",
     "database",
+    "key uses",
     "map distribution",
     "map keep-alive",
     "map leavers",
     "mesh",
+    "oidc",
+    "oidc refresh",
     "policy",
     "relay revocation",
     "reload",
@@ -77,11 +79,13 @@ def whole(home: Path) -> Any:
     mesh_key = home / "mesh.key"
     mesh_key.write_text("ab" * 32)
     mesh = {"key_file": str(mesh_key), "peers": ["https://127.0.0.1:1/derp"]}
+    nobody = {"issuer": "https://127.0.0.1:1", "client_id": "headwater"}
     return plan(
         home,
         server_url="https://127.0.0.1",
         tls={"mode": "local_ca"},
         derp={"server": {"stun_listen": ["127.0.0.1:0"], "mesh": mesh}},
+        oidc=[nobody],
     )
 
 
