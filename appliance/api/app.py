@@ -54,7 +54,7 @@ NOT_BUILT = (
     "/api/v1/debug/node",
     "/api/v2/{rest:.*}",
 )
-"""Calls of Headscale that come later: a sentence helps more than "not found"."""
+"""Calls of Headscale and of the hosted service that are not built: a sentence helps more than "not found"."""
 
 
 _PARAMETER = re.compile(r"\{[^}]*\}")
@@ -79,7 +79,9 @@ def build(door: Door, identify: Identify = local) -> web.Application:
 
 
 async def _not_built(request: web.Request) -> web.Response:
-    sentence = f"{request.path}: Headscale has this call, and this server does not have it yet"
+    sentence = (
+        f"{request.path}: this server does not have this call of Headscale or the hosted service"
+    )
     return problem(501, sentence, code="not-built")
 
 

@@ -94,7 +94,7 @@ def sign_in_link(invocation: Invocation, user: str) -> None:
 
 
 def told_link(answer: Plain) -> str:
-    """Print a link, and for whom and how long it is good."""
+    """Format a link, and for whom and how long it is good."""
     name = cast(Plain, answer["user"])["name"]
     return f"{answer['url']}\nGood once, until {moment(answer['expiresAt'])}, for {name}"
 

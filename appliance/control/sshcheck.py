@@ -119,7 +119,7 @@ class SSHActions:
         if check.verdict is Verdict.APPROVED:
             return _ACCEPT
         if check.verdict is Verdict.DENIED:
-            return _reject("this login was denied by an administrator")
+            return _reject("this login was denied")
         if self._checks.get(check.id, live.clock()) is None:
             return _reject("nobody approved this login in time; connect again to ask once more")
         return _hold(check, "")

@@ -62,7 +62,7 @@ def _utc_now() -> datetime:
 
 
 class AcmeIssuer:
-    """An authority that certifies names for whoever proves that they are his."""
+    """An authority that certifies names for whoever proves that they control them."""
 
     name = "acme"
     is_remote = True
