@@ -14,8 +14,8 @@ from appliance.api.shapes import Moment
 from appliance.durations import parse as parse_duration
 from appliance.errors import Forbidden, Invalid, NotFound
 from appliance.identity.principals import PrincipalKind
-from appliance.identity.roles import scopes_of
-from appliance.identity.scopes import Scope, check_grant, known, read_scopes
+from appliance.identity.roles import check_programs, check_rank, scopes_of
+from appliance.identity.scopes import OWN, Scope, check_grant, known, read_scopes
 from appliance.records import ApiKey, ApiKeyID, UserID
 from appliance.tailnet import apikeys, users
 from appliance.tailnet.snapshot import Edit
@@ -90,16 +90,14 @@ async def create(ctx: Context, body: CreateApiKey) -> ApiKeyMade:
     caller, now = ctx.caller, ctx.live.clock()
     scopes = read_scopes(body.scopes)
     check_grant(caller, scopes)
-    if caller.principal.kind is PrincipalKind.OAUTH_CLIENT and not caller.may(Scope.ALL):
-        # A key knows no tags, and would be free of those that bind the client.
-        raise Forbidden("api-key-by-client", "an OAuth client makes no API keys: make it a client")
+    _check_maker(ctx)
     named = optional_number(body.user, "user")
     user_id = caller.user_id if named is None else UserID(named)
     async with ctx.edit() as edit:
         if user_id is None:
             scopes = scopes or caller.scopes
         elif user_id != caller.user_id:
-            _check_other(ctx, edit, user_id)
+            _check_other(ctx, edit, user_id, is_whole=not scopes)
         elif not caller.has_own:
             scopes = scopes or caller.scopes
         _, text = apikeys.create(
@@ -134,9 +132,10 @@ async def expire(ctx: Context, body: NameApiKey) -> Nothing:
 async def rotate(ctx: Context, body: RotateApiKey) -> ApiKeyMade:
     """Give a key a successor that may do the same; the old one works on for an hour."""
     now = ctx.live.clock()
+    _check_maker(ctx)
     async with ctx.edit() as edit:
         key = _named(ctx, edit, body.id, body.prefix)
-        check_grant(ctx.caller, () if ctx.only is not None else _reach(edit, key))
+        _check_successor(ctx, edit, key)
         _, text = apikeys.rotate(
             edit,
             key.id,
@@ -173,11 +172,35 @@ def _named(ctx: Context, edit: Edit, key_id: str | int, prefix: str) -> ApiKey:
     return key
 
 
-def _check_other(ctx: Context, edit: Edit, user_id: UserID) -> None:
-    """Refuse a key for another user by somebody who may not hand out what that user may."""
+def _check_maker(ctx: Context) -> None:
+    """Refuse keys to OAuth clients: a key knows no tags, and would be free of those that bind them."""
+    caller = ctx.caller
+    if caller.principal.kind is PrincipalKind.OAUTH_CLIENT and not caller.may(Scope.ALL):
+        raise Forbidden("api-key-by-client", "an OAuth client makes no API keys: make it a client")
+
+
+def _check_other(ctx: Context, edit: Edit, user_id: UserID, *, is_whole: bool) -> None:
+    """Refuse a key for another user by somebody who may not hand out what that user may.
+
+    ``is_whole``: what is the user's is the key's, too.
+    """
     if ctx.only is not None:
         raise Forbidden("api-key-of-other", "you may make API keys for yourself only")
-    check_grant(ctx.caller, scopes_of(users.get(edit, user_id).role))
+    users.get(edit, user_id)
+    check_rank(ctx.caller, edit, user_id)
+    if is_whole:
+        check_grant(ctx.caller, OWN)
+
+
+def _check_successor(ctx: Context, edit: Edit, key: ApiKey) -> None:
+    """Refuse a successor, whose text is told, of a key that the caller could not have made."""
+    if ctx.only is not None:
+        return
+    check_grant(ctx.caller, _reach(edit, key))
+    if key.user_id is None:
+        check_programs(ctx.caller, edit, known(key.scopes))
+    elif key.user_id != ctx.caller.user_id:
+        _check_other(ctx, edit, key.user_id, is_whole=not key.scopes)
 
 
 def _reach(edit: Edit, key: ApiKey) -> frozenset[Scope]:

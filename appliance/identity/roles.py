@@ -7,6 +7,8 @@ Source: https://tailscale.com/kb/1138, "User roles", its permission matrix.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from appliance.errors import Forbidden
 from appliance.identity.scopes import Caller, Scope
 from appliance.records import Role, UserID
@@ -65,9 +67,24 @@ def check_rank(
                 )
     if caller.user_id is None:
         return
-    me = edit.users.get(caller.user_id)
-    is_owner = me is not None and me.role is Role.OWNER
     if wanted is not None and user_id == caller.user_id:
         raise Forbidden("role-own", "nobody changes their own role: ask somebody else")
-    if Role.OWNER in touched and not is_owner:
+    if Role.OWNER in touched and not _is_owner(caller, edit):
         raise Forbidden("role-of-owner", "only the owner changes who the owner is")
+
+
+def check_programs(caller: Caller, edit: Edit, held: Collection[Scope]) -> None:
+    """Refuse a program of nobody's that may do everything, the owner's things too. Raises Forbidden.
+
+    Only the owner hands one out, or another such program.
+    """
+    if Scope.ALL in held and caller.user_id is not None and not _is_owner(caller, edit):
+        raise Forbidden(
+            "key-above-owner",
+            "this key is nobody's and may change who the owner is: only the owner may, too",
+        )
+
+
+def _is_owner(caller: Caller, edit: Edit) -> bool:
+    me = None if caller.user_id is None else edit.users.get(caller.user_id)
+    return me is not None and me.role is Role.OWNER

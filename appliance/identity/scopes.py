@@ -75,6 +75,9 @@ class Caller:
         return covers(self.scopes, scope)
 
 
+OWN = frozenset({Scope.DEVICES_CORE, Scope.USERS_READ, Scope.API_KEYS})
+"""What users may do without a scope, for what is theirs: a key that is wholly somebody's may, too."""
+
 LOCAL_CALLER = Caller(LOCAL, frozenset({Scope.ALL}))
 """Whoever may open the local socket may do everything."""
 

@@ -13,7 +13,7 @@ from appliance.api import app
 from appliance.api.routes import AnyRoute
 from appliance.identity.principals import LOCAL
 from appliance.identity.roles import scopes_of
-from appliance.identity.scopes import Scope, covers
+from appliance.identity.scopes import OWN, Scope, covers
 from appliance.records import Role
 from appliance.tailnet import apikeys, people, users
 from tests.api.conftest import Remote
@@ -212,6 +212,64 @@ async def test_nobody_rises_above_their_role(remote: Remote, role: Role) -> None
         assert status == 403, (path, body, answer)
     after = house.live.snapshot
     assert (after.users, after.api_keys) == (before.users, before.api_keys)
+
+
+async def test_an_administrator_gets_no_key_of_the_owner_nor_one_above(remote: Remote) -> None:
+    """With either the administrator could become the owner."""
+    owners = await remote.key_of("boss", Role.OWNER)
+    boss = await remote.house.user("boss")
+    nobodys = await remote.key()
+    key = await remote.key_of("alice", Role.ADMIN)
+    before = remote.house.live.snapshot
+    calls: tuple[tuple[str, object], ...] = (
+        ("", {"user": str(boss)}),
+        ("", {"user": str(boss), "scopes": ["all"]}),
+        ("/rotate", {"prefix": owners}),
+        ("/rotate", {"prefix": nobodys}),
+    )
+    for path, body in calls:
+        status, answer = await remote.call("POST", f"/api/v1/apikey{path}", key, body)
+        assert status == 403, (path, body, answer)
+    assert remote.house.live.snapshot.api_keys == before.api_keys
+    for path, body in calls[:1] + calls[2:]:
+        assert (await remote.call("POST", f"/api/v1/apikey{path}", nobodys, body))[0] == 200
+    for prefix in (owners, nobodys):
+        rotated = {"prefix": prefix}
+        assert (await remote.call("POST", "/api/v1/apikey/rotate", owners, rotated))[0] == 200
+
+
+async def test_a_key_that_makes_keys_gets_nothing_that_is_a_users(remote: Remote) -> None:
+    """What is a member's needs no scope, so it is not in the member's scopes."""
+    theirs = await remote.key_of("bob", Role.MEMBER)
+    bob = await remote.house.user("bob")
+    key = await remote.key(scopes=["api_access_tokens"])
+    before = remote.house.live.snapshot
+    for path, body in (("", {"user": str(bob)}), ("/rotate", {"prefix": theirs})):
+        status, answer = await remote.call("POST", f"/api/v1/apikey{path}", key, body)
+        assert status == 403, (path, body, answer)
+    assert remote.house.live.snapshot.api_keys == before.api_keys
+
+
+async def test_a_client_gets_no_key_by_rotating_one(remote: Remote) -> None:
+    """It would be free of the tags that bind the client."""
+    narrow = await remote.key(scopes=["auth_keys"])
+    body = {
+        "keyType": "client",
+        "scopes": ["api_access_tokens", "auth_keys"],
+        "tags": ["tag:ci"],
+    }
+    made = (await remote.house.call("POST", "/api/v2/tailnet/-/keys", body))[1]
+    form = {"client_secret": made["key"]}
+    async with remote.client.post("/api/v2/oauth/token", data=form) as response:
+        token = (await response.json())["access_token"]
+    rotated = {"prefix": narrow}
+    status, answer = await remote.call("POST", "/api/v1/apikey/rotate", token, rotated)
+    assert (status, "OAuth client" in answer["message"]) == (403, True), answer
+
+
+def test_what_is_ones_own_is_known_to_those_who_hand_out_keys() -> None:
+    needed = {route.scope for route in app.ROUTES if route.own and route.scope is not None}
+    assert all(covers(OWN, scope) for scope in needed)
 
 
 async def test_an_account_is_linked_to_nobody_who_may_do_more(
