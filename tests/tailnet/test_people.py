@@ -192,5 +192,17 @@ def test_a_group_that_the_policy_defines_is_what_the_policy_says(edit: Edit) -> 
     assert "group of an identity provider|group:eng@partner" not in keys
 
 
+def test_no_provider_names_a_group_of_another_one(edit: Edit) -> None:
+    claimed = ("admins@partner", "admins@company", "staff")
+    keys = _keys(people.sign_in(edit, person(groups=claimed), NOW), "{}")
+    words = {key.partition("|")[2] for key in keys}
+    assert {word for word in words if word.startswith("group:")} == {
+        "group:staff",
+        "group:staff@company",
+        "group:admins@partner@company",
+        "group:admins@company@company",
+    }
+
+
 def test_settings_know_the_providers() -> None:
     assert Settings().providers == frozenset()

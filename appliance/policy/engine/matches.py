@@ -436,7 +436,9 @@ def names_of(user: User) -> set[str]:
 def synced_groups_of(user: User) -> set[str]:
     """Return the words that a policy may use for the groups which a user's provider names."""
     words = {f"group:{group}" for group in user.groups}
-    return words | {f"{word}@{user.provider}" for word in words} if user.provider else words
+    # One with an @ in it would else be the word for a group of whatever provider stands behind that.
+    plain = {word for word in words if "@" not in word}
+    return plain | {f"{word}@{user.provider}" for word in words} if user.provider else plain
 
 
 def groups_by_login(policy: Policy) -> dict[str, list[str]]:
