@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import plistlib
 import uuid
+from functools import cache
 
 import segno
 from aiohttp import web
@@ -80,6 +81,7 @@ def _page(visit: Visit, template: str) -> web.Response:
     return visit.page(template, qr=_qr(visit.console.base_url))
 
 
+@cache  # of the server's own address only; a stranger may ask for it again and again
 def _qr(text: str) -> Markup:
     """Draw a QR code as SVG, by attributes alone: pages allow no styles inside."""
     out = io.BytesIO()

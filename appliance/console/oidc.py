@@ -13,12 +13,22 @@ from aiohttp import web
 from appliance.console.accounts import Accounts
 from appliance.console.door import Console, SignInWay
 from appliance.console.signin import signed_in
-from appliance.console.visits import Visit, drop_cookie, local_path, page, refused, set_cookie
+from appliance.console.visits import (
+    Visit,
+    drop_cookie,
+    local_path,
+    page,
+    read_form,
+    refused,
+    set_cookie,
+)
 from appliance.errors import Forbidden, Rejected
+from appliance.front.source import source_of
 from appliance.identity.oidc.flows import LIFETIME
 from appliance.identity.oidc.provider import CALLBACK_PATH
 from appliance.identity.oidc.remote import ProviderAway
 from appliance.records import SignInMethod
+from appliance.repeats import Repeats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +42,8 @@ COOKIE = "headwater-login-"
 STATE_SHOWN = 12
 MAX_TOKEN_BODY = 128 * 1024
 MAX_STATE_CHARS = 128
+MAX_SHOWN_PATH = 80
+"""Of the path of a request that was refused, in the log."""
 RETRY_S = 15
 
 
@@ -42,6 +54,7 @@ class OidcPages:
         self._console = console
         self._accounts = accounts
         self._party = accounts.party
+        self._repeats = Repeats()
 
     def add_to(self, app: web.Application) -> None:
         """Add the addresses, and the ways to sign in."""
@@ -63,7 +76,7 @@ class OidcPages:
         try:
             url, flow, cookie = await self._party.begin(
                 name,
-                source=visit.request.remote or "",
+                source=_source(visit.request),
                 next_path=local_path(visit.request.query.get("next", "/")),
             )
         except ProviderAway as error:
@@ -96,10 +109,7 @@ class OidcPages:
             response = self._away(visit, name, error)
         except Rejected as refusal:
             self._console.attempts.failed += 1
-            log.info(
-                "sign-in refused",
-                extra={"reason": refusal.code, "source": name, "remote": visit.request.remote},
-            )
+            self._tell("sign-in refused", visit.request, refusal.code)
             response = refused(visit, refusal)
         drop_cookie(self._console, response, cookie_name)
         return response
@@ -108,17 +118,28 @@ class OidcPages:
         """End the sessions of somebody whom a provider has logged out (back-channel logout)."""
         try:
             self._console.attempts.spend(request.remote, self._console.monotonic())
-            form = await request.clone(client_max_size=MAX_TOKEN_BODY).post()
-            token = form.get("logout_token")
-            if not isinstance(token, str):
+            token = (await read_form(request, MAX_TOKEN_BODY)).get("logout_token")
+            if token is None:
                 raise Forbidden("oidc-logout-wrong", "the request carries no logout_token")
             await self._accounts.logged_out(request.match_info["name"], token)
         except (Rejected, ProviderAway) as refusal:
             reason = refusal.code if isinstance(refusal, Rejected) else "provider-away"
-            log.info("logout refused", extra={"reason": reason, "remote": request.remote})
+            self._tell("logout refused", request, reason)
             body = {"error": "invalid_request", "error_description": str(refusal)}
             return web.json_response(body, status=400, headers={"Cache-Control": "no-store"})
         return web.Response(headers={"Cache-Control": "no-store"})
+
+    def _tell(self, message: str, request: web.Request, reason: str) -> None:
+        """Write a refusal once an hour for each source and reason: any stranger can have one."""
+        now = self._console.monotonic()
+        repeated = self._repeats.note((message, _source(request), reason), now)
+        if repeated is not None:
+            fields = {
+                "reason": reason,
+                "source": request.path[:MAX_SHOWN_PATH],
+                "remote": request.remote,
+            }
+            log.info(message, extra={**fields, "repeated": repeated})
 
     def _away(self, visit: Visit, name: str, error: ProviderAway) -> web.Response:
         log.warning(
@@ -137,4 +158,10 @@ class OidcPages:
 
 
 def _cookie(state: str) -> str:
-    return COOKIE + "".join(c for c in state[:STATE_SHOWN] if c.isalnum())
+    return COOKIE + "".join(c for c in state[:STATE_SHOWN] if c.isascii() and c.isalnum())
+
+
+def _source(request: web.Request) -> str:
+    """Give what counts as one stranger; this machine itself, or a proxy of it, is one, too."""
+    remote = request.remote or ""
+    return source_of((remote, 0)) or remote

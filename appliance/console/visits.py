@@ -15,13 +15,13 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from aiohttp import web
 
 from appliance.console.door import CONSOLE, Console
 from appliance.console.pages import HEADERS
-from appliance.errors import Forbidden, Kind, Rejected
+from appliance.errors import Forbidden, Invalid, Kind, Rejected
 from appliance.identity import sessions
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import CommitFailed, LiveTailnet
@@ -40,6 +40,8 @@ FRESH = timedelta(hours=1)
 """How old a session may be that adds a passkey or makes codes: a browser may have been left open."""
 MAX_PATH_CHARS = 512
 MAX_FORM_BYTES = 16 * 1024
+MAX_FORM_FIELDS = 20
+"""Ours have three."""
 TOKEN_FIELD = "csrf"  # noqa: S105 the name of a field
 
 _STATUS = {
@@ -115,7 +117,7 @@ class Visit:
 
     def cookie(self, name: str) -> str:
         """Return what the browser keeps under a name of ours; empty if nothing."""
-        return self.request.cookies.get(_cookie_name(self.console, name), "")
+        return _cookie(self.request, self.console, name)
 
     def page(self, template: str, *, status: int = 200, **values: object) -> web.Response:
         """Answer with a page."""
@@ -189,12 +191,17 @@ def refused(visit: Visit, refusal: Rejected) -> web.Response:
     return response
 
 
-async def _read_form(visit: Visit) -> None:
-    """Read the fields of a form; of a field that comes twice the first counts."""
-    request = visit.request.clone(client_max_size=MAX_FORM_BYTES)
-    for name, value in (await request.post()).items():
-        if isinstance(value, str):
-            visit.fields.setdefault(name, value)
+async def read_form(request: web.Request, max_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
+    """Read the fields of a form; of a field that comes twice the first counts. Raises Invalid.
+
+    Whatever charset a stranger names, ours are UTF-8: some of Python's take seconds to decode.
+    """
+    data = await request.clone(client_max_size=max_bytes).read()
+    try:
+        pairs = parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+    except ValueError as error:
+        raise Invalid("form-unreadable", "this form cannot be read") from error
+    return dict(reversed(pairs))
 
 
 async def check_form(visit: Visit) -> None:
@@ -213,9 +220,11 @@ async def check_form(visit: Visit) -> None:
             "today",
         )
     if visit.request.content_type == "application/x-www-form-urlencoded":
-        await _read_form(visit)
+        visit.fields.update(await read_form(visit.request))
     given = headers.get("X-CSRF-Token") or visit.fields.get(TOKEN_FIELD, "")
-    if visit.is_new or not hmac.compare_digest(given.encode(), visit.token.encode()):
+    if visit.is_new or not hmac.compare_digest(
+        given.encode(errors="replace"), visit.token.encode()
+    ):
         raise Forbidden(
             "form-outdated", "this page was open for too long: go back, reload it, and try again"
         )
@@ -267,6 +276,12 @@ def drop_cookie(console: Console, response: web.StreamResponse, name: str) -> No
     )
 
 
+def _cookie(request: web.Request, console: Console, name: str) -> str:
+    """Give a cookie of ours; what is no ASCII is none."""
+    text = request.cookies.get(_cookie_name(console, name), "")
+    return text if text.isascii() else ""
+
+
 def _cookie_name(console: Console, name: str) -> str:
     """Without TLS, for trying things out, browsers take no cookie with the strict prefix."""
     return f"__Host-{name}" if console.is_secure else name
@@ -274,8 +289,8 @@ def _cookie_name(console: Console, name: str) -> str:
 
 async def _visit_of(request: web.Request) -> Visit:
     console = request.app[CONSOLE]
-    state = request.cookies.get(_cookie_name(console, STATE_COOKIE), "")
-    is_new = len(state) != STATE_LENGTH or not state.isascii()
+    state = _cookie(request, console, STATE_COOKIE)
+    is_new = len(state) != STATE_LENGTH
     if is_new:
         state = urlsafe_b64encode(console.random_bytes(STATE_BYTES)).rstrip(b"=").decode()
     who = await _signed_in(console, request)
@@ -283,7 +298,7 @@ async def _visit_of(request: web.Request) -> Visit:
 
 
 async def _signed_in(console: Console, request: web.Request) -> SignedIn | None:
-    text = request.cookies.get(_cookie_name(console, SESSION_COOKIE), "")
+    text = _cookie(request, console, SESSION_COOKIE)
     if not text:
         return None
     for live in console.tailnets:

@@ -15,6 +15,7 @@ from random import Random
 
 from appliance.control.exchange import TEXT, Exchange
 from appliance.errors import Conflict, Invalid, Rejected
+from appliance.front.source import source_of
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import CommitFailed, LiveTailnet, LiveTailnets
 from appliance.live.logins import LiveLogins
@@ -135,7 +136,8 @@ class Registrations:
         if not grant.is_missing or is_leaving or is_known or request.node_key.is_zero:
             return grant
         peer = exchange.peer
-        return self._logins.ask(exchange.machine_key, request, "" if peer is None else peer[0])
+        source, crowd = "" if peer is None else peer[0], source_of(peer) or ""
+        return self._logins.ask(exchange.machine_key, request, source, crowd)
 
     def _choose(
         self, machine: MachineKey, request: tailcfg.RegisterRequest, grant: KeyGrant

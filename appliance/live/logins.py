@@ -57,12 +57,22 @@ class LiveLogins:
         return len(self._waiters)
 
     def ask(
-        self, machine: MachineKey, request: tailcfg.RegisterRequest, source: str = ""
+        self,
+        machine: MachineKey,
+        request: tailcfg.RegisterRequest,
+        source: str = "",
+        crowd: str = "",
     ) -> Pending:
         """Return the login that a machine's request waits for, made now if need be; see ``logins.wait``."""
         before = self._table
         self._table, pending = logins.wait(
-            before, machine, request, self.now, random_bytes=self._random_bytes, source=source
+            before,
+            machine,
+            request,
+            self.now,
+            random_bytes=self._random_bytes,
+            source=source,
+            crowd=crowd,
         )
         for gone in before.by_id.keys() - self._table.by_id.keys():
             self._wake(gone)

@@ -78,7 +78,7 @@ class Pending:
     """Nobody has spoken for the machine yet: its user is shown ``url``, and ``logins`` waits.
 
     ``request`` is what the machine asked, without secrets and bounded, ``source`` the address it
-    asked from. ``is_rejected`` means that somebody said no.
+    asked from, ``crowd`` what counts as the same stranger. ``is_rejected`` means that somebody said no.
     """
 
     id: str
@@ -88,6 +88,7 @@ class Pending:
     expires_at: datetime
     asked_at: datetime
     source: str = ""
+    crowd: str = ""
     is_rejected: bool = False
 
 

@@ -33,8 +33,8 @@ MAX_PENDING = 1024
 """Links of one server at a time, each less than 16 KiB. When there are too many the oldest one goes, of
 the source that has most: whoever still waits for it is given a new one."""
 MAX_PENDING_PER_SOURCE = 128
-"""Links that were asked for from one address, so that no stranger pushes out everybody's: a class
-room, or an office behind one address."""
+"""Links that were asked for from one address, or one IPv6 network, so that no stranger pushes out
+everybody's: a class room, or an office behind one address."""
 
 ID_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 """For ids: no letter that looks like another; people copy these."""
@@ -62,13 +62,14 @@ def wait(
     *,
     random_bytes: Callable[[int], bytes],
     source: str = "",
+    crowd: str = "",
 ) -> tuple[PendingLogins, Pending]:
     """Return what a machine's request waits for, made now if need be, as the grant to register with.
 
     For a request that no auth key speaks for and whose node key no valid node has.
     The login that the request follows up, also a rejected one; else one that waits for the same node
     key, so that a link that was shown stays good; else a new one. ``source`` is the address that
-    asks, for people to see.
+    asks, for people to see; ``crowd`` is the stranger that it counts for, else the address itself.
     """
     for pending in logins.by_id.values():
         if not _is_of(pending, machine, request) or pending.expires_at <= now:
@@ -87,11 +88,12 @@ def wait(
         expires_at=expires_at,
         asked_at=now,
         source=source,
+        crowd=crowd or source,
     )
     if expires_at <= now:
         return logins, pending  # a log-out
     others = {key: each for key, each in logins.by_id.items() if each.expires_at > now}
-    _make_room(others, source)
+    _make_room(others, pending.crowd)
     return _with(logins, {**others, login_id: pending}), pending
 
 
@@ -143,15 +145,15 @@ def reject(logins: PendingLogins, login_id: str, now: datetime) -> PendingLogins
     return _with(logins, {**logins.by_id, rejected.id: rejected})
 
 
-def _make_room(others: dict[str, Pending], source: str) -> None:
-    """Leave out what is too much: the oldest login of this source, or of the one that has most."""
-    mine = [key for key, each in others.items() if source and each.source == source]
+def _make_room(others: dict[str, Pending], crowd: str) -> None:
+    """Leave out what is too much: the oldest login of this crowd, or of the one that has most."""
+    mine = [key for key, each in others.items() if crowd and each.crowd == crowd]
     for oldest in mine[: max(0, len(mine) + 1 - MAX_PENDING_PER_SOURCE)]:
         del others[oldest]
     while len(others) >= MAX_PENDING:
-        count = Counter(each.source for each in others.values())
+        count = Counter(each.crowd for each in others.values())
         largest = count.most_common(1)[0][0]
-        del others[next(key for key, each in others.items() if each.source == largest)]
+        del others[next(key for key, each in others.items() if each.crowd == largest)]
 
 
 def _with(logins: PendingLogins, by_id: dict[str, Pending]) -> PendingLogins:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from appliance.console import accounts, app
 from appliance.console.accounts import Accounts
 from appliance.console.attempts import ALL_BURST
 from appliance.console.oidc import OidcPages
+from appliance.identity.oidc.flows import MAX_FLOWS_PER_SOURCE
 from appliance.identity.oidc.provider import Provider
 from appliance.identity.oidc.relying import RelyingParty
 from appliance.identity.principals import LOCAL
@@ -87,7 +88,16 @@ async def site(house: House, rules: dict[str, Any]) -> AsyncIterator[Site]:
             clock=lambda: datetime.now(UTC),
         )
         found = Accounts(party, house.console.tailnets)
-        pages = web.Application()
+
+        @web.middleware
+        async def from_afar(
+            request: web.Request,
+            handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        ) -> web.StreamResponse:
+            remote = request.headers.get("X-Test-Source", request.remote or "")
+            return await handler(request.clone(remote=remote))
+
+        pages = web.Application(middlewares=[from_afar])
         app.add_to(pages, house.console)
         OidcPages(house.console, found).add_to(pages)
         async with TestClient(TestServer(pages)) as client:
@@ -162,6 +172,44 @@ async def test_an_answer_that_comes_twice_is_refused(site: Site) -> None:
 @pytest.mark.parametrize("query", ["", "?state=x", "?code=y", "?state=%00&code=%ff", "?error=x"])
 async def test_answers_of_nobody(site: Site, query: str) -> None:
     assert (await site.browser().get(f"/oidc/callback{query}")).status == 403
+
+
+@pytest.mark.parametrize("state", ["\u00e9", "\u0663", "%00", ";,=", "a" * 4000])
+async def test_states_that_are_none(site: Site, state: str) -> None:
+    assert (await site.browser().get(f"/oidc/callback?state={state}")).status == 403
+
+
+async def test_refusals_of_strangers_do_not_fill_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for i in range(50):
+        assert (await site.browser().get(f"/oidc/callback?state={i}")).status == 403
+        async with site.client.post("/oidc/backchannel/company", data={"x": str(i)}) as answer:
+            assert answer.status == 400
+    lines = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
+    assert lines == ["sign-in refused", "logout refused"]
+
+
+async def test_a_whole_ipv6_network_is_one_stranger(site: Site) -> None:
+    """Else its owner begins so many logins that nobody else can."""
+
+    async def begin(remote: str) -> Answer:
+        return await site.browser().get("/oidc/start/company", {"X-Test-Source": remote})
+
+    for i in range(MAX_FLOWS_PER_SOURCE):
+        assert (await begin(f"2001:db8::{i:x}")).status == 303
+    assert (await begin("2001:db8::ffff")).status == 429
+    assert (await begin("2001:db8:0:1::1")).status == 303
+
+
+async def test_a_logout_in_a_charset_that_costs(site: Site) -> None:
+    kind = "application/x-www-form-urlencoded; charset=nonsense"
+    async with site.client.post(
+        "/oidc/backchannel/company", data=b"logout_token=x", headers={"Content-Type": kind}
+    ) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["error"] == "invalid_request"
 
 
 async def test_guessing_states_is_bounded(site: Site) -> None:

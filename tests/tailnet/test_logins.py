@@ -73,7 +73,9 @@ class House(Ruled):
         assert result.node is not None
         return result.node
 
-    def wait(self, machine: str, request: tailcfg.RegisterRequest, source: str = "") -> Pending:
+    def wait(
+        self, machine: str, request: tailcfg.RegisterRequest, source: str = "", **more: Any
+    ) -> Pending:
         """Ask without anything that speaks for the machine."""
         self.logins, pending = logins.wait(
             self.logins,
@@ -82,6 +84,7 @@ class House(Ruled):
             self.now,
             random_bytes=self.rng.randbytes,
             source=source,
+            **more,
         )
         return pending
 
@@ -326,6 +329,15 @@ class TestPending:
             house.wait(f"x{number}", asked(f"y{number}"), source=source)
         assert len(house.logins.by_id) == logins.MAX_PENDING
         assert mine.id in house.logins.by_id
+
+    def test_an_ipv6_network_is_one_stranger(self, house: House) -> None:
+        """Its owner has more addresses than there are links, each of them for one."""
+        mine = house.wait("laptop", asked("mine"), source="192.0.2.1")
+        for number in range(2 * logins.MAX_PENDING):
+            source = f"2001:db8::{number:x}"
+            house.wait(f"m{number}", asked(f"n{number}"), source=source, crowd="20010db8")
+        assert mine.id in house.logins.by_id
+        assert len(house.logins.by_id) == logins.MAX_PENDING_PER_SOURCE + 1
 
     @pytest.mark.parametrize(
         "form",
