@@ -7,7 +7,7 @@ from msgspec import Struct
 from appliance.api import shapes
 from appliance.api.routes import Context, Nothing, Route, optional_number
 from appliance.errors import Invalid
-from appliance.identity import roles
+from appliance.identity import credentials, roles
 from appliance.identity.scopes import Scope
 from appliance.records import UserID
 from appliance.tailnet import people, users
@@ -96,7 +96,10 @@ async def set_role(ctx: Context, body: SetRole) -> RoleSet:
     async with ctx.edit() as edit:
         roles.check_rank(ctx.caller, edit, user_id, role)
         owner = users.owner_of(edit)
+        is_same = users.get(edit, user_id).role is role
         user = users.set_role(edit, user_id, role)
+        if not is_same:
+            credentials.take_back_invitations(edit, user_id)
         former = None if owner is None or owner.id == user.id else edit.users[owner.id]
     is_handed_over = former is not None and former is not owner
     return RoleSet(

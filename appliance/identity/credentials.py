@@ -38,6 +38,8 @@ CODE_LENGTH = 16
 """79 random bits."""
 GROUP = 4
 
+_LASTING = (CredentialKind.PASSKEY, CredentialKind.RECOVERY_CODE)
+
 
 def holder(edit: Edit, name: str, now: datetime) -> User:
     """Return the user whom a sign-in link is for; the owner if none is named.
@@ -115,7 +117,28 @@ def find(
     credential = None if found is None else state.credentials[found]
     if credential is None or credential.kind is not kind or _is_expired(credential, now):
         return None
+    if kind is CredentialKind.INVITATION and has_come(state, credential.user_id):
+        return None
     return credential
+
+
+def has_come(state: Snapshot | Edit, user_id: UserID) -> bool:
+    """Tell whether a user signed in, or has a way to: an invitation would let its holder be them."""
+    user = state.users.get(user_id)
+    has_account = user is not None and bool(user.subject)
+    return (
+        has_account
+        or any(each.user_id == user_id for each in state.sessions.values())
+        or any(
+            each.user_id == user_id and each.kind in _LASTING for each in state.credentials.values()
+        )
+    )
+
+
+def take_back_invitations(edit: Edit, user_id: UserID) -> None:
+    """Let no invitation of a user be good any more: it was for somebody who might do less."""
+    for each in of_user(edit, user_id, CredentialKind.INVITATION):
+        edit.drop(each)
 
 
 def spend(edit: Edit, kind: CredentialKind, text: str, now: datetime) -> Credential:
@@ -124,6 +147,8 @@ def spend(edit: Edit, kind: CredentialKind, text: str, now: datetime) -> Credent
     if credential is None:
         raise refusal(kind)
     edit.drop(credential)
+    if kind is CredentialKind.INVITATION:
+        take_back_invitations(edit, credential.user_id)  # whoever made it may have kept another one
     return credential
 
 

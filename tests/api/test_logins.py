@@ -139,3 +139,17 @@ async def test_invitation_makes_nobody_somebody_who_is_there(house: House) -> No
         credentials.make_codes(edit, user.id, house.clock(), random_bytes=house.door.random_bytes)
     status, _ = await house.call("POST", "/api/v1/invitation", {"name": "dave"})
     assert status == 409
+
+
+async def test_invitation_is_not_for_who_may_do_more_meanwhile(house: House) -> None:
+    """Whoever made it may have kept it, and could not have made it for an administrator."""
+    status, answer = await house.call("POST", "/api/v1/invitation", {"name": "carol"})
+    user, secret = answer["user"]["id"], answer["url"].rpartition("/")[2]
+
+    def is_good() -> bool:
+        kind = CredentialKind.INVITATION
+        return credentials.find(house.live.snapshot, kind, secret, house.clock()) is not None
+
+    for role, wanted in (("member", True), ("admin", False)):
+        status, _ = await house.call("POST", f"/api/v1/user/{user}/role", {"role": role})
+        assert (status, is_good()) == (200, wanted)

@@ -1,0 +1,47 @@
+"""Invitations: who made one may have kept it, or another one, and must not come in as somebody else."""
+
+from __future__ import annotations
+
+from secrets import token_bytes
+
+from appliance.identity import credentials
+from appliance.identity.principals import LOCAL
+from appliance.records import CredentialKind, User
+from tests.console.conftest import Answer, House
+
+
+async def invited(house: House, name: str) -> tuple[User, str]:
+    """Invite somebody; give the path of the link."""
+    user = await house.user(name)
+    async with house.live.edit(by=LOCAL, act="user.invite") as edit:
+        text, _ = credentials.make_link(
+            edit, user.id, CredentialKind.INVITATION, house.clock(), random_bytes=token_bytes
+        )
+    return user, f"/invite/{text}"
+
+
+async def accept(house: House, path: str) -> Answer:
+    browser = house.browser()
+    await browser.get(path)
+    return await browser.post(path)
+
+
+async def test_a_second_invitation_is_worth_nothing_once_somebody_came(house: House) -> None:
+    user, first = await invited(house, "alice")
+    _, second = await invited(house, "alice")
+    assert (await accept(house, first)).status == 303
+    assert (await house.browser().get(second)).status == 403
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
+        for session in edit.sessions.values():
+            edit.drop(session)
+    assert (await accept(house, second)).status == 403
+    assert not credentials.of_user(house.live.snapshot, user.id, CredentialKind.INVITATION)
+
+
+async def test_an_invitation_is_void_for_who_came_another_way(house: House) -> None:
+    user, path = await invited(house, "alice")
+    assert (await house.browser().get(path)).status == 200
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
+        credentials.make_codes(edit, user.id, house.clock(), random_bytes=token_bytes)
+    assert (await house.browser().get(path)).status == 403
+    assert (await accept(house, path)).status == 403
