@@ -40,7 +40,10 @@ class RegisterNode(Struct, frozen=True, kw_only=True):
 
 
 class Login(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A machine that asks to join: what it says of itself, and from where it asks."""
+    """A machine that asks to join: what it says of itself, and from where it asks.
+
+    ``authId`` and ``url`` are empty for those who may not let it in.
+    """
 
     auth_id: str
     url: str
@@ -84,8 +87,15 @@ class Link(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 async def pending(ctx: Context, _: Nothing) -> Logins:
-    """List the machines that wait to be let in."""
-    return Logins(logins=tuple(_login(each) for each in ctx.door.logins.pending()))
+    """List the machines that wait to be let in.
+
+    Whoever knows the id of one may have it joined as theirs: those who only look are not told it, nor
+    are other tailnets of the machine.
+    """
+    caller = ctx.caller
+    is_told = caller.may(Scope.DEVICES_CORE)
+    found = ctx.door.logins.pending(None if caller.tailnet is None else ctx.live.id)
+    return Logins(logins=tuple(_login(each, is_told=is_told) for each in found))
 
 
 async def register(ctx: Context, body: RegisterLogin) -> shapes.NodeAnswer:
@@ -191,11 +201,11 @@ def _is_machines(ctx: Context, auth_id: str) -> bool:
     return True
 
 
-def _login(pending: Pending) -> Login:
+def _login(pending: Pending, *, is_told: bool) -> Login:
     said = pending.request.hostinfo
     return Login(
-        auth_id=f"{logins.ID_PREFIX}{pending.id}",
-        url=pending.url,
+        auth_id=f"{logins.ID_PREFIX}{pending.id}" if is_told else "",
+        url=pending.url if is_told else "",
         hostname="" if said is None else said.hostname,
         os="" if said is None else said.os,
         client_version="" if said is None else said.ipn_version,

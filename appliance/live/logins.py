@@ -16,7 +16,7 @@ from datetime import datetime
 from appliance.errors import Conflict
 from appliance.identity.principals import Principal
 from appliance.live.tailnet import LiveTailnet, LiveTailnets
-from appliance.records import Node
+from appliance.records import Node, TailnetID
 from appliance.tailnet import logins
 from appliance.tailnet.addresses import Rng
 from appliance.tailnet.enrolment import LoginGrant, Pending
@@ -105,14 +105,27 @@ class LiveLogins:
         """Return a login that waits. Raises Invalid, NotFound."""
         return logins.find(self._table, login_id, self.now)
 
-    def pending(self) -> Sequence[Pending]:
-        """List the logins that wait, the oldest first."""
+    def pending(self, within: TailnetID | None = None) -> Sequence[Pending]:
+        """List the logins that wait, the oldest first: all, or those of one tailnet."""
         now = self.now
         return [
             each
             for each in self._table.by_id.values()
-            if each.expires_at > now and not each.is_rejected
+            if each.expires_at > now
+            and not each.is_rejected
+            and within in (None, self._home(each).id)
         ]
+
+    def _home(self, pending: Pending) -> LiveTailnet:
+        """Give the tailnet that a machine is of, or whose it would be if nobody said another one."""
+        before = pending.request.old_node_key
+        for live in self._tailnets:
+            if before in live.snapshot.by_node_key:
+                return live
+        for live in self._tailnets:
+            if pending.machine in live.snapshot.by_machine_key:
+                return live
+        return self._tailnets.default
 
     async def approve(
         self, live: LiveTailnet, login_id: str, grant: LoginGrant, *, by: Principal

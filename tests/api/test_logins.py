@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from appliance.api import logins as api_logins
+from appliance.api.routes import Context, Nothing
 from appliance.identity import credentials
 from appliance.identity.principals import LOCAL
+from appliance.identity.scopes import LOCAL_CALLER, Caller, Scope
+from appliance.live import LiveTailnet, LiveTailnets
 from appliance.records import CredentialKind, Role
 from appliance.tailnet import users
 from appliance.tailnet.enrolment import Pending
 from appliance.wire import tailcfg
-from tests.api.conftest import House
-from tests.support.builder import machine_key, node_key
+from tests.api.conftest import House, Remote
+from tests.support.builder import build, machine_key, node_key, sequences_after
+from tests.support.livehouse import FakeStore
+from tests.support.waitinglogins import logins_of
 
 
 def waiting(house: House, name: str = "laptop") -> Pending:
@@ -33,6 +40,39 @@ async def test_waiting_machines_are_listed(house: House) -> None:
     assert login["authId"] == f"hskey-authreq-{pending.id}"
     assert login["url"].endswith(f"/register/{login['authId']}")
     assert (login["hostname"], login["source"], login["os"]) == ("laptop", "192.0.2.1", "linux")
+
+
+async def test_who_only_looks_is_not_told_what_lets_a_machine_in(remote: Remote) -> None:
+    """Whoever knows the id may have the machine joined as theirs."""
+    waiting(remote.house)
+    for scope, is_told in (("devices:core:read", False), ("devices:core", True)):
+        _, body = await remote.call("GET", "/api/v1/login", await remote.key(scopes=[scope]))
+        (login,) = body["logins"]
+        assert login["hostname"] == "laptop"
+        assert (bool(login["authId"]), bool(login["url"])) == (is_told, is_told)
+
+
+async def test_machines_of_one_tailnet_are_not_shown_to_another(house: House) -> None:
+    """An administrator of that one could have them joined there."""
+    snapshot = build("bob: phone", tailnet_id=2)
+    other = LiveTailnet(snapshot, FakeStore(), sequences_after(snapshot), clock=house.clock)
+    tailnets = LiveTailnets([house.live, other])
+    door = replace(house.door, tailnets=tailnets, logins=logins_of(tailnets))
+    (phone,) = snapshot.nodes.values()
+    for machine, name in ((machine_key("laptop"), "laptop"), (phone.machine_key, "phone")):
+        request = tailcfg.RegisterRequest(
+            version=130, node_key=node_key(f"new {name}"), hostinfo=tailcfg.Hostinfo(hostname=name)
+        )
+        door.logins.ask(machine, request, "192.0.2.1")
+
+    async def shown(caller: Caller, live: LiveTailnet) -> list[str]:
+        found = await api_logins.pending(Context(caller, door, live, {}), Nothing())
+        return [each.hostname for each in found.logins]
+
+    everything = frozenset({Scope.ALL})
+    for live, names in ((house.live, ["laptop"]), (other, ["phone"])):
+        assert await shown(Caller(LOCAL, everything, tailnet=live.id), live) == names
+        assert await shown(LOCAL_CALLER, live) == ["laptop", "phone"]
 
 
 @pytest.mark.parametrize(
