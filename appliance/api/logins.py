@@ -14,7 +14,7 @@ from appliance.errors import Forbidden, Invalid, NotFound
 from appliance.identity import credentials, roles
 from appliance.identity.scopes import Scope, covers
 from appliance.identity.sshchecks import Verdict
-from appliance.records import CredentialKind, RegisterMethod
+from appliance.records import Credential, CredentialKind, RegisterMethod, User
 from appliance.tailnet import logins, users
 from appliance.tailnet.enrolment import LoginGrant, Pending
 
@@ -141,11 +141,7 @@ async def sign_in_link(ctx: Context, body: SignInLink) -> Link:
         text, link = credentials.make_link(
             edit, user.id, CredentialKind.LINK, now, random_bytes=ctx.door.random_bytes
         )
-    return Link(
-        user=shapes.user(user),
-        url=f"{ctx.door.base_url}/signin/link/{text}",
-        expires_at=link.expires_at,
-    )
+    return _link(ctx, user, f"/signin/link/{text}", link)
 
 
 async def invite(ctx: Context, body: Invite) -> Link:
@@ -171,11 +167,12 @@ async def invite(ctx: Context, body: Invite) -> Link:
         text, link = credentials.make_link(
             edit, user.id, CredentialKind.INVITATION, now, random_bytes=ctx.door.random_bytes
         )
-    return Link(
-        user=shapes.user(user),
-        url=f"{ctx.door.base_url}/invite/{text}",
-        expires_at=link.expires_at,
-    )
+    return _link(ctx, user, f"/invite/{text}", link)
+
+
+def _link(ctx: Context, user: User, path: str, made: Credential) -> Link:
+    url = f"{ctx.door.base_url}{path}"
+    return Link(user=shapes.user(user), url=url, expires_at=made.expires_at)
 
 
 async def _register(ctx: Context, name: str, auth_id: str) -> shapes.NodeAnswer:

@@ -12,7 +12,12 @@ from appliance.cli.root import Group, Invocation
 
 @click.group(cls=Group)
 def generate() -> None:
-    """Make keys."""
+    """Make keys.
+
+    \b
+    Example:
+      (umask 077; headwater generate mesh-key > mesh.key)
+    """
 
 
 @generate.verb("private-key")
