@@ -40,7 +40,15 @@ def apikeys() -> None:
 def create(
     invocation: Invocation, expiration: str, scopes: tuple[str, ...], user: str, description: str
 ) -> None:
-    """Make a key and print it; it cannot be shown again."""
+    """Make a key and print it; it cannot be shown again.
+
+    Scopes are named as docs/api.md has them at each call; one that is not known is answered with all.
+
+    \b
+    Example:
+      headwater apikeys create --scope devices:core:read --scope policy_file -e 30d
+      headwater apikeys create -u alice --description "Alice's laptop"
+    """
     client = invocation.client()
     body: Plain = {
         "expiration": _until(expiration),
@@ -77,7 +85,12 @@ def expire(invocation: Invocation, key_id: str, prefix: str) -> None:
 @click.option("--grace", default="1h", show_default=True, help="How long the old one works on.")
 @click.pass_obj
 def rotate(invocation: Invocation, key_id: str, prefix: str, expiration: str, grace: str) -> None:
-    """Make a key that may do the same and print it; the old one ends after a grace time."""
+    """Make a key that may do the same and print it; the old one ends after a grace time.
+
+    \b
+    Example:
+      headwater apikeys rotate -i 3 --grace 10m > key.new
+    """
     body = {**_named(key_id, prefix), "grace": grace}
     if expiration:
         body["expiration"] = _until(expiration)

@@ -45,7 +45,12 @@ def pending(invocation: Invocation) -> None:
 @auth_id_option
 @click.pass_obj
 def register(invocation: Invocation, user: str, auth_id: str) -> None:
-    """Let a device in, as a device of a user."""
+    """Let a device in, as a device of a user.
+
+    \b
+    Example:
+      headwater auth register --user alice --auth-id hskey-authreq-k7m2p9xq4tk7m2p9xq4tabcd
+    """
     client = invocation.client()
     body: Plain = {"user": user, "authId": auth_id}
     answer = client.post("/api/v1/auth/register", body)

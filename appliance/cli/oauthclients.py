@@ -34,7 +34,12 @@ def oauthclients() -> None:
 def create(
     invocation: Invocation, scopes: tuple[str, ...], tags: tuple[str, ...], description: str
 ) -> None:
-    """Make a client and print its secret; it cannot be shown again."""
+    """Make a client and print its secret; it cannot be shown again.
+
+    \b
+    Example:
+      headwater oauth-clients create --scope auth_keys --tags tag:ci --description "build machines"
+    """
     body: Plain = {
         "keyType": "client",
         "scopes": split(scopes),
