@@ -207,7 +207,9 @@ choose_tls() {
   if [ -z "$tls" ]; then
     tls=acme
     site >"$scratch/trial.yaml"
-    program config check "$scratch/trial.yaml" >/dev/null 2>&1 || tls=local-ca
+    # Only where the name is what stands in the way: another mistake is told, and nothing is chosen.
+    program config check "$scratch/trial.yaml" >"$scratch/said" 2>&1 ||
+      ! grep -q '^ *server_url:' "$scratch/said" || tls=local-ca
     [ $tls = acme ] || say "No public authority certifies $domain: taking an authority of its own (--tls local-ca)."
   fi
   case $tls in
