@@ -13,7 +13,6 @@ from appliance.console.signin import signed_in
 from appliance.console.visits import Visit, local_path
 from appliance.errors import Forbidden, Invalid
 from appliance.identity import credentials
-from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import LiveTailnet
 from appliance.records import Credential, CredentialID, CredentialKind, SignInMethod
 
@@ -56,15 +55,12 @@ async def finish_sign_in(visit: Visit) -> web.Response:
         visit.console.attempts.failed += 1
         raise
     live, passkey = found[0]
-    user = live.snapshot.users[passkey.user_id]
-    by = Principal(PrincipalKind.USER, user.login_name)
-    async with live.edit(by=by, act="credential.use") as edit:
-        credentials.use_passkey(edit, passkey.id, count, live.clock())
     response = await signed_in(
         visit,
         live,
         passkey.user_id,
         SignInMethod.PASSKEY,
+        spend=lambda edit: credentials.use_passkey(edit, passkey.id, count, live.clock()),
         next_path=visit.request.query.get("next", "/"),
     )
     return _as_json(response)

@@ -13,7 +13,6 @@ from appliance.console.signin import signed_in
 from appliance.console.visits import Visit, local_path
 from appliance.errors import Forbidden
 from appliance.identity import credentials
-from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import LiveTailnet
 from appliance.records import Credential, CredentialKind, SignInMethod
 
@@ -79,11 +78,14 @@ def _show(visit: Visit, kind: CredentialKind) -> web.Response:
 async def _use(visit: Visit, kind: CredentialKind, secret: str, next_path: str) -> web.Response:
     _spend(visit)
     live, found = _find(visit, kind, secret)
-    user = live.snapshot.users[found.user_id]
-    by = Principal(PrincipalKind.USER, user.login_name)
-    async with live.edit(by=by, act="credential.use") as edit:
-        credentials.spend(edit, kind, secret, live.clock())
-    return await signed_in(visit, live, user.id, _METHODS[kind], next_path=next_path)
+    return await signed_in(
+        visit,
+        live,
+        found.user_id,
+        _METHODS[kind],
+        spend=lambda edit: credentials.spend(edit, kind, secret, live.clock()),
+        next_path=next_path,
+    )
 
 
 def _find(visit: Visit, kind: CredentialKind, secret: str) -> tuple[LiveTailnet, Credential]:

@@ -6,6 +6,7 @@ Not for proving who somebody is: each way does that, and then calls ``signed_in`
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from urllib.parse import quote
 
@@ -23,8 +24,9 @@ from appliance.errors import Forbidden
 from appliance.identity import sessions
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import LiveTailnet
-from appliance.records import SignInMethod, UserID
+from appliance.records import Credential, SignInMethod, UserID
 from appliance.tailnet import users
+from appliance.tailnet.snapshot import Edit
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +37,25 @@ async def signed_in(
     user_id: UserID,
     method: SignInMethod,
     *,
+    spend: Callable[[Edit], Credential] | None = None,
     expires_at: datetime | None = None,
     next_path: str = "/",
 ) -> web.Response:
     """Start a session for a user who proved to be that user; send the browser on.
 
-    A session that the browser had ends. Raises NotFound for a user who is gone.
+    ``spend`` takes what was shown for its use, in the same change: whatever happens, either both are
+    done or none is. A session that the browser had ends. Raises NotFound for a user who is gone.
     """
     now = live.clock()
     if expires_at is not None and expires_at <= now:
         raise Forbidden("login-expired", "this login has run out: sign in again")
     user = users.get(live.snapshot, user_id)
-    await _end(visit)
     request = visit.request
     async with live.edit(
         by=Principal(PrincipalKind.USER, user.login_name), act="session.start"
     ) as edit:
+        if spend is not None:
+            edit.because(spend(edit), "credential.use", "")
         text, session = sessions.start(
             edit,
             user_id,
@@ -61,6 +66,7 @@ async def signed_in(
             agent=request.headers.get("User-Agent", ""),
             source=request.remote or "",
         )
+    await _end(visit)
     log.info(
         "signed in",
         extra={"user": user.name, "reason": method, "tailnet": live.snapshot.tailnet.name},

@@ -222,7 +222,9 @@ def find_passkey(state: Snapshot | Edit, public_id: bytes) -> Credential | None:
     return None if found is None else state.credentials[found]
 
 
-def use_passkey(edit: Edit, credential_id: CredentialID, sign_count: int, now: datetime) -> None:
+def use_passkey(
+    edit: Edit, credential_id: CredentialID, sign_count: int, now: datetime
+) -> Credential:
     """Note a use. Raises Forbidden for a count that does not go up: the passkey may be a copy."""
     passkey = edit.credentials.get(credential_id)
     if passkey is None:
@@ -232,7 +234,9 @@ def use_passkey(edit: Edit, credential_id: CredentialID, sign_count: int, now: d
             "passkey-copied",
             "this passkey counts backwards, as a copy of one does: sign in by other means and remove it",
         )
-    edit.put(replace(passkey, sign_count=sign_count, used_at=now))
+    passkey = replace(passkey, sign_count=sign_count, used_at=now)
+    edit.put(passkey)
+    return passkey
 
 
 def remove_passkey(edit: Edit, user_id: UserID, credential_id: CredentialID) -> Credential:

@@ -113,6 +113,7 @@ class LiveLogins:
             for each in self._table.by_id.values()
             if each.expires_at > now
             and not each.is_rejected
+            and self._tailnets.find_node(each.request.node_key) is None
             and within in (None, self._home(each).id)
         ]
 
@@ -139,13 +140,14 @@ class LiveLogins:
         reason = f"login of {'' if user is None else user.name}, by {grant.method}"
         if pending.source:
             reason += f", asked for from {pending.source}"
-        async with live.edit(by=by, act="node.register", reason=reason) as edit:
-            for other in self._tailnets:
-                if other is not live and pending.request.node_key in other.drafted.by_node_key:
-                    raise Conflict(
-                        "login-outdated", "this machine has joined another network meanwhile"
-                    )
-            node = logins.approve(self._table, edit, login_id, grant, self.now, rng=self._rng)
+        try:
+            async with live.edit(by=by, act="node.register", reason=reason) as edit:
+                self._check_elsewhere(live, pending)
+                node = logins.approve(self._table, edit, login_id, grant, self.now, rng=self._rng)
+        except asyncio.CancelledError:
+            # It may be committed all the same: the machine asks again, and finds out.
+            self._wake(pending.id)
+            raise
         self._table = logins.forget(self._table, pending.id)
         self._wake(pending.id)
         self.approved += 1
@@ -160,6 +162,13 @@ class LiveLogins:
             },
         )
         return node
+
+    def _check_elsewhere(self, live: LiveTailnet, pending: Pending) -> None:
+        for other in self._tailnets:
+            if other is not live and pending.request.node_key in other.drafted.by_node_key:
+                raise Conflict(
+                    "login-outdated", "this machine has joined another network meanwhile"
+                )
 
     def reject(self, login_id: str, *, by: Principal) -> Pending:
         """Refuse the machine, and tell it so. Raises Invalid, NotFound."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from secrets import token_bytes
+from unittest.mock import Mock
 
-from appliance.identity import credentials
+import pytest
+
+from appliance.identity import credentials, sessions
 from appliance.identity.principals import LOCAL
+from appliance.live import CommitFailed
 from appliance.records import CredentialKind, User
 from tests.console.conftest import Answer, House
 
@@ -45,3 +49,21 @@ async def test_an_invitation_is_void_for_who_came_another_way(house: House) -> N
         credentials.make_codes(edit, user.id, house.clock(), random_bytes=token_bytes)
     assert (await house.browser().get(path)).status == 403
     assert (await accept(house, path)).status == 403
+
+
+@pytest.mark.parametrize("kind", [CredentialKind.LINK, CredentialKind.INVITATION])
+async def test_a_link_is_spent_with_the_session_or_not_at_all(
+    house: House, monkeypatch: pytest.MonkeyPatch, kind: CredentialKind
+) -> None:
+    """Between the two a browser may go away, or the database."""
+    user = await house.user("alice")
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
+        text, _ = credentials.make_link(
+            edit, user.id, kind, house.clock(), random_bytes=token_bytes
+        )
+    path = f"/signin/link/{text}" if kind is CredentialKind.LINK else f"/invite/{text}"
+    with monkeypatch.context() as broken:
+        broken.setattr(sessions, "start", Mock(side_effect=CommitFailed("the disk is full")))
+        assert (await accept(house, path)).status == 503
+    assert (await accept(house, path)).status == 303
+    assert len(house.live.snapshot.sessions) == 1

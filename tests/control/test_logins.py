@@ -25,6 +25,7 @@ from appliance.wire.keys import NodeKey
 from tests.control.recorder import Recorder
 from tests.control.tailnets import machine_key, node_key
 from tests.support.builder import build, sequences_after
+from tests.support.cancelling import Interruption, at_every_await
 from tests.support.clock import Clock
 from tests.support.livehouse import FakeStore
 from tests.support.polling import until
@@ -118,6 +119,28 @@ async def answered(recorder: Recorder, task: asyncio.Task[None]) -> tailcfg.Regi
         await task
     assert recorder.status == 200
     return tailcfg.decode_register_response(recorder.body)
+
+
+async def test_approval_that_is_cancelled_leaves_nobody_waiting() -> None:
+    """A browser that goes away while the disk is asked: the machine is in, and must learn it."""
+
+    async def trial(interruption: Interruption) -> None:
+        async with running() as lab:
+            url = (await lab.ask(1)).auth_url
+            recorder, task = await lab.held(1, url)
+            approving = asyncio.create_task(interruption(lab.approve(url)))
+            interruption.act = approving.cancel
+            await asyncio.gather(approving, return_exceptions=True)
+            async with lab.live.edit(by=LOCAL, act="test.change"):
+                pass  # whatever was drafted before is decided now
+            if lab.live.snapshot.by_node_key.get(node_key(1)) is None:
+                await until(lambda: lab.logins.waiting == 1)
+                assert [each.url for each in lab.logins.pending()] == [url]
+                return
+            assert (await answered(recorder, task)).machine_authorized
+            assert not lab.logins.pending()
+
+    assert await at_every_await(trial) > 4
 
 
 async def test_approval_answers_the_held_request(caplog: pytest.LogCaptureFixture) -> None:
