@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -48,6 +49,9 @@ REMOVAL_S = 20.0
 """To remove a record of ours, also while the server stops."""
 MAX_AUTHORIZATIONS = 100
 """Of one order: what public authorities allow."""
+
+_TOKEN = re.compile(r"[0-9A-Za-z_-]{1,512}", re.ASCII)
+"""Source: RFC 8555 section 8.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,7 @@ class Attempt:
         """Put up the answer to one of an authorisation's challenges; return the challenge."""
         about = found.get("identifier")
         name = str(about.get("value", "")) if isinstance(about, dict) else ""
+        self._check_ordered(name)
         is_wildcard = bool(found.get("wildcard"))
         offered = found.get("challenges")
         by_kind = {
@@ -217,8 +222,18 @@ class Attempt:
             self._tell_persistent_record(name, chosen, is_wildcard=is_wildcard)
         return chosen, asked_as
 
+    def _check_ordered(self, name: str) -> None:
+        """Refuse to prove what was not ordered: an operator's program and zone are not the authority's."""
+        about = _plain(name)
+        if all(about != _plain(each.removeprefix("*.")) for each in self.wanted.names):
+            told = f"the authority asks about {clean(name)!r}, which was not ordered"
+            raise AuthorityError(told, type="protocol")
+
     def _key_authorization(self, challenge: Json) -> str:
-        return f"{challenge.get('token', '')}.{self._account['thumbprint']}"
+        token = str(challenge.get("token", ""))
+        if challenge["type"] != DNS_PERSIST and not _TOKEN.fullmatch(token):
+            raise AuthorityError("the authority gave a token that is none", type="protocol")
+        return f"{token}.{self._account['thumbprint']}"
 
     def _tell_persistent_record(self, name: str, challenge: Json, *, is_wildcard: bool) -> None:
         issuers = challenge.get("issuer-domain-names")
@@ -328,6 +343,10 @@ def identifier(name: str) -> dict[str, str]:
         return {"type": "ip", "value": str(ip_address(name))}
     except ValueError:
         return {"type": "dns", "value": name}
+
+
+def _plain(name: str) -> str:
+    return identifier(name)["value"].lower()
 
 
 def possible_kinds(kinds: Sequence[str], name: str, *, is_wildcard: bool) -> tuple[str, ...]:
