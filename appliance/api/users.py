@@ -7,7 +7,7 @@ from msgspec import Struct
 from appliance.api import shapes
 from appliance.api.routes import Context, Nothing, Route, optional_number
 from appliance.errors import Invalid
-from appliance.identity import credentials, roles
+from appliance.identity import credentials, roles, sessions
 from appliance.identity.scopes import Scope
 from appliance.records import UserID
 from appliance.tailnet import people, users
@@ -129,10 +129,11 @@ async def link(ctx: Context, body: LinkUser) -> shapes.UserAnswer:
 
 
 async def unlink(ctx: Context, _: Nothing) -> shapes.UserAnswer:
-    """Take away a user's account at an identity provider, and the groups that came from there."""
+    """Take away a user's account at an identity provider, its groups and all sessions."""
     async with ctx.edit() as edit:
         roles.check_rank(ctx.caller, edit, ctx.user_id)
         user = people.unlink(edit, users.get(edit, ctx.user_id))
+        sessions.end_all(edit, user.id)  # whoever has the account may sit at one of them
     return shapes.UserAnswer(user=shapes.user(user))
 
 

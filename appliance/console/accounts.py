@@ -106,8 +106,11 @@ class Accounts:
         try:
             judged, known.token = await self.party.renew(known.provider, known.subject, known.token)
             async with live.edit(by=SYSTEM, act="user.refresh", reason="refresh token") as edit:
-                if user.id in edit.users:
+                found = people.find(edit, judged.person.issuer, judged.person.subject)
+                if found is not None and found.id == user.id:
                     people.sign_in(edit, judged.person, live.clock())
+                else:  # unlinked meanwhile: nobody logged in, so nobody is made
+                    self._refreshed.pop(key, None)
         except (ProviderAway, CommitFailed) as error:
             log.debug("refresh put off", extra={"user": user.name, "reason": str(error)})
         except Rejected as refusal:

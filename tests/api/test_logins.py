@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from secrets import token_bytes
 from typing import Any
 
 import pytest
 
 from appliance.api import logins as api_logins
 from appliance.api.routes import Context, Nothing
-from appliance.identity import credentials
+from appliance.identity import credentials, sessions
 from appliance.identity.principals import LOCAL
 from appliance.identity.scopes import LOCAL_CALLER, Caller, Scope
 from appliance.live import LiveTailnet, LiveTailnets
-from appliance.records import CredentialKind, Role
+from appliance.records import CredentialKind, Role, SignInMethod
 from appliance.tailnet import users
 from appliance.tailnet.enrolment import Pending
 from appliance.wire import tailcfg
@@ -159,6 +160,17 @@ async def test_existing_user_becomes_owner_where_there_is_none(house: House) -> 
     owner = users.owner_of(house.live.snapshot)
     assert owner is not None
     assert owner.name == "bob"
+
+
+async def test_an_account_that_is_taken_away_is_signed_out(house: House) -> None:
+    alice, bob = await house.user("alice"), await house.user("bob")
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
+        for user_id in (alice, bob):
+            sessions.start(
+                edit, user_id, SignInMethod.OIDC, house.clock(), random_bytes=token_bytes
+            )
+    assert (await house.call("POST", f"/api/v1/user/{alice}/unlink"))[0] == 200
+    assert [each.user_id for each in house.live.snapshot.sessions.values()] == [bob]
 
 
 async def test_invitation_makes_a_user_who_never_signed_in(house: House) -> None:

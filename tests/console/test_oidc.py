@@ -290,6 +290,21 @@ async def test_groups_follow_while_a_refresh_token_is_good(site: Site) -> None:
     assert site.user().groups == ("ops",)  # type: ignore[union-attr]
 
 
+async def test_nobody_is_made_by_a_refresh(site: Site) -> None:
+    """Once an administrator has taken the account from the user, only a login makes another one."""
+    del site.idp.claims["email"]
+    site.idp.refresh_token = "rt"
+    await site.sign_in(site.browser())
+    user = site.user()
+    assert user is not None
+    async with site.house.live.edit(by=LOCAL, act="test.change") as edit:
+        people.unlink(edit, edit.users[user.id])
+    site.house.clock.advance(accounts.REFRESH_EVERY.total_seconds())
+    before = site.house.live.snapshot.users
+    await site.accounts.refresh()
+    assert site.house.live.snapshot.users == before
+
+
 @pytest.mark.parametrize("rules", [{"allowed_groups": ("staff",)}])
 async def test_who_may_no_longer_come_in_is_signed_out(site: Site) -> None:
     site.idp.refresh_token = "rt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -359,6 +360,17 @@ async def test_groups_that_only_userinfo_has(idp: openid.Provider, party: Party)
     assert done.judged.person.issuer == idp.issuer
 
 
+async def test_what_is_said_of_one_address_is_not_said_of_another(
+    idp: openid.Provider, party: Party
+) -> None:
+    idp.claims |= {"email": "alice@example.com", "email_verified": True}
+    for verified, email in (({}, ""), ({"email_verified": True}, "boss@example.com")):
+        idp.userinfo = {"sub": "alice-1", "email": "boss@example.com", **verified}
+        assert (await login(party(), idp)).judged.person.email == email
+    idp.userinfo = {"sub": "alice-1", "email": "alice@example.com"}
+    assert (await login(party(), idp)).judged.person.email == "alice@example.com"
+
+
 async def test_userinfo_of_somebody_else(idp: openid.Provider, party: Party) -> None:
     idp.userinfo = {"sub": "boss", "email": "boss@example.com", "email_verified": True}
     assert await refused(party(), idp) == "oidc-userinfo-differs"
@@ -391,6 +403,16 @@ async def test_userinfo_of_somebody_else(idp: openid.Provider, party: Party) -> 
         (
             {"email": "b@example.com", "email_verified": True},
             {"allowed_users": ("a@example.com",)},
+            "oidc-user-not-allowed",
+        ),
+        (
+            {"email": "a@stra\u00dfe.example", "email_verified": True},
+            {"allowed_domains": ("strasse.example",)},
+            "oidc-domain-not-allowed",
+        ),
+        (
+            {"email": "\u212aim@example.com", "email_verified": True},
+            {"allowed_users": ("kim@example.com",)},
             "oidc-user-not-allowed",
         ),
         ({"groups": ["x"]}, {"allowed_groups": ("staff",)}, "oidc-group-not-allowed"),
@@ -485,6 +507,25 @@ async def test_a_provider_that_is_away_at_first(idp: openid.Provider, party: Par
     relying.remote("company").provider = settled(idp, issuer=port)
     await login(relying, idp)
     assert relying.remote("company").failure == ""
+
+
+async def test_a_crowd_waits_for_one_answer(party: Party, monkeypatch: pytest.MonkeyPatch) -> None:
+    relying = party(issuer="http://127.0.0.1:1")
+    far, asked = relying.remote("company"), []
+
+    async def away(url: str) -> dict[str, Any]:
+        asked.append(url)
+        await asyncio.sleep(0)
+        raise ProviderAway("silent")
+
+    monkeypatch.setattr(far, "_document", away)
+    begun = [relying.begin("company", source="::1", next_path="/") for _ in range(50)]
+    failed = await asyncio.gather(*begun, return_exceptions=True)
+    assert {type(each) for each in failed} == {ProviderAway}
+    assert len(asked) == 1
+    with pytest.raises(ProviderAway):
+        await relying.begin("company", source="::1", next_path="/")
+    assert len(asked) == 2
 
 
 async def test_a_provider_that_does_not_answer(

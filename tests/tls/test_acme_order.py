@@ -42,9 +42,11 @@ class Records:
         self.names: list[str] = []
 
     async def add(self, name: str, value: str) -> None:
+        assert value
         self.names.append(name)
 
     async def remove(self, name: str, value: str) -> None:
+        assert value
         self.names.append(f"without {name}")
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from appliance.errors import Forbidden
-from appliance.identity.oidc.provider import Provider
+from appliance.identity.oidc.provider import ClaimNames, Provider
 from appliance.records import Role
 from appliance.tailnet.people import MAX_GROUP_CHARS, MAX_GROUPS, MAX_SUBJECT_CHARS, Person
 
@@ -38,10 +38,11 @@ class Judged:
     token_expires_at: datetime | None
 
 
-def together(id_token: Claims, userinfo: Claims) -> dict[str, Any]:
+def together(id_token: Claims, userinfo: Claims, names: ClaimNames) -> dict[str, Any]:
     """Join the claims of an ID token with those of userinfo, which are newer and count more.
 
-    What makes a token that token stays its own. Raises Forbidden if the two speak of different
+    What makes a token that token stays its own, and what one says of an address is not said of
+    another one. Raises Forbidden if the two speak of different
     subjects (OpenID Connect Core 1.0 section 5.3.2).
     """
     if userinfo and userinfo.get("sub") != id_token.get("sub"):
@@ -54,7 +55,11 @@ def together(id_token: Claims, userinfo: Claims) -> dict[str, Any]:
         for key in ("iss", "sub", "aud", "exp", "iat", "nonce")
         if key in id_token
     }
-    return {**id_token, **userinfo, **own}
+    found = {**id_token, **userinfo, **own}
+    told = id_token.get(names.email)
+    if told is not None and found[names.email] != told and names.email_verified not in userinfo:
+        found.pop(names.email_verified, None)
+    return found
 
 
 def judge(provider: Provider, claims: Claims) -> Judged:
@@ -124,10 +129,10 @@ def pick(claims: Claims, path: str) -> object:
 
 
 def _check_allowed(provider: Provider, email: str, groups: tuple[str, ...]) -> None:
-    address = email.casefold()
+    address = _folded(email)
     _, at, domain = address.rpartition("@")
-    domains = {each.casefold().lstrip("@") for each in provider.allowed_domains}
-    people = {each.casefold() for each in provider.allowed_users}
+    domains = {_folded(each).lstrip("@") for each in provider.allowed_domains}
+    people = {_folded(each) for each in provider.allowed_users}
     wanted = {each.lstrip("/") for each in provider.allowed_groups}
     if domains and not (at and domain in domains):
         raise Forbidden(
@@ -149,6 +154,11 @@ def _check_allowed(provider: Provider, email: str, groups: tuple[str, ...]) -> N
             " administrator",
             concerns=email,
         )
+
+
+def _folded(text: str) -> str:
+    """Give an address without its case; other letters fold to the same ones, and are not the same."""
+    return text.lower() if text.isascii() else text
 
 
 def _text(claims: Claims, path: str) -> str:

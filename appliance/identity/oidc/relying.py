@@ -130,7 +130,8 @@ class RelyingParty:
         given = await remote.exchange(code, flow.verifier, self._redirect_uri(remote.provider))
         claims = await remote.claims(given.id_token)
         self._check(claims, remote.provider, metadata, flow.nonce)
-        judged = judge(remote.provider, together(claims, await remote.userinfo(given.access_token)))
+        userinfo = await remote.userinfo(given.access_token)
+        judged = _judged(remote.provider, claims, userinfo)
         return Finished(judged, flow, remote.provider, given.refresh_token)
 
     async def renew(self, name: str, subject: str, refresh_token: str) -> tuple[Judged, str]:
@@ -148,7 +149,7 @@ class RelyingParty:
         userinfo = await remote.userinfo(given.access_token)
         if claims.get("sub") != subject or not (given.id_token or userinfo):
             raise Forbidden("oidc-refresh-wrong", "the provider's new tokens are of somebody else")
-        judged = judge(remote.provider, together(claims, userinfo))
+        judged = _judged(remote.provider, claims, userinfo)
         return judged, given.refresh_token or refresh_token
 
     async def logged_out(self, name: str, logout_token: str) -> tuple[str, str]:
@@ -183,6 +184,10 @@ class RelyingParty:
         """Close the connections to all providers."""
         for remote in self.remotes.values():
             await remote.close()
+
+
+def _judged(provider: Provider, claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> Judged:
+    return judge(provider, together(claims, userinfo, provider.claims))
 
 
 def _told(query: Mapping[str, str]) -> str:

@@ -78,6 +78,7 @@ class RemoteProvider:
         self._lock = asyncio.Lock()
         self._metadata: Metadata | None = None
         self._keys: tuple[Key, ...] = ()
+        self._tries = 0
         self._learnt_at = float("-inf")
         self._keys_at = float("-inf")
         self._session: aiohttp.ClientSession | None = None
@@ -98,9 +99,13 @@ class RemoteProvider:
 
         Raises ProviderAway if it was never reached; later failures leave what is known in use.
         """
+        tries = self._tries
         async with self._lock:
-            if self._metadata is None or self._now() - self._learnt_at >= FRESH_S:
+            is_due = self._metadata is None or self._now() - self._learnt_at >= FRESH_S
+            # Who waited while another asked has the same answer: a crowd would wait one by one.
+            if is_due and tries == self._tries:
                 await self._learn()
+                self._tries += 1
             if self._metadata is None:
                 raise ProviderAway(self.failure)
             return self._metadata
