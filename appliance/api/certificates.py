@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from appliance.api.routes import Context, Nothing, Route
 from appliance.api.shapes import Moment
-from appliance.errors import Conflict
+from appliance.errors import Conflict, Forbidden
 from appliance.identity.scopes import Scope
 from appliance.tls.current import CurrentCertificate, complaints
 
@@ -61,6 +61,11 @@ async def list_certificates(ctx: Context, _: Nothing) -> Certificates:
 
 async def renew(ctx: Context, _: Nothing) -> Asked:
     """Ask for a new certificate though none is due, as soon as the authority's limits allow."""
+    if not ctx.is_of_the_server:
+        raise Forbidden(
+            "certificate-of-server",
+            "all tailnets share the certificate, and only administrators of the first ask for it",
+        )
     current = ctx.door.certificate
     if current is None:
         raise Conflict("tls-off", "this server speaks no TLS: see tls.mode")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 
 import msgspec
 from aiohttp import web
@@ -12,6 +13,7 @@ from appliance import __version__
 from appliance.api.door import DOOR, Door
 from appliance.api.routes import Context, Nothing, Reply, Route
 from appliance.api.shapes import Moment
+from appliance.live.policy import PolicyKeeper
 from appliance.metrics import CONTENT_TYPE
 from appliance.tls.current import complaints
 
@@ -40,18 +42,24 @@ class Health(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 async def show(ctx: Context, _: Nothing) -> Reply[Health]:
-    """Say whether the database answers and whether policies are in force."""
-    door = ctx.door
+    """Say whether the database answers and whether policies are in force.
+
+    Of other tailnets nothing is told to those who are of one, and of the site file only to the first
+    tailnet's.
+    """
+    door, within = ctx.door, ctx.caller.tailnet
     trouble = await door.database_trouble()
-    denies_all = any(keeper.status.denies_all for keeper in door.policies.values())
+    keepers = [each for each in door.policies.values() if within in (None, each.live.id)]
+    others = {each.snapshot.tailnet.name for each in door.tailnets if within not in (None, each.id)}
+    failing = [each for each in door.failing() if each.about not in others]
     health = Health(
         database_connectivity=not trouble,
         database_trouble=trouble or UNSET,
-        policy_trouble=troubles_of(door) or UNSET,
-        policy_denies_all=denies_all or UNSET,
+        policy_trouble=_troubles(keepers) or UNSET,
+        policy_denies_all=any(each.status.denies_all for each in keepers) or UNSET,
         certificate_trouble="; ".join(_certificate_troubles(ctx)) or UNSET,
-        failing=tuple(FailingLoop(**each._asdict()) for each in door.failing()) or UNSET,
-        warnings=tuple(door.warnings()) or UNSET,
+        failing=tuple(FailingLoop(**each._asdict()) for each in failing) or UNSET,
+        warnings=tuple(door.warnings() if ctx.is_of_the_server else ()) or UNSET,
     )
     return Reply(health, is_unwell=bool(trouble))
 
@@ -63,7 +71,11 @@ def _certificate_troubles(ctx: Context) -> tuple[str, ...]:
 
 def troubles_of(door: Door) -> dict[str, str]:
     """Give what is wrong with policies, by tailnet."""
-    found = {keeper.live.snapshot.tailnet.name: keeper.status for keeper in door.policies.values()}
+    return _troubles(door.policies.values())
+
+
+def _troubles(keepers: Iterable[PolicyKeeper]) -> dict[str, str]:
+    found = {keeper.live.snapshot.tailnet.name: keeper.status for keeper in keepers}
     return {name: status.trouble for name, status in found.items() if status.trouble}
 
 

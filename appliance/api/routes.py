@@ -100,6 +100,11 @@ class Context:
         return self.live.edit(by=self.principal, act=self.act, reason=reason)
 
     @property
+    def is_of_the_server(self) -> bool:
+        """Tell whether the caller has a say in what all tailnets share: in the first one, or in all."""
+        return self.caller.tailnet in (None, self.door.tailnets.default.id)
+
+    @property
     def keeper(self) -> PolicyKeeper:
         """Give the keeper of the tailnet's policy."""
         return self.door.policies[self.live.id]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ class Server:
     """A server and how to prove oneself there. ``ca_file`` None: the system's authorities vouch."""
 
     url: str
-    key: str = ""
+    key: str = field(default="", repr=False)
     ca_file: Path | None = None
     tailnet: str = ""
 
@@ -175,7 +175,10 @@ def _some(key: str) -> str:
             "name its file with --api-key-file FILE or HEADWATER_API_KEY_FILE; 'headwater apikeys"
             " create' on the server makes one",
         )
-    return key.strip()
+    key = key.strip()
+    if not key.isascii() or not key.isprintable():  # it would end in a traceback, with the key
+        raise CommandFailed("HEADSCALE_CLI_API_KEY does not hold an API key, like hskey-api-…")
+    return key
 
 
 def _read(place: Path) -> dict[str, object]:

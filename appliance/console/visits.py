@@ -61,7 +61,7 @@ class SignedIn:
     live: LiveTailnet
     session: Session
     user: User
-    cookie: str
+    cookie: str = field(repr=False)
 
     @property
     def principal(self) -> Principal:
@@ -76,10 +76,10 @@ class Visit:
     request: web.Request
     console: Console
     who: SignedIn | None
-    state: str
+    state: str = field(repr=False)
     is_new: bool
     """Whether ``state`` was made for this answer."""
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict, repr=False)
     """Of the form that was sent, once it is checked."""
 
     @property

@@ -67,6 +67,16 @@ def test_headscales_variables_are_understood() -> None:
     assert "gRPC" in failure.advice
 
 
+@pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY}\u00e9", f"{KEY}\x1b"])
+def test_a_key_that_is_none_is_never_shown(key: str) -> None:
+    """As a header it would end in a traceback, which shows it."""
+    environ = {"HEADSCALE_CLI_ADDRESS": "hs.example.com", "HEADSCALE_CLI_API_KEY": key}
+    with pytest.raises(CommandFailed) as caught:
+        servers.find(Asked(), environ)
+    assert KEY not in str(caught.value)
+    assert KEY not in repr(Server("https://hs.example.com", KEY))
+
+
 def test_servers_have_names_in_a_file(tmp_path: Path, key_file: Path) -> None:
     environ = named(
         tmp_path,

@@ -67,6 +67,22 @@ async def test_cookie_is_as_strict_as_cookies_can_be(house: House) -> None:
     assert "alice" in page.words
 
 
+async def test_no_secret_of_a_browser_is_shown_by_accident(house: House) -> None:
+    browser = house.browser()
+    await session_of(house, browser)
+    shown: list[str] = []
+
+    async def handler(visit: Visit) -> web.Response:
+        shown.append(repr(visit))
+        return visit.go("/")
+
+    house.ways["repr"] = handler
+    browser.cookies["__Host-headwater-state"] = "s" * 43
+    await browser.get("/test/repr")
+    assert browser.cookies["__Host-headwater"] not in shown[0]
+    assert "s" * 43 not in shown[0]
+
+
 async def test_sign_out_ends_the_session_and_not_only_the_cookie(house: House) -> None:
     browser = house.browser()
     await session_of(house, browser)
