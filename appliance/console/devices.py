@@ -6,6 +6,7 @@ from where, before anybody lets it in. Not for the rules of joining (``tailnet.e
 
 from __future__ import annotations
 
+import hmac
 import shlex
 from urllib.parse import quote
 
@@ -62,7 +63,9 @@ async def connect(visit: Visit) -> web.Response:
         node = await visit.console.logins.approve(who.live, login_id, grant, by=who.principal)
     except NotFound as refusal:
         return _expired(visit, refusal)
-    return visit.go(f"/connected/{node.id}")
+    # A tagged device is nobody's, and is not shown to everybody for that.
+    seal = f"?seal={_seal(visit, node.id)}" if node.is_tagged else ""
+    return visit.go(f"/connected/{node.id}{seal}")
 
 
 async def reject(visit: Visit) -> web.Response:
@@ -83,13 +86,22 @@ async def connected(visit: Visit) -> web.Response:
     """Say that the device is in, or waits for an administrator."""
     who = visit.user
     node = who.live.snapshot.nodes.get(NodeID(int(visit.request.match_info["node_id"])))
-    if node is None or not (node.user_id == who.user.id or node.is_tagged):
+    given = visit.request.query.get("seal", "").encode(errors="replace")
+    if node is None or not (
+        node.user_id == who.user.id
+        or (node.is_tagged and hmac.compare_digest(given, _seal(visit, node.id).encode()))
+    ):
         raise NotFound("node-unknown", "there is no such device of yours")
     return visit.page(
         "connected.html",
         node=node,
         name=f"{node.name}.{who.live.snapshot.tailnet.domain}",
     )
+
+
+def _seal(visit: Visit, node_id: NodeID) -> str:
+    """Return what shows that this browser has let a device in."""
+    return visit.seal(f"connected {node_id}")
 
 
 def _path(pending: Pending) -> str:

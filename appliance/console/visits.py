@@ -108,7 +108,12 @@ class Visit:
     @property
     def token(self) -> str:
         """Return the token that a form of this browser must carry."""
-        return hmac.new(self.binding.encode(), b"headwater form", hashlib.sha256).hexdigest()
+        return self.seal("form")
+
+    def seal(self, about: str) -> str:
+        """Return what only this browser is told about something."""
+        text = f"headwater {about}"
+        return hmac.new(self.binding.encode(), text.encode(), hashlib.sha256).hexdigest()
 
     @property
     def here(self) -> str:

@@ -7,7 +7,9 @@ import hmac
 
 import pytest
 
-from appliance.tailnet import logins
+from appliance.identity.principals import LOCAL
+from appliance.policy.answers.admission import admit
+from appliance.tailnet import logins, policies
 from appliance.wire import tailcfg
 from tests.console.conftest import House
 from tests.console.test_signin import session_of
@@ -112,3 +114,28 @@ async def test_tags_that_are_asked_for_are_shown_and_ruled_on(house: House) -> N
     assert answer.status == 400
     assert "not permitted" in answer.words
     assert not house.live.snapshot.nodes
+
+
+async def test_a_tagged_device_is_shown_to_who_let_it_in(house: House) -> None:
+    """It is nobody's: else every member could leaf through all of them."""
+    await house.user("alice")
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
+        known = edit.users, edit.nodes, policies.background(edit)
+        admitted = admit('{"tagOwners": {"tag:web": ["alice@"]}}', *known)
+        policies.replace_policy(edit, admitted, house.clock(), source="database", by="test")
+    browser, other = house.browser(), house.browser()
+    await session_of(house, browser)
+    await session_of(house, other, "bob")
+    path = wait(house, request_tags=("tag:web",))
+    await browser.get(path)
+    answer = await browser.post(f"{path}/connect")
+    assert answer.status == 303, answer.words
+    (node,) = house.live.snapshot.nodes.values()
+    assert node.is_tagged
+    assert "tag:web" in (await browser.get(answer.location)).words
+    for visitor, place in (
+        (browser, f"/connected/{node.id}"),
+        (other, f"/connected/{node.id}"),
+        (other, answer.location),
+    ):
+        assert (await visitor.get(place)).status == 404
