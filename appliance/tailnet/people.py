@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from appliance.errors import Conflict, Forbidden, Rejected
+from appliance.policy.engine.matches import names_of
 from appliance.records import Role, User
 from appliance.tailnet import users
 from appliance.tailnet.snapshot import Edit, Snapshot
@@ -99,6 +100,8 @@ def _check_email_free(edit: Edit, person: Person, known: User | None) -> None:
         return
     for user in edit.users.values():
         is_same = user.email.casefold() == person.email.casefold()
+        # Somebody without an address may have one as the name, and policies mean them by it.
+        is_same = is_same or person.email.lower() in names_of(user)
         if is_same and (known is None or user.id != known.id):
             raise Conflict(
                 "email-of-another",

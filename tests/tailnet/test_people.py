@@ -101,6 +101,17 @@ def test_an_address_alone_links_nobody(edit: Edit) -> None:
         people.sign_in(edit, person(email="boss@example.com"), NOW)
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_address_that_is_the_name_of_another_user(edit: Edit, is_known: bool) -> None:
+    """Policies mean both by it: also when somebody known comes with another address."""
+    users.create(edit, "boss@example.com", NOW)
+    if is_known:
+        people.sign_in(edit, person(email="alice@example.com"), NOW)
+    with pytest.raises(Conflict) as caught:
+        people.sign_in(edit, person(email="Boss@example.com"), NOW)
+    assert caught.value.code == "email-of-another"
+
+
 def test_a_name_alone_links_nobody(edit: Edit) -> None:
     boss = users.create(edit, "alice", NOW)
     user = people.sign_in(edit, person(), NOW)
