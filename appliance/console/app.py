@@ -8,7 +8,8 @@ from appliance.console import account, apps, devices, keys, links, signin, ssh, 
 from appliance.console.door import CONSOLE, Console, SignInWay
 from appliance.console.pages import STATIC_PATH
 from appliance.console.visits import PageHandler, page
-from appliance.records import CredentialKind
+from appliance.live import LiveTailnet
+from appliance.records import CredentialKind, TailnetID
 
 PAGES: tuple[tuple[str, str, PageHandler], ...] = (
     ("GET", "/", welcome.show),
@@ -48,7 +49,8 @@ PAGES: tuple[tuple[str, str, PageHandler], ...] = (
 def add_to(app: web.Application, console: Console) -> None:
     """Add the pages to an application."""
     app[CONSOLE] = console
-    console.ways.append(lambda: _own_ways(console))
+    kinds = _Kinds()
+    console.ways.append(lambda: _own_ways(console, kinds))
     for method, path, handler in PAGES:
         if method == "GET":
             app.router.add_get(path, page(handler))
@@ -57,9 +59,25 @@ def add_to(app: web.Application, console: Console) -> None:
     app.router.add_get(STATIC_PATH + "{name}", welcome.static)
 
 
-def _own_ways(console: Console) -> list[SignInWay]:
+class _Kinds:
+    """Which kinds of credentials there are: looked for when some have changed, not for each stranger."""
+
+    def __init__(self) -> None:
+        self._known: dict[TailnetID, tuple[object, frozenset[CredentialKind]]] = {}
+
+    def of(self, live: LiveTailnet) -> frozenset[CredentialKind]:
+        """Return the kinds that a tailnet's people have."""
+        credentials = live.snapshot.credentials
+        known = self._known.get(live.id)
+        if known is None or known[0] is not credentials:
+            known = credentials, frozenset(each.kind for each in credentials.values())
+            self._known[live.id] = known
+        return known[1]
+
+
+def _own_ways(console: Console, kinds: _Kinds) -> list[SignInWay]:
     """List the ways that need no identity provider; none of them before somebody has set it up."""
-    found = {each.kind for live in console.tailnets for each in live.snapshot.credentials.values()}
+    found = frozenset().union(*map(kinds.of, console.tailnets))
     ways = []
     if CredentialKind.PASSKEY in found and console.passkeys.is_possible:
         ways.append(keys.WAY)

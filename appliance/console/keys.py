@@ -16,8 +16,9 @@ from appliance.identity import credentials
 from appliance.live import LiveTailnet
 from appliance.records import Credential, CredentialID, CredentialKind, SignInMethod
 
-MAX_ANSWER_BYTES = 64 * 1024
-"""An answer of a browser with a certificate chain is some KiB."""
+MAX_ANSWER_BYTES = 16 * 1024
+"""An answer of a browser has at most 2 KiB, since no certificates are asked for; to read one takes time
+that grows with the square of its size, and strangers may send them."""
 WAY = SignInWay("passkey", "Passkey", "/signin/passkey")
 
 

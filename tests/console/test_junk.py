@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+from dataclasses import replace
+from secrets import token_bytes
+from typing import Any
 
 import pytest
 import segno
 
+from appliance.identity import credentials
+from appliance.identity.principals import LOCAL
+from appliance.records import Credential, CredentialID
 from tests.console.conftest import House
 
 STATE = b"Cookie: __Host-headwater-state=" + b"a" * 43 + b"\r\n"
@@ -59,3 +67,34 @@ async def test_the_code_of_the_address_is_drawn_once(
     await house.browser().get("/apple")
     monkeypatch.setattr(segno, "make", lambda *_a, **_k: pytest.fail("drawn again"))
     assert (await house.browser().get("/windows")).status == 200
+
+
+async def test_credentials_are_not_looked_through_for_each_stranger(house: House) -> None:
+    user = await house.user("alice")
+    page = await house.browser().get("/signin")
+    assert "Recovery code" not in page.words
+    async with house.live.edit(by=LOCAL, act="test.change") as edit:
+        credentials.make_codes(edit, user.id, house.clock(), random_bytes=token_bytes)
+    looked: list[str] = []
+
+    class Watched(dict[CredentialID, Credential]):
+        def values(self) -> Any:
+            looked.append("through")
+            return super().values()
+
+    house.live.snapshot = replace(
+        house.live.snapshot, credentials=Watched(house.live.snapshot.credentials)
+    )
+    for _ in range(3):
+        assert "Recovery code" in (await house.browser().get("/signin")).words
+    assert looked == ["through"]
+
+
+async def test_an_answer_of_a_passkey_is_bounded(house: House) -> None:
+    headers = SITE + STATE + b"Content-Type: application/json\r\nX-CSRF-Token: "
+    token = hmac.new(b"a" * 43, b"headwater form", hashlib.sha256).hexdigest().encode()
+    for size, status in ((16 * 1024 - 2, 403), (16 * 1024 - 1, 413)):
+        body = b'"' + b"a" * size + b'"'
+        body = body if status == 413 else b"{" + b" " * size + b"}"
+        line = b"POST /signin/passkey/complete"
+        assert await ask(house, line, headers + token + b"\r\n", body) == status

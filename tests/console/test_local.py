@@ -226,7 +226,7 @@ async def test_copied_passkey_is_noticed_by_its_count(house: House, person: Pers
     assert (await person.sign_in())[0] == 403
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{", "null", "{}", '{"rawId": 7}', "[" * 20_000, '"x"'])
+@pytest.mark.parametrize("body", ["", "[]", "{", "null", "{}", '{"rawId": 7}', "[" * 16_000, '"x"'])
 async def test_garbage_for_a_passkey_is_refused(house: House, body: str) -> None:
     person = Person(house)
     token, _ = await person.begin()
