@@ -27,6 +27,9 @@ SOURCE_BURST, SOURCE_PER_S = 600.0, 100.0
 """Requests of one source: a console and some programs behind one NAT; 100 a second are a whole core."""
 KEY_BURST, KEY_PER_S = 400.0, 50.0
 """Requests with one key, from wherever: what tools do in parallel passes, a loop gone wild does not."""
+OWN_BURST, OWN_PER_S = 300.0, 0.1
+"""Changes with a key that may change what is its user's only: each is an entry of the audit log, which
+keeps 200,000, and nobody is to push out what others did."""
 GUESS_BURST, GUESS_PER_S = 60.0, 1.0
 """Wrong keys of one source. A program with a deleted key that polls every second is not locked out,
 nor are its neighbours; a secret has 2 ** 256 possibilities."""
@@ -63,6 +66,7 @@ class Gate:
         self._clock = clock
         self._sources = SourceBuckets(SOURCE_BURST, SOURCE_PER_S, MAX_SOURCES)
         self._keys = SourceBuckets(KEY_BURST, KEY_PER_S, MAX_SOURCES)
+        self._own = SourceBuckets(OWN_BURST, OWN_PER_S, MAX_SOURCES)
         self._guesses = SourceBuckets(GUESS_BURST, GUESS_PER_S, MAX_SOURCES)
         self._repeats = Repeats()
 
@@ -86,6 +90,7 @@ class Gate:
             self._tell(source, f"expired: {proof.caller.principal}")
             raise Unproven
         self.spend(str(proof.caller.principal))
+        self._spend_own(request, proof.caller)
         self.counters.accepted += 1
         if proof.caller.tailnet is not None:
             self._door.key_uses.note(proof.caller.tailnet, proof.record, now)
@@ -96,6 +101,13 @@ class Gate:
         if not self._keys.allow(who, self._clock()):
             self.counters.throttled += 1
             raise too_many(1)
+
+    def _spend_own(self, request: web.Request, caller: Caller) -> None:
+        is_change = request.method not in ("GET", "HEAD") and not caller.scopes
+        # By user: a member may have fifty keys.
+        if is_change and not self._own.allow(f"{caller.tailnet} {caller.user_id}", self._clock()):
+            self.counters.throttled += 1
+            raise too_many(10)
 
     def admit(self, request: web.Request) -> str:
         """Count a request of a source; return the source. Raises HTTPTooManyRequests."""

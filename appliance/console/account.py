@@ -6,7 +6,7 @@ from datetime import datetime
 
 from aiohttp import web
 
-from appliance.console.visits import SESSION_COOKIE, Visit, drop_cookie
+from appliance.console.visits import SESSION_COOKIE, Visit, drop_cookie, spend_change
 from appliance.errors import NotFound
 from appliance.identity import credentials, sessions
 from appliance.records import CredentialKind, Session, SessionID
@@ -69,6 +69,7 @@ async def end_others(visit: Visit) -> web.Response:
 async def make_codes(visit: Visit) -> web.Response:
     """Make new recovery codes, and show them once."""
     who = visit.fresh
+    spend_change(visit, who.live, who.user.id, codes=True)
     async with who.live.edit(by=who.principal, act="credential.create") as edit:
         codes = credentials.make_codes(
             edit, who.user.id, who.live.clock(), random_bytes=visit.console.random_bytes

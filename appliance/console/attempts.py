@@ -16,6 +16,11 @@ MAX_SOURCES = 10_000
 ALL_BURST = 500.0
 """Of all sources together: some milliseconds of work a second."""
 ALL_PER_S = 20.0
+CHANGE_BURST, CHANGE_PER_S = 60.0, 0.1
+"""Changes and sign-ins of one user: each is an entry or two of the audit log, which keeps 200,000. At this
+rate nobody pushes out what others did in less than a week."""
+CODES_BURST, CODES_PER_S = 5.0, 1 / 600
+"""The same for new recovery codes, which are twenty entries."""
 
 
 class Attempts:
@@ -24,6 +29,8 @@ class Attempts:
     def __init__(self) -> None:
         self._sources = SourceBuckets(BURST, PER_S, MAX_SOURCES)
         self._all: TokenBucket | None = None
+        self._changes = SourceBuckets(CHANGE_BURST, CHANGE_PER_S, MAX_SOURCES)
+        self._codes = SourceBuckets(CODES_BURST, CODES_PER_S, MAX_SOURCES)
         self.failed = 0
         """Codes, links and passkeys that were wrong."""
         self.refused = 0
@@ -39,4 +46,12 @@ class Attempts:
             raise TooMany(
                 "attempts-too-many",
                 "too many attempts from your network: wait a minute, then try again",
+            )
+
+    def spend_change(self, user: str, now: float, *, codes: bool = False) -> None:
+        """Count a change by somebody who is signed in, or signs in. Raises TooMany."""
+        if not (self._codes if codes else self._changes).allow(user, now):
+            self.refused += 1
+            raise TooMany(
+                "changes-too-many", "that was a lot at once: wait some minutes, then try again"
             )

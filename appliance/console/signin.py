@@ -19,6 +19,7 @@ from appliance.console.visits import (
     drop_cookie,
     local_path,
     set_cookie,
+    spend_change,
 )
 from appliance.errors import Forbidden
 from appliance.identity import sessions
@@ -50,6 +51,7 @@ async def signed_in(
     if expires_at is not None and expires_at <= now:
         raise Forbidden("login-expired", "this login has run out: sign in again")
     user = users.get(live.snapshot, user_id)
+    spend_change(visit, live, user_id)
     request = visit.request
     async with live.edit(
         by=Principal(PrincipalKind.USER, user.login_name), act="session.start"

@@ -25,7 +25,7 @@ from appliance.errors import Forbidden, Invalid, Kind, Rejected
 from appliance.identity import sessions
 from appliance.identity.principals import Principal, PrincipalKind
 from appliance.live import CommitFailed, LiveTailnet
-from appliance.records import Session, User
+from appliance.records import Session, User, UserID
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +162,8 @@ def page(handler: PageHandler) -> Callable[[web.Request], Awaitable[web.StreamRe
         try:
             if request.method == "POST":
                 await check_form(visit)
+                if visit.who is not None:
+                    spend_change(visit, visit.who.live, visit.who.user.id)
             response = await handler(visit)
         except SignInFirst as first:
             there = visit.here if request.method == "GET" else "/sessions" if visit.who else "/"
@@ -180,6 +182,12 @@ def page(handler: PageHandler) -> Callable[[web.Request], Awaitable[web.StreamRe
         return response
 
     return handle
+
+
+def spend_change(visit: Visit, live: LiveTailnet, user_id: UserID, *, codes: bool = False) -> None:
+    """Count a change by a user. Raises TooMany."""
+    console = visit.console
+    console.attempts.spend_change(f"{live.id} {user_id}", console.monotonic(), codes=codes)
 
 
 def refused(visit: Visit, refusal: Rejected) -> web.Response:

@@ -160,6 +160,20 @@ async def test_a_key_may_ask_so_often_from_wherever(
         assert (await tight.call("GET", NODES, other))[0] == 200
 
 
+async def test_members_do_not_flood_the_audit_log(remote: Remote) -> None:
+    """With as many keys as they like; what administrators do is not bounded so."""
+    node = await remote.house.node("bob", "desk")
+    keys = [await remote.key_of("bob", Role.MEMBER) for _ in range(2)]
+    statuses = [
+        (await remote.call("POST", f"{NODES}/{node.id}/rename/n{i}", keys[i % 2]))[0]
+        for i in range(int(gate.OWN_BURST) + 1)
+    ]
+    assert statuses == [200] * int(gate.OWN_BURST) + [429]
+    assert (await remote.call("GET", NODES, keys[0]))[0] == 200
+    path = f"{NODES}/{node.id}/rename/x"
+    assert (await remote.call("POST", path, await remote.key()))[0] == 200
+
+
 async def test_guessing_is_bounded_counted_and_written_once(
     remote: Remote, caplog: pytest.LogCaptureFixture
 ) -> None:

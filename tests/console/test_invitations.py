@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from appliance.console.attempts import CHANGE_BURST, CODES_BURST
 from appliance.identity import credentials, sessions
 from appliance.identity.principals import LOCAL
 from appliance.live import CommitFailed
@@ -67,3 +68,24 @@ async def test_a_link_is_spent_with_the_session_or_not_at_all(
         assert (await accept(house, path)).status == 503
     assert (await accept(house, path)).status == 303
     assert len(house.live.snapshot.sessions) == 1
+
+
+async def test_nobody_floods_the_audit_log_with_changes_of_their_own(house: House) -> None:
+    _, path = await invited(house, "alice")
+    browser = house.browser()
+    await browser.get(path)
+    await browser.post(path)
+    token = (await browser.get("/sessions")).token
+    statuses = [
+        (await browser.post("/recovery-codes", token=token)).status
+        for _ in range(int(CODES_BURST) + 1)
+    ]
+    assert statuses == [200] * int(CODES_BURST) + [429]
+    ends = [
+        (await browser.post("/sessions/end-others", token=token)).status
+        for _ in range(int(CHANGE_BURST))
+    ]
+    assert (set(ends), ends[0], ends[-1]) == ({303, 429}, 303, 429)
+    assert (await browser.get("/sessions")).status == 200, "who only looks may go on"
+    house.clock.advance(600)
+    assert (await browser.post("/sessions/end-others", token=token)).status == 303
