@@ -137,7 +137,6 @@ async def test_another_kind_has_its_turn_after_a_failure(house: House) -> None:
 
 
 HOOK = """#!/usr/bin/env python3
-from tests.support.ports import free_port
 import json, sys, urllib.request
 verb, name, value = sys.argv[1:]
 assert name.endswith(".")
