@@ -64,7 +64,6 @@ async def use_code(visit: Visit) -> web.Response:
 
 
 def _show(visit: Visit, kind: CredentialKind) -> web.Response:
-    _spend(visit)
     live, found = _find(visit, kind, visit.request.match_info["secret"])
     return visit.page(
         "link.html",
@@ -76,7 +75,6 @@ def _show(visit: Visit, kind: CredentialKind) -> web.Response:
 
 
 async def _use(visit: Visit, kind: CredentialKind, secret: str, next_path: str) -> web.Response:
-    _spend(visit)
     live, found = _find(visit, kind, secret)
     return await signed_in(
         visit,
@@ -93,6 +91,8 @@ def _find(visit: Visit, kind: CredentialKind, secret: str) -> tuple[LiveTailnet,
         found = credentials.find(live.snapshot, kind, secret, live.clock())
         if found is not None:
             return live, found
+    # Only what is wrong is counted: a flood of it must not keep out who has a right one.
+    _spend(visit)
     visit.console.attempts.failed += 1
     raise credentials.refusal(kind)
 

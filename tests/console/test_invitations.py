@@ -70,6 +70,14 @@ async def test_a_link_is_spent_with_the_session_or_not_at_all(
     assert len(house.live.snapshot.sessions) == 1
 
 
+async def test_a_flood_of_wrong_ones_keeps_nobody_out(house: House) -> None:
+    _, path = await invited(house, "alice")
+    while (await house.browser().get("/invite/wrong")).status != 429:
+        pass
+    assert (await house.browser().get(path)).status == 200
+    assert (await accept(house, path)).status == 303
+
+
 async def test_nobody_floods_the_audit_log_with_changes_of_their_own(house: House) -> None:
     _, path = await invited(house, "alice")
     browser = house.browser()

@@ -270,6 +270,17 @@ async def test_logins_under_way_are_bounded(party: Party) -> None:
     await relying.begin("company", source="192.0.2.2", next_path="/")
 
 
+async def test_a_few_strangers_keep_nobody_out(idp: openid.Provider, party: Party) -> None:
+    relying = party()
+    url, _, cookie = await relying.begin("company", source="192.0.2.1", next_path="/")
+    for i in range(flows.MAX_FLOWS + 10):
+        source = f"198.51.100.{i // flows.MAX_FLOWS_PER_SOURCE}"
+        await relying.begin("company", source=source, next_path="/")
+    assert len(relying.flows) == flows.MAX_FLOWS
+    await relying.begin("company", source="192.0.2.2", next_path="/")
+    assert (await relying.finish("company", idp.log_in(url), cookie)).flow.source == "192.0.2.1"
+
+
 async def test_an_answer_of_another_provider(idp: openid.Provider, party: Party) -> None:
     async with openid.Provider().serve() as evil:
         relying = party(settled(idp), settled(evil, name="evil"))

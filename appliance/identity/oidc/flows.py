@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,7 +19,8 @@ from appliance.errors import Forbidden, TooMany
 LIFETIME = timedelta(minutes=15)
 """A second factor must be found; the hosted providers end their own pages after about that time."""
 MAX_FLOWS = 4096
-"""Of all browsers together, each less than 2 KiB."""
+"""Of all browsers together, each less than 2 KiB. When there are too many the oldest one goes, of the
+source that has most: a few strangers would else keep everybody out."""
 MAX_FLOWS_PER_SOURCE = 64
 """Of one source, so that nobody can push out the logins of others; offices share an address."""
 _RANDOM_BYTES = 32
@@ -58,7 +60,7 @@ class Flows:
                 " an hour",
             )
         if len(self._flows) >= MAX_FLOWS:
-            raise TooMany("logins-too-many", "too many logins are under way: try again later")
+            self._make_room()
         cookie = self._text()
         flow = Flow(
             state=self._text(),
@@ -95,6 +97,11 @@ class Flows:
             )
         del self._flows[state]
         return flow
+
+    def _make_room(self) -> None:
+        count = Counter(flow.source for flow in self._flows.values())
+        largest = count.most_common(1)[0][0]
+        del self._flows[next(s for s, flow in self._flows.items() if flow.source == largest)]
 
     def _text(self) -> str:
         return self._random_bytes(_RANDOM_BYTES).hex()
