@@ -161,7 +161,8 @@ def link(invocation: Invocation, name: str, provider: str, subject: str) -> None
 def unlink(invocation: Invocation, name: str) -> None:
     """Take away the account at an identity provider from the user NAME (or id).
 
-    The groups that came from there go too. With the next login the account becomes a user of its own.
+    The groups that came from there go too, and the user is signed out of all browsers. With the next
+    login the account becomes a user of its own.
     """
     client, user = _named(invocation, name)
     answer = client.post(f"/api/v1/user/{user['id']}/unlink", {})

@@ -8,6 +8,7 @@ Source: OpenID Connect Core 1.0 section 5.7 (only issuer and subject together na
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -107,10 +108,15 @@ def _check_email_free(edit: Edit, person: Person, known: User | None) -> None:
                 "email-of-another",
                 f"the address {person.email} belongs to the user {user.name!r}, who does not log in"
                 " with this account: an administrator can say that both are the same person"
-                f" (headwater users link {user.name} --provider {person.provider}"
-                f" --subject {person.subject})",
+                f" ({_how_to_link(person, user.name)})",
                 concerns=user.name,
             )
+
+
+def _how_to_link(person: Person, name: str) -> str:
+    """Return a command for an administrator to copy; what a provider says must be safe there."""
+    words = ("users", "link", name, "--provider", person.provider, "--subject", person.subject)
+    return shlex.join(("headwater", *words))
 
 
 def _made(edit: Edit, person: Person, now: datetime) -> User:
@@ -141,8 +147,7 @@ def _made(edit: Edit, person: Person, now: datetime) -> User:
     raise Forbidden(
         "no-name-left",
         "the provider gives no name that is still free here: an administrator can make a user and"
-        f" link it (headwater users link NAME --provider {person.provider} --subject"
-        f" {person.subject})",
+        f" link it ({_how_to_link(person, 'NAME')})",
         concerns=person.subject,
     )
 

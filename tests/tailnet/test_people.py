@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from appliance.errors import Conflict, Forbidden
+from appliance.errors import Conflict, Forbidden, Rejected
 from appliance.policy.text.document import decode
 from appliance.policy.text.mistakes import PolicyError
 from appliance.records import Role, Settings, Tailnet, TailnetID, User, UserID
@@ -110,6 +111,18 @@ def test_an_address_that_is_the_name_of_another_user(edit: Edit, is_known: bool)
     with pytest.raises(Conflict) as caught:
         people.sign_in(edit, person(email="Boss@example.com"), NOW)
     assert caught.value.code == "email-of-another"
+
+
+@pytest.mark.parametrize("username", ["", "alice"])
+def test_a_command_to_copy_is_safe_whatever_the_provider_says(edit: Edit, username: str) -> None:
+    users.create(edit, "the boss", NOW, email="boss@example.com")
+    evil = "x; $(reboot) #'"
+    wanted = person(evil, username=username, email="boss@example.com" if username else "")
+    with pytest.raises(Rejected) as caught:
+        people.sign_in(edit, wanted, NOW)
+    command = caught.value.sentence.partition("headwater users link ")[2].removesuffix(")")
+    name = "the boss" if username else "NAME"
+    assert shlex.split(command) == [name, "--provider", "company", "--subject", evil]
 
 
 def test_a_name_alone_links_nobody(edit: Edit) -> None:
