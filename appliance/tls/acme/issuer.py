@@ -184,6 +184,7 @@ class AcmeIssuer:
                 self._wanted(names),
                 answers,
                 replaces="" if before is None else before.facts.renewal_id,
+                directory=self.site.directory,
             )
             opened = await link.open()
             self._compare_clocks(str(opened.values.get("date", "")))

@@ -18,7 +18,7 @@ from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -52,6 +52,7 @@ MAX_AUTHORIZATIONS = 100
 
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{1,512}", re.ASCII)
 """Source: RFC 8555 section 8.1."""
+_DOMAIN = re.compile(r"[0-9A-Za-z.-]{1,253}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class Attempt:
     answers: Answers
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     replaces: str = ""
+    directory: str = ""
+    """Where the authority is."""
     doing: str = "asking the authority for its directory"
     _account: Json = field(default_factory=dict)
 
@@ -237,9 +240,14 @@ class Attempt:
 
     def _tell_persistent_record(self, name: str, challenge: Json, *, is_wildcard: bool) -> None:
         issuers = challenge.get("issuer-domain-names")
-        issuer = issuers[0] if isinstance(issuers, list) and issuers else "AUTHORITY"
+        issuer = str(issuers[0]) if isinstance(issuers, list) and issuers else "AUTHORITY"
+        uri = str(self._account["uri"])
+        if not _DOMAIN.fullmatch(issuer) or urlsplit(uri).netloc != urlsplit(self.directory).netloc:
+            # With it another account, of another authority, could have certificates of this name.
+            told = "the record that the authority wants names somebody else's account"
+            raise AuthorityError(told, type="protocol")
         policy = "; policy=wildcard" if is_wildcard else ""
-        record = f'"{issuer}; accounturi={self._account["uri"]}{policy}"'
+        record = f'"{issuer}; accounturi={uri}{policy}"'
         self.answers.persistent_record = clean(f"_validation-persist.{name}. TXT {record}")
         log.info("this record must stand", extra={"reason": self.answers.persistent_record})
 
