@@ -15,6 +15,7 @@ from aiohttp import web
 
 from appliance.api.door import Door
 from appliance.api.problem import Unproven
+from appliance.errors import Forbidden
 from appliance.front.source import source_of
 from appliance.identity import tokens
 from appliance.identity.scopes import Caller
@@ -73,6 +74,7 @@ class Gate:
     async def identify(self, request: web.Request) -> Caller:
         """Return who asks. Raises Unproven, HTTPTooManyRequests."""
         source = self.admit(request)
+        _check_site(request)
         text = _shown(request)
         if not text:
             self.counters.missing += 1
@@ -140,6 +142,17 @@ class Gate:
                 "api key refused",
                 extra={"remote": source or "this machine", "reason": f"{reason}{more}"},
             )
+
+
+def _check_site(request: web.Request) -> None:
+    """Refuse a change that a page of another site makes a browser send. Raises Forbidden.
+
+    A browser keeps a key that was typed into its own prompt, or a proxy adds one, and then it is in
+    what other sites send, too.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if request.method not in ("GET", "HEAD") and site in ("cross-site", "same-site"):
+        raise Forbidden("request-foreign", "this was sent by a page of another site")
 
 
 def too_many(retry_after_s: int) -> web.HTTPTooManyRequests:

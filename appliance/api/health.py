@@ -49,6 +49,10 @@ async def show(ctx: Context, _: Nothing) -> Reply[Health]:
     """
     door, within = ctx.door, ctx.caller.tailnet
     trouble = await door.database_trouble()
+    if (
+        not ctx.caller.scopes
+    ):  # a member: what the policy or the site file says is not theirs to read
+        return Reply(Health(database_connectivity=not trouble), is_unwell=bool(trouble))
     keepers = [each for each in door.policies.values() if within in (None, each.live.id)]
     others = {each.snapshot.tailnet.name for each in door.tailnets if within not in (None, each.id)}
     failing = [each for each in door.failing() if each.about not in others]

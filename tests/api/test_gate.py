@@ -121,6 +121,21 @@ async def test_no_other_site_may_read_answers(remote: Remote) -> None:
         assert response.status == 401
 
 
+@pytest.mark.parametrize(
+    ("site", "status"),
+    [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200), ("", 200)],
+)
+async def test_no_page_of_another_site_changes_anything(
+    remote: Remote, site: str, status: int
+) -> None:
+    """A browser sends a key along that somebody typed into its prompt, whoever asks it to."""
+    headers = basic(await remote.key()) | ({"Sec-Fetch-Site": site} if site else {})
+    got, answer = await remote.call("POST", "/api/v1/user?name=carol", **headers)
+    assert got == status, answer
+    assert bool(remote.house.live.snapshot.users) == (status == 200)
+    assert (await remote.call("GET", NODES, **headers))[0] == 200
+
+
 async def test_bodies_are_bounded(remote: Remote) -> None:
     key = await remote.key()
     headers = {"Authorization": f"Bearer {key}"}

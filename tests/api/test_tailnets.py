@@ -67,6 +67,17 @@ async def test_health_tells_of_ones_own_tailnet(
     assert bool(answer.value.warnings) == is_warned
 
 
+async def test_members_are_told_whether_it_is_well_and_no_more(
+    house: House, contexts: dict[str, Context]
+) -> None:
+    member = replace(contexts["default"].caller, scopes=frozenset())
+    answer = await health.show(replace(contexts["default"], caller=member), Nothing())
+    assert answer.value == health.Health(database_connectivity=True)
+    house.wells.append(False)
+    answer = await health.show(replace(contexts["default"], caller=member), Nothing())
+    assert (answer.value, answer.is_unwell) == (health.Health(database_connectivity=False), True)
+
+
 async def test_the_certificate_is_the_servers(contexts: dict[str, Context]) -> None:
     """The authority's limits are shared: who asks again and again leaves none for the others."""
     with pytest.raises(Forbidden, match="share the certificate"):
