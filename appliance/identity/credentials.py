@@ -60,6 +60,7 @@ def holder(edit: Edit, name: str, now: datetime) -> User:
         return users.find_one(edit, name=name)
     found = users.find(edit, name=name)
     if found:
+        take_back_invitations(edit, found[0].id)
         return users.set_role(edit, found[0].id, Role.OWNER)
     return users.create(edit, name, now, role=Role.OWNER)
 

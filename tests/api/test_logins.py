@@ -205,3 +205,11 @@ async def test_invitation_is_not_for_who_may_do_more_meanwhile(house: House) -> 
     for role, wanted in (("member", True), ("admin", False)):
         status, _ = await house.call("POST", f"/api/v1/user/{user}/role", {"role": role})
         assert (status, is_good()) == (200, wanted)
+
+
+async def test_invitation_is_not_for_who_becomes_the_owner(house: House) -> None:
+    _, answer = await house.call("POST", "/api/v1/invitation", {"name": "carol"})
+    secret = answer["url"].rpartition("/")[2]
+    assert (await link(house, {"user": "carol"}))[0] == 200
+    kind = CredentialKind.INVITATION
+    assert credentials.find(house.live.snapshot, kind, secret, house.clock()) is None

@@ -449,6 +449,8 @@ async def test_conditions_that_keep_out(
         ({"email": "a@example.com"}, {"email_verified_required": False}, "a@example.com"),
         ({"email": "A@Example.com", "email_verified": "true"}, {"allowed_domains": ("example.COM",)}, "A@Example.com"),
         ({"email": "x y@example.com", "email_verified": True}, {}, ""),
+        ({"email": "\u212aim@example.com", "email_verified": True}, {}, ""),
+        ({"email": "j\u00f6rg@example.com", "email_verified": True}, {}, "j\u00f6rg@example.com"),
         ({"groups": ["/staff"]}, {"allowed_groups": ("staff",)}, ""),
         ({"groups": "staff"}, {"allowed_groups": ("/staff",)}, ""),
     ],

@@ -178,6 +178,8 @@ def _is_address(text: str) -> bool:
         and "@" not in domain
         and text.isprintable()
         and " " not in text
+        # Policies read addresses in lower case, where a Kelvin sign is a k.
+        and text.isascii() == text.lower().isascii()
     )
 
 
