@@ -15,7 +15,7 @@ async def control(answers: list[web.Response], path: Path | None = None) -> Asyn
 
     async def verify(request: web.Request) -> web.Response:
         assert set(await request.json()) == {"NodePublic", "Source"}
-        return answers.pop(0) if answers else web.Response(status=502, text="<html>")
+        return _anew(answers.pop(0)) if answers else web.Response(status=502, text="<html>")
 
     app = web.Application()
     app.router.add_post("/verify", verify)
@@ -29,6 +29,11 @@ async def control(answers: list[web.Response], path: Path | None = None) -> Asyn
         await site.start()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/verify"
     await runner.cleanup()
+
+
+def _anew(answer: web.Response) -> web.Response:
+    """Copy an answer: aiohttp sends each object once, and a test may run on several loops."""
+    return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
 
 def allow(value: object) -> web.Response:
