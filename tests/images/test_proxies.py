@@ -99,3 +99,5 @@ def start_traefik(town: Town) -> None:
         "docker.io/library/traefik:3",
         *("--entrypoints.https.address=:443", "--providers.file.filename=/etc/traefik/routes.yaml"),
     )
+    # The same address at another card: what is known of the former one holds for half a minute.
+    town.sandbox.run("ip", "neigh", "flush", "all")
